@@ -1,0 +1,127 @@
+/*
+ * The event loop: one thread, callbacks that never block.
+ *
+ * Two twins behind one interface. `loop_new` is libev with epoll and the real clocks;
+ * `loop_new_sim` is a virtual clock that jumps to the next event, seeded, for tests. What
+ * is built on timers, defers, workers and streams runs unchanged on both. Descriptors
+ * (reactor/io.h) and child processes exist on the real loop only; a simulation gives
+ * fakes.
+ *
+ * Rules every user relies on:
+ * - A completion is never delivered inside the call that asked for it.
+ * - A callback has RV_CALLBACK_BUDGET_US of thread CPU time; the watchdog counts and
+ * names the callback that takes longer (see loop_stats).
+ * - All calls come from the loop's thread, except worker jobs' `run`.
+ */
+#ifndef REEVE_REACTOR_LOOP_H
+#define REEVE_REACTOR_LOOP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "base/prng.h"
+
+struct loop;
+
+/* Returned owned. The real loop seeds its generator from the kernel. */
+int loop_new(struct loop **out, struct rv_error *e) RV_MUST_CHECK;
+int loop_new_sim(struct loop **out, uint64_t seed) RV_MUST_CHECK;
+void loop_free(struct loop *l); /* everything registered must be gone; NULL-safe */
+
+bool loop_is_sim(const struct loop *l);
+
+/* Runs callbacks until loop_stop, or (simulation) until no event is left. */
+void loop_run(struct loop *l);
+void loop_stop(struct loop *l);
+
+/* Monotonic microseconds, suspend included (CLOCK_BOOTTIME), as of the running callback's
+ * start. The simulation's clock starts at 1 s. */
+int64_t loop_now_us(const struct loop *l);
+/* UTC milliseconds since 1970. For records and certificates, never for intervals. */
+int64_t loop_wall_ms(const struct loop *l);
+
+/* Borrowed. */
+struct prng *loop_prng(struct loop *l);
+
+/* --- timers ---------------------------------------------------------------------- */
+
+typedef void timer_fn(void *arg);
+
+/* Embed it; `name` must be a literal (the watchdog prints it, e.g. "vm.start.deadline").
+ */
+struct timer {
+	struct loop *loop;
+	const char *name;
+	timer_fn *fn;
+	void *arg;
+	int64_t due_us;
+	uint64_t order;	  /* ties fire in the order they were started */
+	size_t heap_slot; /* SIZE_MAX: not started */
+};
+
+void timer_init(
+	struct timer *t, struct loop *l, const char *name, timer_fn *fn, void *arg);
+/* Fires once, `after_us` from now; a running timer is started anew. RV_ENOMEM can't
+ * happen after the first start: the heap keeps a place per initialised timer. */
+void timer_start_us(struct timer *t, int64_t after_us);
+void timer_start_ms(struct timer *t, int64_t after_ms);
+void timer_stop(struct timer *t); /* idempotent; must be called before the memory goes */
+bool timer_active(const struct timer *t);
+
+/* --- defers ---------------------------------------------------------------------- */
+
+/* Runs fn once, soon, from the loop rather than from the caller. Embed it. */
+struct defer {
+	struct loop *loop;
+	const char *name;
+	timer_fn *fn;
+	void *arg;
+	struct list node;
+};
+
+void defer_init(
+	struct defer *d, struct loop *l, const char *name, timer_fn *fn, void *arg);
+void defer_start(struct defer *d); /* no effect while it is already due */
+void defer_stop(struct defer *d);  /* idempotent */
+
+/* --- signals (real loop) --------------------------------------------------------- */
+
+/* Calls fn(arg) from the loop each time `signum` arrives. At most 8 signals. */
+int loop_on_signal(struct loop *l, int signum, timer_fn *fn, void *arg) RV_MUST_CHECK;
+
+/* --- watchdog -------------------------------------------------------------------- */
+
+enum { LOOP_MAX_STATS = 256 };
+
+/* Per callback name, since start. Times are thread CPU microseconds. */
+struct loop_stat {
+	const char *name;
+	uint64_t calls, total_us, max_us;
+	uint64_t over_budget; /* calls beyond RV_CALLBACK_BUDGET_US */
+};
+
+/* Fills up to `max` entries, worst max_us first; returns how many. */
+size_t loop_stats(const struct loop *l, struct loop_stat *out, size_t max);
+
+/* For code inside reactor/ that calls out: runs fn(arg) under the watchdog, named. */
+void loop_call(struct loop *l, const char *name, timer_fn *fn, void *arg);
+
+/* --- simulation ------------------------------------------------------------------ */
+
+/* Runs the next event, moving the clock to it; false when there is none. */
+bool loop_sim_step(struct loop *l);
+/* Runs all events due up to `until_us`, then sets the clock there. */
+void loop_sim_run_until(struct loop *l, int64_t until_us);
+/* A hash over (time, callback name) of all events so far: same seed, same trace. */
+uint64_t loop_sim_trace_hash(const struct loop *l);
+uint64_t loop_sim_event_count(const struct loop *l);
+/* Called after every event, for invariants. */
+void loop_sim_on_event(struct loop *l, timer_fn *fn, void *arg);
+/* Mixes bytes of the test's own into the trace hash (a message sent, a state reached). */
+void loop_sim_trace(struct loop *l, const void *data, size_t len);
+void loop_sim_set_wall_ms(struct loop *l, int64_t wall_ms); /* clock jumps */
+
+#endif

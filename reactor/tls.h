@@ -1,0 +1,65 @@
+/*
+ * TLS by OpenSSL: contexts (keys, trust, versions, ALPN) and what is known of a peer.
+ *
+ * Two profiles (docs/protocol.md): TLS_LINK for hosts among themselves, TLS 1.3 only,
+ * mutual; TLS_RPC for clients, 1.3 preferred, 1.2 with ECDHE and AEAD for stock NNG.
+ * kTLS is asked for (SSL_OP_ENABLE_KTLS); tls_peer says whether it took.
+ */
+#ifndef REEVE_REACTOR_TLS_H
+#define REEVE_REACTOR_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct tls_context;
+
+enum tls_profile { TLS_LINK, TLS_RPC };
+enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_OPTIONAL, TLS_VERIFY_REQUIRED };
+
+struct tls_config {
+	enum tls_profile profile;
+	bool server;
+	enum tls_verify verify; /* of the peer */
+	const char
+		*cert_pem; /* own chain; PEM text, borrowed for the call; may be NULL */
+	const char *key_pem;
+	const char *ca_pem;	 /* who signs peers; NULL with TLS_VERIFY_NONE */
+	const char *const *alpn; /* NULL-terminated, in order of preference; NULL: none */
+	bool allow_tls12;	 /* TLS_RPC only */
+};
+
+/* Returned owned, with one reference. Errors name the part that is wrong. */
+int tls_context_new(struct tls_context **out, const struct tls_config *config,
+	struct rv_error *e) RV_MUST_CHECK;
+struct tls_context *tls_context_ref(struct tls_context *c);
+void tls_context_unref(struct tls_context *c); /* NULL-safe */
+
+/* The peer of an established connection. */
+struct tls_peer {
+	bool has_certificate; /* and it verified */
+	char common_name[256];
+	char uuid[37];		 /* of a SAN "URI:urn:uuid:…", else empty */
+	uint8_t fingerprint[32]; /* SHA-256 of the certificate */
+	char alpn[32];
+	char version[16], cipher[64];
+	bool ktls_send, ktls_recv;
+};
+
+/* Self-made certificates: a P-256 key and a certificate for it, as PEM, returned owned
+ * (free()). With issuer NULL it signs itself. `uuid` (text, may be NULL) goes into the
+ * SAN as urn:uuid, `names` (NULL-terminated, may be NULL) as DNS or IP names. */
+struct tls_certificate_request {
+	const char *common_name;
+	const char *uuid;
+	const char *const *names;
+	int days;
+	bool is_ca;
+	const char *issuer_cert_pem, *issuer_key_pem;
+};
+int tls_certificate_new(const struct tls_certificate_request *request, char **cert_pem,
+	char **key_pem, struct rv_error *e) RV_MUST_CHECK;
+
+#endif
