@@ -44,9 +44,11 @@ static int parse_with_units(const char *text, const struct unit *units, uint64_t
 	const char *p = text;
 
 	for (; *p >= '0' && *p <= '9'; p++) {
-		if (value > (INT64_MAX - 9) / 10)
+		uint64_t digit = (uint64_t)(*p - '0');
+
+		if (value > (INT64_MAX - digit) / 10)
 			return RV_EINVAL;
-		value = value * 10 + (uint64_t)(*p - '0');
+		value = value * 10 + digit;
 	}
 	if (p == text)
 		return RV_EINVAL;
