@@ -1,0 +1,1 @@
+#include "memctl/memctl.h"
