@@ -73,12 +73,11 @@ struct memctl_domain {
 	struct uuid vm;
 	uint64_t static_min_kib, static_max_kib;
 	uint64_t dynamic_min_kib, dynamic_max_kib;
-	uint64_t actual_kib;   /* pages it holds now, overhead not included */
-	uint64_t target_kib;   /* as written for the guest; 0: none yet (then actual) */
-	uint64_t maxmem_kib;   /* Xen's limit, overhead not included */
-	uint64_t overhead_kib; /* shadow, vram ...: held beside maxmem, never squeezed */
-	uint64_t pod_kib;      /* populate-on-demand pages outstanding */
-	bool proven;	       /* known to balloon (kept over a restart of the daemon) */
+	uint64_t actual_kib; /* pages it holds now */
+	uint64_t target_kib; /* as written for the guest; 0: none yet (then actual) */
+	uint64_t maxmem_kib; /* Xen's limit for it */
+	uint64_t pod_kib;    /* populate-on-demand pages outstanding */
+	bool proven;	     /* known to balloon (kept over a restart of the daemon) */
 	enum memctl_mode mode;
 };
 
