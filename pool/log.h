@@ -1,0 +1,197 @@
+/*
+ * The replicated log: an ordered sequence of entries, agreed by the voters and on disk
+ * before anyone acts on it. Consensus is libraft's; files, timing, recovery and the life
+ * of a proposal are ours. It knows nothing of what entries mean: that is the state
+ * machine's (struct log_fsm) business. Users: pool/pool.c; tests with machines of their
+ * own.
+ *
+ * A proposal ends exactly once:
+ *   committed  the quorum has it on disk, and this host's state machine has just applied
+ *              it: the callback runs directly after that apply, before the next one;
+ *   rejected   it is not in the log and never will be;
+ *   unknown    leadership or the disk was lost meanwhile and it could not be found out in
+ *              time. It may still take effect.
+ * After a lost leadership the log itself looks for the outcome, by comparing terms when
+ * the new leader's entries arrive; `unknown` is left for what that can't decide.
+ *
+ * A failed write or fsync stops the voter with nothing acknowledged; the state machine
+ * stays readable, and the log reopens from the disk when that works again.
+ */
+#ifndef REEVE_POOL_LOG_H
+#define REEVE_POOL_LOG_H
+
+#include "base/list.h"
+#include "pool/disk.h"
+#include "pool/transport.h"
+
+struct log;
+
+enum log_outcome { LOG_COMMITTED, LOG_REJECTED, LOG_UNKNOWN };
+enum log_state {
+	LOG_OPENING, /* reading the disk, applying what is there */
+	LOG_FOLLOWER,
+	LOG_CANDIDATE,
+	LOG_LEADER,
+	LOG_FAILED, /* the disk failed or is full; see log_status.error; retries */
+	LOG_STOPPED,
+};
+const char *log_state_name(enum log_state state);
+
+/* --- the state machine ------------------------------------------------------------- */
+
+/* All from the loop. Only apply may take long, within the callback budget: the log
+ * applies a few entries per callback. */
+struct log_fsm {
+	/* Takes effect of one entry; bytes are borrowed for the call. 0, or the code of
+	 * why this host can't go on applying (an entry it does not know): it then stops
+	 * applying for good and reports it. Deterministic; never fails on content. */
+	int (*apply)(void *arg, const uint8_t *bytes, size_t len, uint64_t index,
+		uint64_t term);
+
+	/* A snapshot of the state as of now, in slices: begin fixes the state, next
+	 * appends the next bytes to `out` (some KiB to 1 MiB per call) and sets *done
+	 * with the last; end follows in any case, once. Applies go on in between. */
+	int (*snapshot_begin)(void *arg);
+	int (*snapshot_next)(void *arg, struct buf *out, bool *done);
+	void (*snapshot_end)(void *arg);
+
+	/* The reverse, building a state aside: begin, next with consecutive slices of any
+	 * size, then end with commit (the new state replaces the current one; can't fail)
+	 * or without (drop it). finish, before a committing end, says whether the whole
+	 * was sound. */
+	int (*restore_begin)(void *arg);
+	int (*restore_next)(
+		void *arg, const uint8_t *bytes, size_t len, struct rv_error *e);
+	int (*restore_finish)(void *arg, struct rv_error *e);
+	void (*restore_end)(void *arg, bool commit, uint64_t index, uint64_t term);
+};
+
+/* --- opening ------------------------------------------------------------------------ */
+
+enum { LOG_MAX_SERVERS = 16, LOG_ADDRESS_MAX = 128 };
+
+struct log_server {
+	uint64_t id; /* never 0, never reused in a pool */
+	char address[LOG_ADDRESS_MAX];
+	bool voter;
+};
+
+struct log_events {
+	/* The state, term or leader changed. */
+	void (*changed)(void *arg);
+	/* log_open has come to its end: 0 (serving as what log_status says) or why not.
+	 * RV_ECORRUPT names file, offset and what to do; the log then is LOG_STOPPED. */
+	void (*opened)(void *arg, int rc, const struct rv_error *e);
+	/* log_stop is done: the log may be freed. */
+	void (*stopped)(void *arg);
+};
+
+struct log_config {
+	uint64_t id; /* this server */
+	char address[LOG_ADDRESS_MAX];
+	/* The first configuration, used when the disk holds no log: servers and count.
+	 * Count 0 with an empty disk: wait for a leader (a standby that joins). */
+	struct log_server bootstrap[LOG_MAX_SERVERS];
+	int bootstrap_count;
+
+	/* 0 stands for the value in brackets. */
+	unsigned election_ms;	     /* [200] libraft draws T to 2T */
+	unsigned heartbeat_ms;	     /* [50] */
+	uint64_t segment_bytes;	     /* [8 MiB] preallocated */
+	uint64_t snapshot_entries;   /* [16384] entries since the last snapshot, or */
+	uint64_t snapshot_bytes;     /* [16 MiB] bytes of entries */
+	unsigned trailing_entries;   /* [1024] kept in memory for slow followers */
+	uint64_t reserve_bytes;	     /* [256 KiB] of the log kept for essential entries */
+	unsigned outcome_timeout_ms; /* [5000] until an open outcome is `unknown` */
+	unsigned retry_ms; /* [1000] between attempts to reopen after a failure */
+};
+
+/* Starts reading the disk; `opened` follows. disk and transport (may be NULL with one
+ * voter) are borrowed for the log's life, the tables of functions too. Returned owned. */
+int log_open(struct log **out, struct loop *l, struct disk *disk,
+	struct log_transport *transport, const struct log_config *config,
+	const struct log_fsm *fsm, const struct log_events *events, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* Writes and syncs what is accepted, ends every proposal, closes. `stopped` follows. */
+void log_stop(struct log *log);
+
+/* After `stopped` or a failed `opened`; or at any time, as a crash: no callback follows
+ * except those of proposals (LOG_UNKNOWN), inside this call. NULL-safe. */
+void log_free(struct log *log);
+
+/* --- proposing ---------------------------------------------------------------------- */
+
+struct log_proposal;
+/* rc: 0 when committed, else why. May free the proposal. */
+typedef void log_proposal_fn(struct log_proposal *p, enum log_outcome outcome, int rc);
+
+/* Embed it. Fields are the log's until the callback, then hold the result. */
+struct log_proposal {
+	struct list node;
+	struct log *log;
+	log_proposal_fn *fn;
+	uint64_t index, term; /* of the entry, once proposed */
+	int64_t deadline_us;  /* once leadership is lost */
+	uint8_t *bytes;
+	size_t len;
+	bool barrier;
+};
+
+/* Proposes an entry; bytes (1..RV_MAX_ENTRY_BYTES) are copied. `essential`: may use the
+ * reserve of a nearly full disk. The callback follows unless the call itself fails:
+ * RV_ENOTMASTER, RV_ELIMIT (RV_MAX_COMMITS_QUEUED wait), RV_ETOOBIG, RV_ESPACE,
+ * RV_EAGAIN (a transfer is under way), RV_ECLOSED. */
+int log_propose(struct log *log, struct log_proposal *p, const void *bytes, size_t len,
+	bool essential, log_proposal_fn *fn) RV_MUST_CHECK;
+
+/* Ends `committed` when everything that was committed by anyone before the call has been
+ * applied here. Leader only; errors as log_propose. */
+int log_barrier(
+	struct log *log, struct log_proposal *p, log_proposal_fn *fn) RV_MUST_CHECK;
+
+/* Hands leadership to a voter (0: the one most up to date). `fn` tells: 0, or
+ * RV_ETIMEDOUT. Refuses with RV_ENOTALLOWED where there is no other voter. */
+typedef void log_transfer_fn(void *arg, int rc);
+int log_transfer(struct log *log, uint64_t server_id, log_transfer_fn *fn, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* Has a snapshot taken soon, whatever the thresholds. */
+void log_snapshot(struct log *log);
+
+/* --- membership (leader; one change at a time, RV_EBUSY) ------------------------------
+ */
+
+typedef void log_change_fn(void *arg, int rc);
+/* Adds a server as standby (it receives the log, has no vote). */
+int log_add(struct log *log, uint64_t id, const char *address, log_change_fn *fn,
+	void *arg, struct rv_error *e) RV_MUST_CHECK;
+/* Gives a standby the vote once it has caught up, or takes it. */
+int log_assign(struct log *log, uint64_t id, bool voter, log_change_fn *fn, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+int log_remove(struct log *log, uint64_t id, log_change_fn *fn, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* --- what is going on -----------------------------------------------------------------
+ */
+
+struct log_status {
+	enum log_state state;
+	struct rv_error error; /* LOG_FAILED, LOG_STOPPED: why */
+	uint64_t id, term;
+	uint64_t leader_id; /* 0: none known */
+	char leader_address[LOG_ADDRESS_MAX];
+	uint64_t last_index, applied_index, applied_term;
+	uint64_t snapshot_index;
+	int64_t snapshot_age_ms; /* -1: there is none */
+	uint64_t disk_bytes;	 /* segments and snapshots */
+	uint64_t disk_free;	 /* as of the last look */
+	bool low_space;		 /* only essential entries are accepted */
+	int queued;		 /* proposals without an outcome */
+	int voters, servers;
+	uint64_t appends, syncs, healed; /* since open */
+};
+void log_status(const struct log *log, struct log_status *out);
+bool log_is_leader(const struct log *log);
+
+#endif

@@ -1,0 +1,158 @@
+/*
+ * The pool's database as the rest of the daemon sees it: read it in memory, change it by
+ * committing transactions. The shell around pool/db (pure) and pool/log (agreement and
+ * disk). Users: daemon/, vm/, migrate/ and whoever starts operations.
+ *
+ *	struct txn *t = ...;                        built against pool_db(pool)
+ *	pool_commit(pool, &op->commit, t, done);    done(c): committed, or why not
+ *
+ * The database a caller sees changes only between callbacks. It is never behind what a
+ * commit's callback has reported.
+ */
+#ifndef REEVE_POOL_POOL_H
+#define REEVE_POOL_POOL_H
+
+#include "base/uuid.h"
+#include "pool/log.h"
+
+struct db;
+struct txn;
+struct db_changes;
+struct pool;
+
+struct pool_events {
+	/* pool_open came to its end; 0: pool_db is there. See log_events.opened. */
+	void (*opened)(void *arg, int rc, const struct rv_error *e);
+	/* This host became master (pool_is_master) or lost it, or the log failed or came
+	 * back. A new master is told only once all entries of earlier terms are applied.
+	 */
+	void (*changed)(void *arg);
+	/* pool_close is done: the pool may be freed. */
+	void (*closed)(void *arg);
+};
+
+struct pool_config {
+	struct log_config log;
+	struct log_transport *transport; /* borrowed; NULL: alone */
+	unsigned hash_entries; /* [4096] a hash entry after so many commits; 0: default */
+	int64_t task_keep_ms;  /* [24 h] finished tasks and their request UUIDs live */
+};
+
+/* `opened` follows. disk is borrowed. Returned owned. */
+int pool_open(struct pool **out, struct loop *l, struct disk *disk,
+	const struct pool_config *config, const struct pool_events *events, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* Ends open commits, flushes, closes; `closed` follows. */
+void pool_close(struct pool *pool);
+void pool_free(struct pool *pool); /* after `closed`, or as a crash; NULL-safe */
+
+/* --- reading --------------------------------------------------------------------------
+ */
+
+/* Borrowed; the pointer may change when a snapshot is installed, its content with every
+ * applied entry: don't keep either beyond a callback. NULL before `opened`. */
+const struct db *pool_db(const struct pool *pool);
+
+/* A position in the history of changes: (pool, generation id, seq). */
+struct pool_token {
+	struct uuid pool, generation;
+	uint64_t seq;
+};
+uint64_t pool_seq(const struct pool *pool);
+void pool_token(const struct pool *pool, struct pool_token *out);
+
+/* Calls fn(arg, rc) once everything committed before the call is applied here: for
+ * consistent reads. On a host that is not the master: RV_ENOTMASTER (forward it). */
+struct pool_barrier {
+	struct log_proposal proposal;
+	struct pool *pool;
+	void (*fn)(struct pool_barrier *b, int rc);
+};
+int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
+	void (*fn)(struct pool_barrier *b, int rc)) RV_MUST_CHECK;
+
+/* Calls fn(arg, rc) when this host has applied `seq` (read-your-writes), or after
+ * timeout_ms with RV_ETIMEDOUT. Never inside the call. */
+struct pool_wait {
+	struct list node;
+	struct pool *pool;
+	uint64_t seq;
+	struct timer timer;
+	void (*fn)(struct pool_wait *w, int rc);
+};
+void pool_wait_seq(struct pool *pool, struct pool_wait *w, uint64_t seq,
+	int64_t timeout_ms, void (*fn)(struct pool_wait *w, int rc));
+void pool_wait_cancel(struct pool_wait *w); /* idempotent; no callback follows */
+
+/* --- changing
+ * --------------------------------------------------------------------------- */
+
+/* Embed it. */
+struct pool_commit {
+	struct log_proposal proposal;
+	struct pool *pool;
+	void (*fn)(struct pool_commit *c);
+	/* The result: rc 0: committed and applied at `seq`. RV_ECONFLICT: an expectation
+	 * of the transaction did not hold when its turn came, nothing was changed; the
+	 * other codes of error say what was wrong with the transaction. RV_ENOTMASTER,
+	 * RV_ESPACE, RV_ECLOSED: not proposed, or replaced by a new master: nothing was
+	 * changed. RV_EOUTCOME: it may or may not take effect; ask pool_request_lookup
+	 * after a barrier of the new term. */
+	int rc;
+	struct rv_error error;
+	uint64_t seq;
+	bool essential; /* set before pool_commit: may use the disk's last reserve */
+};
+
+/* Proposes the transaction (taken, also on failure). fn follows unless the call itself
+ * fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG. */
+int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
+	void (*fn)(struct pool_commit *c), struct rv_error *e) RV_MUST_CHECK;
+
+/* The task that a request UUID began within the last 24 h: its UUID, or UUID_NONE. The
+ * answer follows from the database, so it is the same on every host and after restarts.
+ */
+struct uuid pool_request_lookup(const struct pool *pool, const struct uuid *request);
+
+/* --- following changes
+ * -------------------------------------------------------------------- */
+
+/* After each applied entry that changed something, in order; changes are borrowed for the
+ * call. `changes` NULL: everything may be different (a snapshot was installed), read
+ * afresh. A subscriber may unsubscribe itself inside. */
+struct pool_subscriber {
+	struct list node;
+	void (*fn)(struct pool_subscriber *s, const struct db_changes *changes,
+		uint64_t seq);
+};
+void pool_subscribe(struct pool *pool, struct pool_subscriber *s,
+	void (*fn)(struct pool_subscriber *s, const struct db_changes *changes,
+		uint64_t seq));
+void pool_unsubscribe(struct pool_subscriber *s); /* idempotent once initialised */
+
+/* --- master and state
+ * ----------------------------------------------------------------------- */
+
+/* True while this host leads and has applied all entries of earlier terms. */
+bool pool_is_master(const struct pool *pool);
+
+int pool_designate(struct pool *pool, uint64_t server_id, log_transfer_fn *fn, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
+
+struct pool_status {
+	struct log_status log;
+	bool master;
+	bool read_only; /* no change can be committed here now; why: log.error or space */
+	char why[160];	/* read_only in words, else empty */
+	struct pool_token token;
+	uint64_t db_hash_seq; /* last seq at which this host's hash agreed; 0: none yet */
+	bool db_differs;      /* this host's database differs from the master's */
+	uint64_t commits, conflicts;
+	int subscribers;
+};
+void pool_status(const struct pool *pool, struct pool_status *out);
+
+void pool_snapshot(struct pool *pool); /* soon */
+
+#endif
