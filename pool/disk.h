@@ -71,15 +71,17 @@ struct disk_file {
 int disk_open_dir(struct disk **out, struct loop *l, const char *path,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* Waits for the jobs at work; those waiting end with RV_ECANCELLED inside this call.
- * NULL-safe. Of a simulated disk only the front goes: its content is in the
- * disk_sim_medium. */
+/* Waits for the jobs at work; those waiting end with RV_ECANCELLED inside this call. */
+void disk_quiesce(struct disk *d);
+
+/* disk_quiesce, then closes. NULL-safe. Of a simulated disk only the front goes: its
+ * content is in the disk_sim_medium. */
 void disk_free(struct disk *d);
 
 /* Runs job->run on the lane's thread and job->done on the loop; see reactor/worker.h. */
 int disk_submit(struct disk *d, enum disk_lane lane, struct job *job) RV_MUST_CHECK;
 
-/* --- blocking operations, for jobs ------------------------------------------------ */
+/* --- blocking operations, for jobs --- */
 
 /* Visits every file, in no order. */
 int disk_list(
@@ -124,7 +126,7 @@ int disk_space(struct disk *d, uint64_t *free_bytes, struct rv_error *e) RV_MUST
 int disk_write_now(struct disk_file *f, uint64_t offset, const void *bytes, size_t len,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* --- simulation -------------------------------------------------------------------- */
+/* --- simulation --- */
 
 /* What survives a crash: the files. Outlives the disks opened on it. */
 struct disk_sim_medium;

@@ -1,6 +1,6 @@
 /*
  * The pool's database as the rest of the daemon sees it: read it in memory, change it by
- * committing transactions. The shell around pool/db (pure) and pool/log (agreement and
+ * committing transactions. The shell around pool/db (pure) and pool/rlog (agreement and
  * disk). Users: daemon/, vm/, migrate/ and whoever starts operations.
  *
  *	struct txn *t = ...;                        built against pool_db(pool)
@@ -13,15 +13,15 @@
 #define REEVE_POOL_POOL_H
 
 #include "base/uuid.h"
-#include "pool/log.h"
+#include "pool/db/changes.h"
+#include "pool/db/db.h"
+#include "pool/db/txn.h"
+#include "pool/rlog.h"
 
-struct db;
-struct txn;
-struct db_changes;
 struct pool;
 
 struct pool_events {
-	/* pool_open came to its end; 0: pool_db is there. See log_events.opened. */
+	/* pool_open came to its end; 0: pool_db is there. See rlog_events.opened. */
 	void (*opened)(void *arg, int rc, const struct rv_error *e);
 	/* This host became master (pool_is_master) or lost it, or the log failed or came
 	 * back. A new master is told only once all entries of earlier terms are applied.
@@ -32,8 +32,8 @@ struct pool_events {
 };
 
 struct pool_config {
-	struct log_config log;
-	struct log_transport *transport; /* borrowed; NULL: alone */
+	struct rlog_config log;
+	struct rlog_transport *transport; /* borrowed; NULL: alone */
 	unsigned hash_entries; /* [4096] a hash entry after so many commits; 0: default */
 	int64_t task_keep_ms;  /* [24 h] finished tasks and their request UUIDs live */
 };
@@ -47,25 +47,19 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 void pool_close(struct pool *pool);
 void pool_free(struct pool *pool); /* after `closed`, or as a crash; NULL-safe */
 
-/* --- reading --------------------------------------------------------------------------
- */
+/* --- reading --- */
 
-/* Borrowed; the pointer may change when a snapshot is installed, its content with every
- * applied entry: don't keep either beyond a callback. NULL before `opened`. */
+/* Borrowed, one pointer for the pool's life (empty before `opened`); its content changes
+ * with every applied entry, so don't keep rows beyond a callback without row_hold. */
 const struct db *pool_db(const struct pool *pool);
 
-/* A position in the history of changes: (pool, generation id, seq). */
-struct pool_token {
-	struct uuid pool, generation;
-	uint64_t seq;
-};
+/* Positions in the history of changes are changes_token's: see pool/db/changes.h. */
 uint64_t pool_seq(const struct pool *pool);
-void pool_token(const struct pool *pool, struct pool_token *out);
 
 /* Calls fn(arg, rc) once everything committed before the call is applied here: for
  * consistent reads. On a host that is not the master: RV_ENOTMASTER (forward it). */
 struct pool_barrier {
-	struct log_proposal proposal;
+	struct rlog_proposal proposal;
 	struct pool *pool;
 	void (*fn)(struct pool_barrier *b, int rc);
 };
@@ -85,12 +79,11 @@ void pool_wait_seq(struct pool *pool, struct pool_wait *w, uint64_t seq,
 	int64_t timeout_ms, void (*fn)(struct pool_wait *w, int rc));
 void pool_wait_cancel(struct pool_wait *w); /* idempotent; no callback follows */
 
-/* --- changing
- * --------------------------------------------------------------------------- */
+/* --- changing --- */
 
 /* Embed it. */
 struct pool_commit {
-	struct log_proposal proposal;
+	struct rlog_proposal proposal;
 	struct pool *pool;
 	void (*fn)(struct pool_commit *c);
 	/* The result: rc 0: committed and applied at `seq`. RV_ECONFLICT: an expectation
@@ -105,47 +98,49 @@ struct pool_commit {
 	bool essential; /* set before pool_commit: may use the disk's last reserve */
 };
 
-/* Proposes the transaction (taken, also on failure). fn follows unless the call itself
- * fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG. */
+/* Proposes the transaction; txn_fini is called on it in any case. fn follows unless the
+ * call itself fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG. */
 int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 	void (*fn)(struct pool_commit *c), struct rv_error *e) RV_MUST_CHECK;
+
+/* Live fields of this host's own knowledge (metrics): as db_set_live, and subscribers are
+ * told soon. */
+int pool_set_live(struct pool *pool, struct uuid uuid, enum schema_field_id field,
+	const struct value *v, struct rv_error *e) RV_MUST_CHECK;
 
 /* The task that a request UUID began within the last 24 h: its UUID, or UUID_NONE. The
  * answer follows from the database, so it is the same on every host and after restarts.
  */
 struct uuid pool_request_lookup(const struct pool *pool, const struct uuid *request);
 
-/* --- following changes
- * -------------------------------------------------------------------- */
+/* --- following changes --- */
 
-/* After each applied entry that changed something, in order; changes are borrowed for the
- * call. `changes` NULL: everything may be different (a snapshot was installed), read
- * afresh. A subscriber may unsubscribe itself inside. */
+/* After each applied entry that changed something, in order: `r` says what it came to.
+ * NULL: live fields changed (told once for several), or everything may be different (a
+ * snapshot was installed). What exactly changed: changes_since with the subscriber's own
+ * token. A subscriber may unsubscribe itself inside. */
 struct pool_subscriber {
 	struct list node;
-	void (*fn)(struct pool_subscriber *s, const struct db_changes *changes,
-		uint64_t seq);
+	void (*fn)(struct pool_subscriber *s, const struct db_result *r);
 };
 void pool_subscribe(struct pool *pool, struct pool_subscriber *s,
-	void (*fn)(struct pool_subscriber *s, const struct db_changes *changes,
-		uint64_t seq));
+	void (*fn)(struct pool_subscriber *s, const struct db_result *r));
 void pool_unsubscribe(struct pool_subscriber *s); /* idempotent once initialised */
 
-/* --- master and state
- * ----------------------------------------------------------------------- */
+/* --- master and state --- */
 
 /* True while this host leads and has applied all entries of earlier terms. */
 bool pool_is_master(const struct pool *pool);
 
-int pool_designate(struct pool *pool, uint64_t server_id, log_transfer_fn *fn, void *arg,
+int pool_designate(struct pool *pool, uint64_t server_id, rlog_transfer_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
 struct pool_status {
-	struct log_status log;
+	struct rlog_status log;
 	bool master;
 	bool read_only; /* no change can be committed here now; why: log.error or space */
 	char why[160];	/* read_only in words, else empty */
-	struct pool_token token;
+	uint64_t seq;
 	uint64_t db_hash_seq; /* last seq at which this host's hash agreed; 0: none yet */
 	bool db_differs;      /* this host's database differs from the master's */
 	uint64_t commits, conflicts;

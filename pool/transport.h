@@ -13,25 +13,25 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-struct log_transport;
+struct rlog_transport;
 
 /* An encoded message from a server arrived; bytes are borrowed for the call. */
-typedef void log_transport_deliver_fn(void *arg, uint64_t from_id,
+typedef void rlog_transport_deliver_fn(void *arg, uint64_t from_id,
 	const char *from_address, const uint8_t *bytes, size_t len);
 
-struct log_transport_ops {
+struct rlog_transport_ops {
 	/* Queues one message (a copy is made). It is lost when the
 	 * link is down or full: RV_ECLOSED, RV_EAGAIN. */
-	int (*send)(struct log_transport *t, uint64_t to_id, const char *to_address,
+	int (*send)(struct rlog_transport *t, uint64_t to_id, const char *to_address,
 		const uint8_t *bytes, size_t len);
 	/* Who gets what arrives from now on; NULL: nobody, it is dropped. Never called
 	 * inside send. */
 	void (*set_receiver)(
-		struct log_transport *t, log_transport_deliver_fn *fn, void *arg);
+		struct rlog_transport *t, rlog_transport_deliver_fn *fn, void *arg);
 };
 
-struct log_transport {
-	const struct log_transport_ops *ops;
+struct rlog_transport {
+	const struct rlog_transport_ops *ops;
 };
 
 #endif

@@ -2,7 +2,7 @@
  * The replicated log: an ordered sequence of entries, agreed by the voters and on disk
  * before anyone acts on it. Consensus is libraft's; files, timing, recovery and the life
  * of a proposal are ours. It knows nothing of what entries mean: that is the state
- * machine's (struct log_fsm) business. Users: pool/pool.c; tests with machines of their
+ * machine's (struct rlog_fsm) business. Users: pool/pool.c; tests with machines of their
  * own.
  *
  * A proposal ends exactly once:
@@ -17,36 +17,37 @@
  * A failed write or fsync stops the voter with nothing acknowledged; the state machine
  * stays readable, and the log reopens from the disk when that works again.
  */
-#ifndef REEVE_POOL_LOG_H
-#define REEVE_POOL_LOG_H
+#ifndef REEVE_POOL_RLOG_H
+#define REEVE_POOL_RLOG_H
 
+#include "base/buf.h"
 #include "base/list.h"
 #include "pool/disk.h"
 #include "pool/transport.h"
 
-struct log;
+struct rlog;
 
-enum log_outcome { LOG_COMMITTED, LOG_REJECTED, LOG_UNKNOWN };
-enum log_state {
-	LOG_OPENING, /* reading the disk, applying what is there */
-	LOG_FOLLOWER,
-	LOG_CANDIDATE,
-	LOG_LEADER,
-	LOG_FAILED, /* the disk failed or is full; see log_status.error; retries */
-	LOG_STOPPED,
+enum rlog_outcome { RLOG_COMMITTED, RLOG_REJECTED, RLOG_UNKNOWN };
+enum rlog_state {
+	RLOG_OPENING, /* reading the disk, applying what is there */
+	RLOG_FOLLOWER,
+	RLOG_CANDIDATE,
+	RLOG_LEADER,
+	RLOG_FAILED, /* the disk failed or is full; see rlog_status.error; retries */
+	RLOG_STOPPED,
 };
-const char *log_state_name(enum log_state state);
+const char *rlog_state_name(enum rlog_state state);
 
-/* --- the state machine ------------------------------------------------------------- */
+/* --- the state machine --- */
 
 /* All from the loop. Only apply may take long, within the callback budget: the log
  * applies a few entries per callback. */
-struct log_fsm {
+struct rlog_fsm {
 	/* Takes effect of one entry; bytes are borrowed for the call. 0, or the code of
 	 * why this host can't go on applying (an entry it does not know): it then stops
 	 * applying for good and reports it. Deterministic; never fails on content. */
-	int (*apply)(void *arg, const uint8_t *bytes, size_t len, uint64_t index,
-		uint64_t term);
+	int (*apply)(void *arg, uint8_t kind, const uint8_t *bytes, size_t len,
+		uint64_t index, uint64_t term);
 
 	/* A snapshot of the state as of now, in slices: begin fixes the state, next
 	 * appends the next bytes to `out` (some KiB to 1 MiB per call) and sets *done
@@ -66,32 +67,32 @@ struct log_fsm {
 	void (*restore_end)(void *arg, bool commit, uint64_t index, uint64_t term);
 };
 
-/* --- opening ------------------------------------------------------------------------ */
+/* --- opening --- */
 
-enum { LOG_MAX_SERVERS = 16, LOG_ADDRESS_MAX = 128 };
+enum { RLOG_MAX_SERVERS = 16, RLOG_ADDRESS_MAX = 128 };
 
-struct log_server {
+struct rlog_server {
 	uint64_t id; /* never 0, never reused in a pool */
-	char address[LOG_ADDRESS_MAX];
+	char address[RLOG_ADDRESS_MAX];
 	bool voter;
 };
 
-struct log_events {
+struct rlog_events {
 	/* The state, term or leader changed. */
 	void (*changed)(void *arg);
-	/* log_open has come to its end: 0 (serving as what log_status says) or why not.
-	 * RV_ECORRUPT names file, offset and what to do; the log then is LOG_STOPPED. */
+	/* rlog_open has come to its end: 0 (serving as what rlog_status says) or why not.
+	 * RV_ECORRUPT names file, offset and what to do; the log then is RLOG_STOPPED. */
 	void (*opened)(void *arg, int rc, const struct rv_error *e);
-	/* log_stop is done: the log may be freed. */
+	/* rlog_stop is done: the log may be freed. */
 	void (*stopped)(void *arg);
 };
 
-struct log_config {
+struct rlog_config {
 	uint64_t id; /* this server */
-	char address[LOG_ADDRESS_MAX];
+	char address[RLOG_ADDRESS_MAX];
 	/* The first configuration, used when the disk holds no log: servers and count.
 	 * Count 0 with an empty disk: wait for a leader (a standby that joins). */
-	struct log_server bootstrap[LOG_MAX_SERVERS];
+	struct rlog_server bootstrap[RLOG_MAX_SERVERS];
 	int bootstrap_count;
 
 	/* 0 stands for the value in brackets. */
@@ -108,29 +109,29 @@ struct log_config {
 
 /* Starts reading the disk; `opened` follows. disk and transport (may be NULL with one
  * voter) are borrowed for the log's life, the tables of functions too. Returned owned. */
-int log_open(struct log **out, struct loop *l, struct disk *disk,
-	struct log_transport *transport, const struct log_config *config,
-	const struct log_fsm *fsm, const struct log_events *events, void *arg,
+int rlog_open(struct rlog **out, struct loop *l, struct disk *disk,
+	struct rlog_transport *transport, const struct rlog_config *config,
+	const struct rlog_fsm *fsm, const struct rlog_events *events, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
 /* Writes and syncs what is accepted, ends every proposal, closes. `stopped` follows. */
-void log_stop(struct log *log);
+void rlog_stop(struct rlog *rlog);
 
 /* After `stopped` or a failed `opened`; or at any time, as a crash: no callback follows
- * except those of proposals (LOG_UNKNOWN), inside this call. NULL-safe. */
-void log_free(struct log *log);
+ * except those of proposals (RLOG_UNKNOWN), inside this call. NULL-safe. */
+void rlog_free(struct rlog *rlog);
 
-/* --- proposing ---------------------------------------------------------------------- */
+/* --- proposing --- */
 
-struct log_proposal;
+struct rlog_proposal;
 /* rc: 0 when committed, else why. May free the proposal. */
-typedef void log_proposal_fn(struct log_proposal *p, enum log_outcome outcome, int rc);
+typedef void rlog_proposal_fn(struct rlog_proposal *p, enum rlog_outcome outcome, int rc);
 
 /* Embed it. Fields are the log's until the callback, then hold the result. */
-struct log_proposal {
+struct rlog_proposal {
 	struct list node;
-	struct log *log;
-	log_proposal_fn *fn;
+	struct rlog *rlog;
+	rlog_proposal_fn *fn;
 	uint64_t index, term; /* of the entry, once proposed */
 	int64_t deadline_us;  /* once leadership is lost */
 	uint8_t *bytes;
@@ -138,49 +139,50 @@ struct log_proposal {
 	bool barrier;
 };
 
-/* Proposes an entry; bytes (1..RV_MAX_ENTRY_BYTES) are copied. `essential`: may use the
+/* Proposes an entry; bytes (up to RV_MAX_ENTRY_BYTES) are copied, `kind` is handed to
+ * apply with them. `essential`: may use the
  * reserve of a nearly full disk. The callback follows unless the call itself fails:
  * RV_ENOTMASTER, RV_ELIMIT (RV_MAX_COMMITS_QUEUED wait), RV_ETOOBIG, RV_ESPACE,
  * RV_EAGAIN (a transfer is under way), RV_ECLOSED. */
-int log_propose(struct log *log, struct log_proposal *p, const void *bytes, size_t len,
-	bool essential, log_proposal_fn *fn) RV_MUST_CHECK;
+int rlog_propose(struct rlog *rlog, struct rlog_proposal *p, uint8_t kind,
+	const void *bytes, size_t len, bool essential,
+	rlog_proposal_fn *fn) RV_MUST_CHECK;
 
 /* Ends `committed` when everything that was committed by anyone before the call has been
- * applied here. Leader only; errors as log_propose. */
-int log_barrier(
-	struct log *log, struct log_proposal *p, log_proposal_fn *fn) RV_MUST_CHECK;
+ * applied here. Leader only; errors as rlog_propose. */
+int rlog_barrier(
+	struct rlog *rlog, struct rlog_proposal *p, rlog_proposal_fn *fn) RV_MUST_CHECK;
 
 /* Hands leadership to a voter (0: the one most up to date). `fn` tells: 0, or
  * RV_ETIMEDOUT. Refuses with RV_ENOTALLOWED where there is no other voter. */
-typedef void log_transfer_fn(void *arg, int rc);
-int log_transfer(struct log *log, uint64_t server_id, log_transfer_fn *fn, void *arg,
+typedef void rlog_transfer_fn(void *arg, int rc);
+int rlog_transfer(struct rlog *rlog, uint64_t server_id, rlog_transfer_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
 /* Has a snapshot taken soon, whatever the thresholds. */
-void log_snapshot(struct log *log);
+void rlog_snapshot(struct rlog *rlog);
 
 /* --- membership (leader; one change at a time, RV_EBUSY) ------------------------------
  */
 
-typedef void log_change_fn(void *arg, int rc);
+typedef void rlog_change_fn(void *arg, int rc);
 /* Adds a server as standby (it receives the log, has no vote). */
-int log_add(struct log *log, uint64_t id, const char *address, log_change_fn *fn,
+int rlog_add(struct rlog *rlog, uint64_t id, const char *address, rlog_change_fn *fn,
 	void *arg, struct rv_error *e) RV_MUST_CHECK;
 /* Gives a standby the vote once it has caught up, or takes it. */
-int log_assign(struct log *log, uint64_t id, bool voter, log_change_fn *fn, void *arg,
+int rlog_assign(struct rlog *rlog, uint64_t id, bool voter, rlog_change_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
-int log_remove(struct log *log, uint64_t id, log_change_fn *fn, void *arg,
+int rlog_remove(struct rlog *rlog, uint64_t id, rlog_change_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* --- what is going on -----------------------------------------------------------------
- */
+/* --- what is going on --- */
 
-struct log_status {
-	enum log_state state;
-	struct rv_error error; /* LOG_FAILED, LOG_STOPPED: why */
+struct rlog_status {
+	enum rlog_state state;
+	struct rv_error error; /* RLOG_FAILED, RLOG_STOPPED: why */
 	uint64_t id, term;
 	uint64_t leader_id; /* 0: none known */
-	char leader_address[LOG_ADDRESS_MAX];
+	char leader_address[RLOG_ADDRESS_MAX];
 	uint64_t last_index, applied_index, applied_term;
 	uint64_t snapshot_index;
 	int64_t snapshot_age_ms; /* -1: there is none */
@@ -191,7 +193,7 @@ struct log_status {
 	int voters, servers;
 	uint64_t appends, syncs, healed; /* since open */
 };
-void log_status(const struct log *log, struct log_status *out);
-bool log_is_leader(const struct log *log);
+void rlog_status(const struct rlog *rlog, struct rlog_status *out);
+bool rlog_is_leader(const struct rlog *rlog);
 
 #endif
