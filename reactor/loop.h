@@ -26,7 +26,8 @@
 
 struct loop;
 
-/* Returned owned. The real loop seeds its generator from the kernel. */
+/* Returned owned. The real loop seeds its generator from the kernel, and ignores SIGPIPE
+ * in the process where that still has its default action. */
 int loop_new(struct loop **out, struct rv_error *e) RV_MUST_CHECK;
 int loop_new_sim(struct loop **out, uint64_t seed) RV_MUST_CHECK;
 void loop_free(struct loop *l); /* everything registered must be gone; NULL-safe */
@@ -35,7 +36,7 @@ bool loop_is_sim(const struct loop *l);
 
 /* Runs callbacks until loop_stop, or (simulation) until no event is left. */
 void loop_run(struct loop *l);
-void loop_stop(struct loop *l);
+void loop_stop(struct loop *l); /* also before loop_run, which then returns at once */
 
 /* Monotonic microseconds, suspend included (CLOCK_BOOTTIME), as of the running callback's
  * start. The simulation's clock starts at 1 s. */
@@ -64,8 +65,9 @@ struct timer {
 
 void timer_init(
 	struct timer *t, struct loop *l, const char *name, timer_fn *fn, void *arg);
-/* Fires once, `after_us` from now; a running timer is started anew. RV_ENOMEM can't
- * happen after the first start: the heap keeps a place per initialised timer. */
+/* Fires once, `after_us` from now, never early, on the real loop up to 1 ms late; a
+ * running timer is started anew. Can't fail: a process that has no memory left for 8 more
+ * bytes aborts here. */
 void timer_start_us(struct timer *t, int64_t after_us);
 void timer_start_ms(struct timer *t, int64_t after_ms);
 void timer_stop(struct timer *t); /* idempotent; must be called before the memory goes */
@@ -96,7 +98,8 @@ int loop_on_signal(struct loop *l, int signum, timer_fn *fn, void *arg) RV_MUST_
 
 enum { LOOP_MAX_STATS = 256 };
 
-/* Per callback name, since start. Times are thread CPU microseconds. */
+/* Per callback name, since start. Times are thread CPU microseconds where a callback took
+ * more than 1 ms (and may then be up to 1 ms short), wall microseconds otherwise. */
 struct loop_stat {
 	const char *name;
 	uint64_t calls, total_us, max_us;

@@ -2,10 +2,10 @@
  * Long operations: an explicit state machine that ends exactly once.
  *
  * An operation is one struct with an embedded `struct op`, a `static const` table of
- *states and allowed moves, and one step function that switches on the state. A callback
- *checks its token with op_resume, stores the result and calls the step; the step moves
- *the state first and submits afterwards. See STYLE in docs/ARCHITECTURE.md and
- *vm/vm_start.c.
+ * states and allowed moves, and one step function that switches on the state. A callback
+ * checks its token with op_resume, stores the result and calls the step; the step moves
+ * the state first and submits afterwards. See STYLE in docs/ARCHITECTURE.md and
+ * vm/vm_start.c.
  *
  *	static const struct op_state states[] = {
  *		[PLACE]  = {"place",  OP_TO(RESERVE) | OP_TO(FAILED)},
@@ -49,15 +49,18 @@ struct op {
 	struct uuid id;		      /* the task's UUID, or none */
 	int64_t started_us, state_since_us;
 	op_fn *step;
-	op_fn *on_deadline; /* may be NULL: then a deadline fails with RV_ETIMEDOUT and
-			       steps */
-	op_fn *done;	    /* exactly once, last; may free the memory */
+	/* May be NULL: then a deadline ends the waiting, fails with RV_ETIMEDOUT and
+	 * steps. Otherwise `awaiting` is still true inside it; see op_settle. */
+	op_fn *on_deadline;
+	op_fn *done; /* exactly once, last; may free the memory */
 	struct timer deadline;
 	struct defer finish, kick;
 	struct list node; /* all operations of the loop */
 };
 
-/* `done` may be NULL. Enters table->initial; the first step comes from the loop, soon. */
+/* `op` must be zeroed before its first start; `id` and `on_deadline` may be set before or
+ * after and are kept. `done` may be NULL; an ended operation may be started anew. Enters
+ * table->initial; the first step comes from the loop, soon. `subject` is copied. */
 void op_start(struct op *op, struct loop *l, const struct op_table *table, op_fn *step,
 	op_fn *done, const char *subject);
 
@@ -65,15 +68,22 @@ void op_start(struct op *op, struct loop *l, const struct op_table *table, op_fn
  * deadline. */
 void op_move(struct op *op, int state);
 
+/* As op_move, but goes on waiting for the same answer, with a new deadline (0: none): for
+ * on_deadline and cancellation, where a call is late but not yet known to be over. Only
+ * while awaiting. */
+void op_settle(struct op *op, int state, int64_t deadline_ms);
+
 /* Begins to wait for one completion, `deadline_ms` at most (0: no deadline). The token
- * goes into the request and comes back with its answer. */
+ * goes into the request and comes back with its answer; no other operation of this loop
+ * ever draws the same. A kick or op_cancel runs the step while `awaiting` is still true.
+ */
 uint64_t op_await(struct op *op, int64_t deadline_ms);
 
 /* True when `token` is what the operation awaits; it then no longer waits. False for a
  * late or doubled answer: drop it. */
 bool op_resume(struct op *op, uint64_t token);
 
-/* Has the step run from the loop, soon. */
+/* Has the step run from the loop, soon. Harmless before the start and after the end. */
 void op_kick(struct op *op);
 
 /* Records the first failure (later ones are only logged); returns the recorded code. */

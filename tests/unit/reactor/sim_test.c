@@ -1,0 +1,143 @@
+/* The simulated twin: the same seed gives the same trace. */
+#include "reactor/loop.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "reactor/io.h"
+#include "reactor/worker.h"
+
+struct world {
+	struct loop *loop;
+	struct timer timers[8];
+	struct worker *worker;
+	struct job job;
+	int left, invariants;
+};
+
+static void job_run(struct job *job)
+{
+	(void)job;
+}
+
+static void job_done(struct job *job, int rc)
+{
+	(void)job;
+	assert_int_equal(rc, 0);
+}
+
+static void tick(void *arg)
+{
+	struct world *w = arg;
+	struct prng *p = loop_prng(w->loop);
+
+	if (w->left-- <= 0)
+		return;
+	timer_start_us(&w->timers[prng_below(p, 8)], prng_range(p, 0, 900));
+	timer_start_us(&w->timers[prng_below(p, 8)], prng_range(p, 0, 900));
+	if (w->left == 50)
+		assert_int_equal(worker_submit(w->worker, &w->job), 0);
+}
+
+static void check(void *arg)
+{
+	struct world *w = arg;
+
+	w->invariants++;
+}
+
+static uint64_t run_world(uint64_t seed)
+{
+	struct world w = {.left = 100};
+	uint64_t hash;
+
+	assert_int_equal(loop_new_sim(&w.loop, seed), 0);
+	assert_int_equal(worker_new(&w.worker, w.loop, "test.worker"), 0);
+	w.job = (struct job){.run = job_run, .done = job_done, .name = "test.job"};
+	for (int i = 0; i < 8; i++)
+		timer_init(&w.timers[i], w.loop, i % 2 ? "odd" : "even", tick, &w);
+	loop_sim_on_event(w.loop, check, &w);
+	timer_start_us(&w.timers[0], 10);
+	timer_start_us(&w.timers[1], 10);
+	loop_run(w.loop);
+	assert_true(loop_sim_event_count(w.loop) >= 100);
+	assert_int_equal(loop_sim_event_count(w.loop), w.invariants);
+	hash = loop_sim_trace_hash(w.loop);
+	worker_free(w.worker);
+	loop_free(w.loop);
+	return hash;
+}
+
+static void test_same_seed_same_trace(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 0; seed < 20; seed++)
+		assert_int_equal(run_world(seed), run_world(seed));
+	assert_int_not_equal(run_world(1), run_world(2));
+}
+
+static void test_trace_mixes_bytes(void **state)
+{
+	struct loop *a, *b;
+
+	(void)state;
+	assert_int_equal(loop_new_sim(&a, 1), 0);
+	assert_int_equal(loop_new_sim(&b, 1), 0);
+	assert_int_equal(loop_sim_trace_hash(a), loop_sim_trace_hash(b));
+	loop_sim_trace(a, "x", 1);
+	assert_int_not_equal(loop_sim_trace_hash(a), loop_sim_trace_hash(b));
+	loop_sim_trace(b, "x", 1);
+	assert_int_equal(loop_sim_trace_hash(a), loop_sim_trace_hash(b));
+	loop_free(a);
+	loop_free(b);
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static void test_clock(void **state)
+{
+	struct loop *l;
+	struct timer t;
+	struct io io;
+
+	(void)state;
+	assert_int_equal(loop_new_sim(&l, 1), 0);
+	assert_true(loop_is_sim(l));
+	assert_int_equal(loop_now_us(l), 1000000);
+	timer_init(&t, l, "t", nothing, NULL);
+	timer_start_ms(&t, 500);
+	loop_sim_run_until(l, 1200000);
+	assert_int_equal(loop_now_us(l), 1200000);
+	assert_true(timer_active(&t));
+	loop_sim_run_until(l, 1500000);
+	assert_false(timer_active(&t));
+	assert_int_equal(loop_now_us(l), 1500000);
+	loop_sim_run_until(l, 1400000);
+	assert_int_equal(loop_now_us(l), 1500000);
+
+	loop_sim_set_wall_ms(l, 5000);
+	assert_int_equal(loop_wall_ms(l), 5000);
+	loop_sim_run_until(l, 2500000);
+	assert_int_equal(loop_wall_ms(l), 6000);
+	assert_false(loop_sim_step(l));
+	assert_int_equal(io_init(&io, l, "io", 0, NULL, NULL), RV_EUNSUPPORTED);
+	assert_int_equal(loop_on_signal(l, 1, nothing, NULL), RV_EUNSUPPORTED);
+	loop_free(l);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_same_seed_same_trace),
+		cmocka_unit_test(test_trace_mixes_bytes),
+		cmocka_unit_test(test_clock),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
