@@ -4,7 +4,7 @@
  *	request		[0, id, method, params]		params: map (or nil: none)
  *	response	[1, id, error, result]		error: nil, or the map below
  *	notification	[2, method, params]		on PUB sockets
- *	error		{code: "ENOENT", number: 3, xenapi: "HANDLE_INVALID",
+ *	error		{code: "HANDLE_INVALID", number: 3, symbol: "ENOENT",
  *			 message: "…", retryable: false}
  *
  * Every byte from outside passes base/mpcheck before msgpack-c sees it. Decoding copies
@@ -32,14 +32,14 @@ enum { RPC_MAX_METHOD_BYTES = 128 };
 
 struct rpc_message {
 	enum rpc_message_type type;
-	bool has_id; /* true even when decoding failed, once the id was read */
-	uint64_t id;
+	uint64_t id;	    /* set even when decoding failed, once it was read; else 0 */
 	const char *method; /* not NUL-terminated */
 	size_t method_len;
 	msgpack_object params; /* always a map: nil is read as the empty map */
 	const uint8_t *raw;    /* the packed params (or result) */
 	size_t raw_len;
 	struct rv_error *error; /* response: NULL, or the caller's, filled in */
+	bool retryable;		/* of that error, as the server says */
 	msgpack_object result;	/* response without error */
 };
 
@@ -67,9 +67,9 @@ void rpc_pack_request(
 	msgpack_packer *pk, uint64_t id, const char *method, size_t method_len);
 void rpc_pack_response(msgpack_packer *pk, uint64_t id); /* error nil; result follows */
 void rpc_pack_notification(msgpack_packer *pk, const char *method);
-/* A whole error response. `has_id` false packs nil as the id. */
-void rpc_pack_error(msgpack_packer *pk, bool has_id, uint64_t id, int code,
-	const char *detail, bool retryable);
+/* A whole error response. */
+void rpc_pack_error(
+	msgpack_packer *pk, uint64_t id, int code, const char *detail, bool retryable);
 
 /* The bytes that every notification of this method begins with: a topic for sub0. */
 int rpc_notification_topic(struct buf *b, const char *method) RV_MUST_CHECK;

@@ -3,6 +3,7 @@
 #define REEVE_RPC_PEER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/types.h>
 
 #include "reactor/tls.h"
@@ -15,6 +16,8 @@ struct rpc_peer {
 	pid_t pid;
 	uid_t uid;
 	gid_t gid;
+	const gid_t *groups; /* ipc: supplementary groups; borrowed */
+	size_t group_count;
 	const struct tls_peer *tls; /* tls+tcp: NULL before the handshake is done */
 	char name[112]; /* for logs: "unix:pid=12,uid=0", "tcp:127.0.0.1:4711" */
 };

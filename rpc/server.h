@@ -10,7 +10,7 @@
  * keep up lose messages, counted; they are never waited for.
  *
  * Bad input: bytes that break the framing close the connection with one log line; a
- * framed body that is no request gets an error reply (id nil unless it could be read).
+ * framed body that is no request gets an error reply (id 0 unless it could be read).
  */
 #ifndef REEVE_RPC_SERVER_H
 #define REEVE_RPC_SERVER_H

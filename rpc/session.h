@@ -40,10 +40,11 @@ int role_parse(enum role *out, const char *name, size_t len) RV_MUST_CHECK;
 enum {
 	SESSION_TOKEN_LEN = 64,
 	SESSION_MAX = 4096,
-	SESSION_MAX_PER_USER = 256,	    /* the oldest makes room */
-	SESSION_IDLE_MS = 24 * 3600 * 1000, /* XenAPI's: 24 h without use */
-	SESSION_MAX_LOGINS = 64,	    /* being verified at once */
-	SESSION_FAILURES = 5,		    /* per source and user, in ... */
+	SESSION_MAX_PER_USER = 256,    /* the oldest makes room */
+	SESSION_IDLE_MS = 3600 * 1000, /* without use */
+	SESSION_MAX_LOGINS = 64,       /* being verified at once */
+	SESSION_MAX_LOGINS_PER_SOURCE = 16,
+	SESSION_FAILURES = 5, /* per source (address, local uid), in ... */
 	SESSION_FAILURE_WINDOW_MS = 60000,
 };
 

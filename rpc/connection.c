@@ -1,0 +1,372 @@
+#include "rpc/connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+/* --- deadlines -----------------------------------------------------------------------
+ */
+
+void connection_await_nothing(struct connection *c)
+{
+	if (!c->waits_for)
+		return;
+	c->waits_for = NULL;
+	list_remove(&c->queue_node);
+}
+
+void connection_await(
+	struct connection *c, struct connection_queue *queue, const char *what)
+{
+	struct rpc_server *s = c->server;
+
+	if (c->waits_for)
+		return;
+	c->waits_for = what;
+	c->deadline_us = loop_now_us(s->config.loop) + queue->timeout_us;
+	list_push_back(&queue->waiting, &c->queue_node);
+	if (!timer_active(&s->deadline))
+		timer_start_ms(&s->deadline, 1000);
+}
+
+/* --- end -----------------------------------------------------------------------------
+ */
+
+void connection_unref(struct connection *c)
+{
+	struct rpc_server *s = c->server;
+
+	if (--c->refs > 0)
+		return;
+	assert(!c->stream && list_empty(&c->requests));
+	free(c->tls);
+	free(c->groups);
+	free(c);
+	server_unref(s);
+}
+
+void connection_close(struct connection *c)
+{
+	struct rpc_server *s = c->server;
+
+	connection_await_nothing(c);
+	list_remove(&c->queue_node); /* of the doomed */
+	list_remove(&c->sub_node);
+	list_remove(&c->yield_node);
+	list_remove(&c->node);
+	stream_free(c->stream);
+	c->stream = NULL;
+	s->stats.connections--;
+	server_count_changed(s);
+	requests_gone(c);
+	connection_unref(c);
+}
+
+void connection_doom(struct connection *c)
+{
+	if (c->doomed)
+		return;
+	connection_await_nothing(c);
+	c->doomed = true;
+	list_push_back(&c->server->doomed, &c->queue_node);
+	defer_start(&c->server->reaper);
+}
+
+static void connection_closed(void *arg, int rc, const char *detail)
+{
+	struct connection *c = arg;
+
+	if (rc)
+		log_debug("rpc.connection", "peer=%s rc=%s msg=\"%s\"", c->peer.name,
+			rv_error_symbol(rc), detail ? detail : "");
+	connection_doom(c);
+}
+
+static void connection_broken(struct connection *c, const struct rv_error *e)
+{
+	c->server->stats.bad_connections++;
+	log_warn("rpc.connection", "peer=%s rc=%s msg=\"closed: %s\"", c->peer.name,
+		rv_error_symbol(e->code), e->detail);
+	connection_doom(c);
+}
+
+/* --- flow control --------------------------------------------------------------------
+ */
+
+/* Whether another request of this connection may be taken on. */
+static bool connection_may_read(const struct connection *c)
+{
+	const struct rpc_server *s = c->server;
+	size_t unsent = stream_queued(c->stream);
+
+	if (s->current == c)
+		unsent += buf_len(&s->stage);
+	return !c->doomed && c->outstanding < RV_MAX_RPC_PIPELINE &&
+	       unsent < RPC_PAUSE_BYTES;
+}
+
+static void connection_block(struct connection *c)
+{
+	if (c->paused || c->doomed)
+		return;
+	c->paused = true;
+	c->server->stats.paused++;
+	/* The peer owes nothing while we don't read. */
+	connection_await_nothing(c);
+	stream_pause(c->stream);
+}
+
+void connection_unblock(struct connection *c)
+{
+	if (!c->paused || !c->stream || !connection_may_read(c))
+		return;
+	c->paused = false;
+	stream_resume(c->stream);
+}
+
+static void connection_drained(void *arg)
+{
+	connection_unblock(arg);
+}
+
+/* --- bytes in ------------------------------------------------------------------------
+ */
+
+/* The first eight bytes. False: closing. */
+static bool connection_greet(struct connection *c, const uint8_t *data)
+{
+	struct rv_error e;
+
+	if (sp_hello_decode(data, sp_peer_of(c->self), &e) != 0) {
+		connection_broken(c, &e);
+		return false;
+	}
+	c->greeted = true;
+	connection_await_nothing(c);
+	if (c->self == SP_PUB)
+		list_push_back(&c->server->subscribers, &c->sub_node);
+	return true;
+}
+
+/* The frame at data, if it is complete: its length; 0 if bytes are missing or the
+ * connection is closing. */
+static size_t connection_frame(struct connection *c, const uint8_t *data, size_t len)
+{
+	size_t header, body;
+	struct rv_error e;
+	int rc = sp_frame_decode(
+		c->framing, data, len, RV_MAX_RPC_MESSAGE_BYTES, &header, &body, &e);
+
+	if (rc == RV_EAGAIN)
+		return 0;
+	if (rc == 0 && c->self == SP_PUB)
+		rc = rv_error_set(&e, RV_EPROTO, "a subscriber sent a message");
+	if (rc) {
+		connection_broken(c, &e);
+		return 0;
+	}
+	if (len - header < body)
+		return 0;
+	if (!request_arrived(c, data + header, body, &e)) {
+		connection_broken(c, &e);
+		return 0;
+	}
+	return header + body;
+}
+
+static int64_t monotonic_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* Handles whole frames until bytes, flow control or the time slice end; returns how many
+ * bytes. */
+static size_t connection_frames(struct connection *c, const uint8_t *data, size_t len)
+{
+	int64_t until = monotonic_us() + CONNECTION_SLICE_US;
+	size_t at = 0;
+
+	while (at < len) {
+		size_t used;
+
+		if (!connection_may_read(c)) {
+			connection_block(c);
+			return at;
+		}
+		used = connection_frame(c, data + at, len - at);
+		if (used == 0)
+			break;
+		at += used;
+		if (at < len && monotonic_us() >= until) {
+			/* Others first; the rest is offered again by the waker. */
+			connection_await_nothing(c);
+			list_remove(&c->yield_node);
+			list_push_back(&c->server->yielded, &c->yield_node);
+			defer_start(&c->server->waker);
+			return at;
+		}
+	}
+	if (at < len && !c->doomed) {
+		/* Progress restarts the clock: a frame's own, not the connection's. */
+		if (at > 0)
+			connection_await_nothing(c);
+		connection_await(c, &c->server->frame, "the rest of a message");
+	} else {
+		connection_await_nothing(c);
+	}
+	return at;
+}
+
+static size_t connection_data(void *arg, const uint8_t *data, size_t len)
+{
+	struct connection *c = arg;
+	struct rpc_server *s = c->server;
+	size_t at = 0;
+
+	if (c->doomed)
+		return len;
+	if (!c->greeted) {
+		if (len < SP_HELLO_BYTES)
+			return 0;
+		if (!connection_greet(c, data))
+			return len;
+		at = SP_HELLO_BYTES;
+	}
+	s->current = c;
+	at += connection_frames(c, data + at, len - at);
+	s->current = NULL;
+	replies_flush(s, c);
+	/* The kernel may have taken all of it: then nothing will drain. */
+	connection_unblock(c);
+	return c->doomed ? len : at;
+}
+
+/* --- start ---------------------------------------------------------------------------
+ */
+
+static void connection_ready(void *arg)
+{
+	struct connection *c = arg;
+	const struct tls_peer *tls = stream_tls_peer(c->stream);
+
+	if (!tls || c->tls)
+		return;
+	/* Requests may outlive the stream, so the peer is copied. */
+	c->tls = malloc(sizeof *c->tls);
+	if (!c->tls) {
+		connection_doom(c);
+		return;
+	}
+	*c->tls = *tls;
+	c->peer.tls = c->tls;
+}
+
+static const struct stream_events connection_events = {
+	.data = connection_data,
+	.drained = connection_drained,
+	.ready = connection_ready,
+	.closed = connection_closed,
+};
+
+static void connection_know_peer(struct connection *c)
+{
+	snprintf(c->peer.name, sizeof c->peer.name, "%s", stream_peer(c->stream));
+	if (c->peer.transport == RPC_IPC &&
+		stream_peer_credentials(
+			c->stream, &c->peer.pid, &c->peer.uid, &c->peer.gid) == 0)
+		c->peer.has_credentials = true;
+}
+
+/* The peer's groups as the kernel knows them: asking the user database could block. */
+static void connection_know_groups(struct connection *c, int fd)
+{
+	socklen_t size = 0;
+
+	/* With no room at all the kernel answers ERANGE and the size wanted. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &size) == 0 ||
+		errno != ERANGE || size == 0)
+		return;
+	c->groups = malloc(size);
+	if (!c->groups ||
+		getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &size) != 0)
+		return;
+	c->peer.groups = c->groups;
+	c->peer.group_count = size / sizeof *c->groups;
+}
+
+static int connection_open_stream(struct connection *c, int fd, struct rv_error *e)
+{
+	struct rpc_server *s = c->server;
+	struct stream_config config = {
+		.events = &connection_events,
+		.arg = c,
+		.name = "rpc.connection",
+		.read_max = RV_MAX_RPC_MESSAGE_BYTES + SP_MAX_HEADER_BYTES,
+		/* reply.c keeps below RV_MAX_RPC_QUEUED_BYTES; error replies and the
+		 * hello need some room above it. */
+		.write_high_water = RV_MAX_RPC_QUEUED_BYTES + (4 << 20),
+		.write_low_water = RPC_PAUSE_BYTES / 2,
+		.tls = c->peer.transport == RPC_TLS ? s->config.tls : NULL,
+	};
+	int on = 1;
+
+	if (c->peer.transport == RPC_IPC) {
+		connection_know_groups(c, fd);
+	} else {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+	}
+	return stream_open(&c->stream, s->config.loop, fd, true, &config, e);
+}
+
+void connection_accept(struct server_listener *sl, int fd)
+{
+	struct rpc_server *s = sl->server;
+	struct connection *c = calloc(1, sizeof *c);
+	uint8_t hello[SP_HELLO_BYTES];
+	struct iovec piece = {hello, sizeof hello};
+	struct rv_error e;
+
+	if (!c) {
+		s->stats.refused++;
+		close(fd);
+		return;
+	}
+	c->server = s;
+	c->self = sl->self;
+	c->peer.transport = sl->transport;
+	c->framing = sl->transport == RPC_IPC ? SP_FRAMING_IPC : SP_FRAMING_TCP;
+	if (connection_open_stream(c, fd, &e) != 0) {
+		log_warn("rpc.connection", "msg=\"refused: %s\"", e.detail);
+		s->stats.refused++;
+		free(c->groups);
+		free(c);
+		return;
+	}
+	list_init(&c->requests);
+	list_init(&c->sub_node);
+	list_init(&c->queue_node);
+	list_init(&c->yield_node);
+	list_push_back(&s->connections, &c->node);
+	c->refs = 1;
+	s->refs++;
+	s->stats.connections++;
+	s->stats.accepted++;
+	server_count_changed(s);
+	connection_know_peer(c);
+	connection_await(c, &s->hello, "the NNG greeting");
+	sp_hello_encode(hello, c->self);
+	if (stream_write(c->stream, &piece, 1) != 0)
+		connection_doom(c);
+}
