@@ -50,6 +50,7 @@ struct disk_ops {
 		struct disk *d, const char *from, const char *to, struct rv_error *e);
 	int (*remove)(struct disk *d, const char *name, struct rv_error *e);
 	int (*space)(struct disk *d, uint64_t *free_bytes, struct rv_error *e);
+	int (*lanes)(struct disk *d); /* starts those that are NULL */
 	void (*free)(struct disk *d);
 };
 
@@ -120,7 +121,7 @@ int disk_replace(struct disk *d, const char *name, const void *bytes, size_t len
 /* What is left for this user in the file system. */
 int disk_space(struct disk *d, uint64_t *free_bytes, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- blocking, from the loop: terms and votes only --------------------------------- */
+/* --- blocking, from the loop: terms and votes only --- */
 
 /* Writes and syncs a few bytes inside an open file. */
 int disk_write_now(struct disk_file *f, uint64_t offset, const void *bytes, size_t len,
