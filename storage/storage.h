@@ -113,8 +113,10 @@ enum storage_verb {
 	/* -> vdi_info */
 	STORAGE_VDI_STAT,
 	/* Makes it usable by a backend of this host: holder, generation, write,
-	 * fenced_host. Several may read, or one may write. -> backend. RV_EBUSY names who
-	 * has it; RV_ESTALE when the claim is of a newer generation. */
+	 * fenced_host, size (what the database says: a smaller VDI was truncated and is
+	 * refused; 0: not checked). Several may read, or one may write. -> backend.
+	 * RV_EBUSY names who has it; RV_ESTALE when the claim is of a newer generation.
+	 */
 	STORAGE_VDI_ACTIVATE,
 	/* holder, generation. Success when it was not active. RV_ESTALE as above. */
 	STORAGE_VDI_DEACTIVATE,
@@ -167,7 +169,8 @@ struct storage_backend {
 	uint64_t virtual_size;
 };
 
-/* All pointers are borrowed for the callback. Fields a verb does not return are zero. */
+/* All pointers are borrowed for the callback, which must not call storage_free. Fields a
+ * verb does not return are zero. */
 struct storage_result {
 	int rc; /* error.code */
 	struct rv_error error;
