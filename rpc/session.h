@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/role.h"
 #include "reactor/loop.h"
 #include "reactor/worker.h"
 #include "rpc/password.h"
@@ -21,21 +22,6 @@
 
 struct rpc_request;
 struct sessions;
-
-/* XenServer's roles, each including those before it. */
-enum role {
-	ROLE_NONE,
-	ROLE_READ_ONLY,
-	ROLE_VM_OPERATOR,
-	ROLE_VM_ADMIN,
-	ROLE_VM_POWER_ADMIN,
-	ROLE_POOL_OPERATOR,
-	ROLE_POOL_ADMIN,
-};
-
-const char *role_name(enum role role); /* "vm-operator" */
-/* RV_EINVAL for an unknown name. */
-int role_parse(enum role *out, const char *name, size_t len) RV_MUST_CHECK;
 
 enum {
 	SESSION_TOKEN_LEN = 64,

@@ -63,10 +63,10 @@ enum storage_feature {
 };
 
 /* Bits, so that a driver can name those it has. */
-enum vdi_format { VDI_FORMAT_RAW = 1, VDI_FORMAT_QCOW2 = 2 };
+enum storage_format { STORAGE_FORMAT_RAW = 1, STORAGE_FORMAT_QCOW2 = 2 };
 
-const char *vdi_format_name(enum vdi_format format); /* "raw", "qcow2" */
-int vdi_format_parse(enum vdi_format *out, const char *text) RV_MUST_CHECK;
+const char *storage_format_name(enum storage_format format); /* "raw", "qcow2" */
+int storage_format_parse(enum storage_format *out, const char *text) RV_MUST_CHECK;
 
 /* One device-config key of a driver, for sr-create's checks and help. */
 struct storage_config_key {
@@ -143,7 +143,7 @@ struct storage_sr_info {
 
 struct storage_vdi_info {
 	struct uuid uuid;
-	enum vdi_format format;
+	enum storage_format format;
 	uint64_t virtual_size;
 	uint64_t physical_utilisation;
 	char location[64]; /* within the SR */
@@ -164,7 +164,7 @@ struct storage_backend {
 	/* libxl's disk syntax without vdev: "format=raw,access=rw,target=/path". */
 	char spec[STORAGE_SPEC_MAX];
 	char path[STORAGE_PATH_MAX]; /* of the file or block device; empty: simulated */
-	enum vdi_format format;
+	enum storage_format format;
 	bool writable, block_device;
 	uint64_t virtual_size;
 };
@@ -207,7 +207,7 @@ struct storage_call {
 
 	/* vdi_create, vdi_resize, vdi_copy */
 	uint64_t size;
-	enum vdi_format format;
+	enum storage_format format;
 	struct uuid target_sr, target_vdi;
 
 	/* vdi_activate, vdi_deactivate, vdi_write */
@@ -252,7 +252,7 @@ void storage_cancel(struct storage_request *r);
 struct storage_type {
 	const char *name, *doc;
 	uint32_t features; /* enum storage_feature */
-	uint32_t formats;  /* enum vdi_format */
+	uint32_t formats;  /* enum storage_format */
 	const struct storage_config_key *keys;
 	size_t key_count;
 };

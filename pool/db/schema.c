@@ -292,19 +292,6 @@ int schema_enum_value(const char *const *texts, const char *text)
 	return -1;
 }
 
-static const char *const role_names[] = {"none", "read-only", "vm-operator", "vm-admin",
-	"vm-power-admin", "pool-operator", "pool-admin", NULL};
-
-const char *schema_role_name(enum schema_role role)
-{
-	return schema_enum_text(role_names, (int)role);
-}
-
-int schema_role_by_name(const char *name)
-{
-	return schema_enum_value(role_names, name);
-}
-
 /* ---- values ---- */
 
 int schema_initial(const struct schema_field *f, struct value *out)

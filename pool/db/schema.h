@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/role.h"
 #include "pool/db/value.h"
 
 enum { SCHEMA_LEVEL = 1 }; /* the highest level that this build understands */
@@ -105,17 +106,6 @@ struct schema_class {
 	int field_count;
 };
 
-/* Roles as in XenServer, each may do what those before it may. */
-enum schema_role {
-	ROLE_NONE, /* without a session */
-	ROLE_READ_ONLY,
-	ROLE_VM_OPERATOR,
-	ROLE_VM_ADMIN,
-	ROLE_VM_POWER_ADMIN,
-	ROLE_POOL_OPERATOR,
-	ROLE_POOL_ADMIN,
-};
-
 enum schema_mode {
 	MODE_SYNC, /* the reply is the result */
 	MODE_TASK, /* the reply is the result; the work has a task (progress, cancel), and
@@ -155,7 +145,7 @@ struct schema_method {
 	uint16_t name_len;
 	enum schema_method_kind kind;
 	enum schema_mode mode;
-	enum schema_role role;
+	enum role role;
 	const struct schema_arg *args;
 	int arg_count;
 	enum value_type result; /* VALUE_NULL: nothing, or a map as the doc says */
@@ -195,9 +185,6 @@ const struct schema_field *schema_name_field(const struct schema_class *c);
  * schema_field(VM_POWER_STATE)->enum_texts. */
 const char *schema_enum_text(const char *const *texts, int value);
 int schema_enum_value(const char *const *texts, const char *text);
-
-const char *schema_role_name(enum schema_role role); /* "vm-power-admin" */
-int schema_role_by_name(const char *name);	     /* -1: none such */
 
 /* A copy of the field's default. RV_ENOMEM. */
 int schema_initial(const struct schema_field *f, struct value *out) RV_MUST_CHECK;
