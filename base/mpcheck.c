@@ -66,24 +66,32 @@ static size_t utf8_sequence(const uint8_t *p, size_t left)
 	return n;
 }
 
+size_t mpcheck_utf8(const uint8_t *text, size_t len)
+{
+	size_t at = 0;
+
+	while (at < len) {
+		size_t sequence = utf8_sequence(text + at, len - at);
+
+		if (sequence == 0)
+			break;
+		at += sequence;
+	}
+	return at;
+}
+
 static int scan_string(struct scan *s, uint64_t n)
 {
-	size_t start = s->at;
+	size_t start = s->at, good;
 	int rc = scan_skip(s, n);
 
 	if (rc)
 		return rc;
-	for (size_t i = 0; i < n;) {
-		size_t sequence = utf8_sequence(s->data + start + i, n - i);
-
-		if (sequence == 0) {
-			s->at = start + i;
-			return scan_fail(
-				s, RV_EPROTO, "string is not UTF-8 or holds NUL");
-		}
-		i += sequence;
-	}
-	return 0;
+	good = mpcheck_utf8(s->data + start, n);
+	if (good == n)
+		return 0;
+	s->at = start + good;
+	return scan_fail(s, RV_EPROTO, "string is not UTF-8 or holds NUL");
 }
 
 enum body { BODY_BYTES, BODY_STRING, BODY_ITEMS };

@@ -23,4 +23,7 @@ int mpcheck(const uint8_t *data, size_t len, struct rv_error *e) RV_MUST_CHECK;
 int mpcheck_prefix(
 	const uint8_t *data, size_t len, size_t *used, struct rv_error *e) RV_MUST_CHECK;
 
+/* How many bytes from the front are valid UTF-8 without NUL: `len` when all are. */
+size_t mpcheck_utf8(const uint8_t *text, size_t len);
+
 #endif
