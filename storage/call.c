@@ -23,23 +23,23 @@ static const struct storage_verb_info verbs[] = {
 
 enum { VERB_COUNT = sizeof verbs / sizeof verbs[0] };
 
-const char *vdi_format_name(enum vdi_format format)
+const char *storage_format_name(enum storage_format format)
 {
 	switch (format) {
-	case VDI_FORMAT_RAW:
+	case STORAGE_FORMAT_RAW:
 		return "raw";
-	case VDI_FORMAT_QCOW2:
+	case STORAGE_FORMAT_QCOW2:
 		return "qcow2";
 	}
 	return "unknown";
 }
 
-int vdi_format_parse(enum vdi_format *out, const char *text)
+int storage_format_parse(enum storage_format *out, const char *text)
 {
 	if (strcmp(text, "raw") == 0)
-		*out = VDI_FORMAT_RAW;
+		*out = STORAGE_FORMAT_RAW;
 	else if (strcmp(text, "qcow2") == 0)
-		*out = VDI_FORMAT_QCOW2;
+		*out = STORAGE_FORMAT_QCOW2;
 	else
 		return RV_EINVAL;
 	return 0;
@@ -123,7 +123,8 @@ int storage_call_check(
 		return check_config(st, call, e);
 	switch (call->verb) {
 	case STORAGE_VDI_CREATE:
-		if (call->format != VDI_FORMAT_RAW && call->format != VDI_FORMAT_QCOW2)
+		if (call->format != STORAGE_FORMAT_RAW &&
+			call->format != STORAGE_FORMAT_QCOW2)
 			return rv_error_set(e, RV_EINVAL, "vdi_create needs a format");
 		return check_size(call, e);
 	case STORAGE_VDI_RESIZE:
@@ -164,6 +165,6 @@ int storage_call_check_type(const struct storage_type *type,
 	if (call->format && !(type->formats & call->format))
 		return rv_error_set(e, RV_EUNSUPPORTED,
 			"SRs of type %s hold no %s images", type->name,
-			vdi_format_name(call->format));
+			storage_format_name(call->format));
 	return 0;
 }

@@ -51,7 +51,7 @@ struct file_task {
 	struct storage_vdi_info *vdis; /* owned */
 	uint8_t *data;		       /* owned */
 	struct storage_vdi_info source_info;
-	enum vdi_format format;
+	enum storage_format format;
 	struct file_copy copy;
 	bool making;  /* a temporary file of the target may be there */
 	bool claimed; /* a "copy" claim on the source */
@@ -76,7 +76,7 @@ static int begin_create(struct file_task *t)
 	bool there;
 	int fd;
 	t->format = call->format;
-	if (call->format == VDI_FORMAT_RAW)
+	if (call->format == STORAGE_FORMAT_RAW)
 		return file_vdi_create_raw(
 			d, &call->vdi, call->size, &t->out.vdi_info, &t->error);
 	int rc = file_vdi_check_new(d, &call->vdi, call->format, call->size, &there,
@@ -110,7 +110,7 @@ static int begin_resize(struct file_task *t)
 			(unsigned long long)t->out.vdi_info.virtual_size,
 			(unsigned long long)call->size);
 	t->format = t->out.vdi_info.format;
-	if (t->format == VDI_FORMAT_QCOW2) {
+	if (t->format == STORAGE_FORMAT_QCOW2) {
 		t->next = NEXT_QEMU;
 		return 0;
 	}
@@ -132,7 +132,7 @@ static int begin_copy(struct file_task *t)
 	if (rc || there)
 		return rc;
 	if (!t->source->read_only) {
-		struct file_claim claim = {.mode = CLAIM_COPY,
+		struct claim claim = {.mode = CLAIM_COPY,
 			.holder = call->target_vdi,
 			.host = t->source->host};
 		rc = file_claim_take(
@@ -142,7 +142,8 @@ static int begin_copy(struct file_task *t)
 		t->claimed = true;
 	}
 	t->making = true;
-	if (t->format == VDI_FORMAT_RAW && t->source_info.format == VDI_FORMAT_RAW) {
+	if (t->format == STORAGE_FORMAT_RAW &&
+		t->source_info.format == STORAGE_FORMAT_RAW) {
 		t->next = NEXT_SLICE;
 		return file_copy_open(
 			&t->copy, t->source, &call->vdi, d, &call->target_vdi, &t->error);
@@ -174,7 +175,7 @@ static int begin_activate(struct file_task *t)
 			uuid_format(&call->vdi, vdi), d->path, t->out.vdi_info.location,
 			(unsigned long long)t->out.vdi_info.virtual_size,
 			(unsigned long long)call->size);
-	struct file_claim claim = {
+	struct claim claim = {
 		.mode = call->write ? CLAIM_WRITE : CLAIM_READ,
 		.holder = call->holder,
 		.host = d->host,
@@ -192,7 +193,7 @@ static int raw_only(struct file_task *t, struct storage_vdi_info *info)
 	const struct storage_call *call = &t->r->call;
 	char vdi[UUID_TEXT_SIZE];
 	int rc = file_vdi_find(&t->fs->dir, &call->vdi, info, &t->error);
-	if (rc == 0 && info->format != VDI_FORMAT_RAW)
+	if (rc == 0 && info->format != STORAGE_FORMAT_RAW)
 		rc = rv_error_set(&t->error, RV_EUNSUPPORTED,
 			"VDI %s is a qcow2 image: copy it to format raw to read or write "
 			"its "
@@ -465,9 +466,9 @@ static void task_qemu(struct file_task *t)
 		argv[n++] = "convert";
 		argv[n++] = "-q";
 		argv[n++] = "-f";
-		argv[n++] = vdi_format_name(t->source_info.format);
+		argv[n++] = storage_format_name(t->source_info.format);
 		argv[n++] = "-O";
-		argv[n++] = vdi_format_name(t->format);
+		argv[n++] = storage_format_name(t->format);
 		argv[n++] = t->argv_from;
 		argv[n++] = t->argv_to;
 		break;
@@ -626,7 +627,7 @@ static const struct storage_driver driver = {
 			       "VDI",
 			.features = STORAGE_CAN_SHARE | STORAGE_CAN_RESIZE |
 				    STORAGE_CAN_COPY | STORAGE_CAN_READ_WRITE,
-			.formats = VDI_FORMAT_RAW | VDI_FORMAT_QCOW2,
+			.formats = STORAGE_FORMAT_RAW | STORAGE_FORMAT_QCOW2,
 			.keys = keys,
 			.key_count = sizeof keys / sizeof keys[0],
 		},

@@ -47,11 +47,11 @@ int file_copy_open(struct file_copy *c, const struct file_dir *from,
 	char name[FILE_NAME_SIZE];
 	struct stat st;
 	*c = (struct file_copy){.in = -1, .out = -1};
-	file_name_vdi(vdi, VDI_FORMAT_RAW, name);
+	file_name_vdi(vdi, STORAGE_FORMAT_RAW, name);
 	c->in = openat(from->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (c->in < 0 || fstat(c->in, &st))
 		return file_error(from, e, errno, "opening", name);
-	int rc = file_vdi_new_open(to, target, VDI_FORMAT_RAW, &c->out, e);
+	int rc = file_vdi_new_open(to, target, STORAGE_FORMAT_RAW, &c->out, e);
 	if (rc)
 		return rc;
 	c->size = (uint64_t)st.st_size;
@@ -64,7 +64,7 @@ int file_copy_open(struct file_copy *c, const struct file_dir *from,
 		return rc;
 	if (ftruncate(c->out, st.st_size))
 		return file_error(to, e, errno, "making",
-			file_name_vdi(target, VDI_FORMAT_RAW, name));
+			file_name_vdi(target, STORAGE_FORMAT_RAW, name));
 	return 0;
 }
 

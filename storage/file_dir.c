@@ -53,12 +53,12 @@ enum file_kind file_name_kind(const char *name, struct uuid *uuid)
 	return FILE_FOREIGN;
 }
 
-char *file_name_vdi(
-	const struct uuid *vdi, enum vdi_format format, char name[static FILE_NAME_SIZE])
+char *file_name_vdi(const struct uuid *vdi, enum storage_format format,
+	char name[static FILE_NAME_SIZE])
 {
 	char text[UUID_TEXT_SIZE];
 	snprintf(name, FILE_NAME_SIZE, "%s.%s", uuid_format(vdi, text),
-		vdi_format_name(format));
+		storage_format_name(format));
 	return name;
 }
 
@@ -566,7 +566,8 @@ static int visit_scan(void *arg, const char *name, struct rv_error *e)
 	struct storage_vdi_info *vdi = &scan->vdis[scan->count];
 	struct rv_error problem = {0};
 	int rc = file_vdi_stat(scan->d, &uuid,
-		kind == FILE_RAW ? VDI_FORMAT_RAW : VDI_FORMAT_QCOW2, vdi, &problem);
+		kind == FILE_RAW ? STORAGE_FORMAT_RAW : STORAGE_FORMAT_QCOW2, vdi,
+		&problem);
 	if (rc == RV_ENOENT)
 		return 0; /* gone since */
 	scan->count++;

@@ -32,8 +32,8 @@ enum file_kind {
 };
 
 enum file_kind file_name_kind(const char *name, struct uuid *uuid);
-char *file_name_vdi(
-	const struct uuid *vdi, enum vdi_format format, char name[static FILE_NAME_SIZE]);
+char *file_name_vdi(const struct uuid *vdi, enum storage_format format,
+	char name[static FILE_NAME_SIZE]);
 /* ".new.HOST.NAME" */
 char *file_name_new(
 	const struct file_dir *d, const char *of, char name[static FILE_NAME_SIZE]);

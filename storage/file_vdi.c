@@ -12,7 +12,7 @@
 enum { BLOCK = 4096 };
 
 static int open_vdi(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, int flags, struct rv_error *e)
+	enum storage_format format, int flags, struct rv_error *e)
 {
 	char name[FILE_NAME_SIZE];
 	struct stat st;
@@ -94,7 +94,7 @@ static int check_qcow2(const struct file_dir *d, const char *name, int fd,
 }
 
 int file_vdi_stat(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, struct storage_vdi_info *info, struct rv_error *e)
+	enum storage_format format, struct storage_vdi_info *info, struct rv_error *e)
 {
 	struct stat st;
 	int rc = 0;
@@ -113,7 +113,7 @@ int file_vdi_stat(const struct file_dir *d, const struct uuid *vdi,
 	}
 	info->physical_utilisation = (uint64_t)st.st_blocks * 512;
 	info->virtual_size = (uint64_t)st.st_size;
-	if (format == VDI_FORMAT_QCOW2)
+	if (format == STORAGE_FORMAT_QCOW2)
 		rc = check_qcow2(d, name, fd, &st, &info->virtual_size, e);
 	else if (st.st_size == 0 || st.st_size % 512)
 		rc = rv_error_set(e, RV_ECORRUPT,
@@ -135,12 +135,12 @@ out:
 int file_vdi_find(const struct file_dir *d, const struct uuid *vdi,
 	struct storage_vdi_info *info, struct rv_error *e)
 {
-	int rc = file_vdi_stat(d, vdi, VDI_FORMAT_RAW, info, e);
+	int rc = file_vdi_stat(d, vdi, STORAGE_FORMAT_RAW, info, e);
 	if (rc != RV_ENOENT)
 		return rc;
 	struct storage_vdi_info qcow2;
 	struct rv_error e2;
-	rc = file_vdi_stat(d, vdi, VDI_FORMAT_QCOW2, &qcow2, &e2);
+	rc = file_vdi_stat(d, vdi, STORAGE_FORMAT_QCOW2, &qcow2, &e2);
 	if (rc == RV_ENOENT)
 		return rc; /* e: of the raw one */
 	*info = qcow2;
@@ -155,8 +155,8 @@ int file_vdi_find(const struct file_dir *d, const struct uuid *vdi,
  */
 
 int file_vdi_check_new(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, uint64_t size, bool *there, struct storage_vdi_info *info,
-	struct rv_error *e)
+	enum storage_format format, uint64_t size, bool *there,
+	struct storage_vdi_info *info, struct rv_error *e)
 {
 	char text[UUID_TEXT_SIZE];
 	*there = false;
@@ -174,12 +174,12 @@ int file_vdi_check_new(const struct file_dir *d, const struct uuid *vdi,
 	return rv_error_set(e, RV_EEXIST,
 		"%s: there is another VDI %s already (%s, %llu bytes): choose another "
 		"UUID",
-		d->path, uuid_format(vdi, text), vdi_format_name(info->format),
+		d->path, uuid_format(vdi, text), storage_format_name(info->format),
 		(unsigned long long)info->virtual_size);
 }
 
 int file_vdi_new_open(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, int *fd, struct rv_error *e)
+	enum storage_format format, int *fd, struct rv_error *e)
 {
 	char name[FILE_NAME_SIZE], temp[FILE_NAME_SIZE];
 	file_name_new(d, file_name_vdi(vdi, format, name), temp);
@@ -191,7 +191,7 @@ int file_vdi_new_open(const struct file_dir *d, const struct uuid *vdi,
 }
 
 void file_vdi_new_drop(
-	const struct file_dir *d, const struct uuid *vdi, enum vdi_format format)
+	const struct file_dir *d, const struct uuid *vdi, enum storage_format format)
 {
 	char name[FILE_NAME_SIZE], temp[FILE_NAME_SIZE];
 	file_name_new(d, file_name_vdi(vdi, format, name), temp);
@@ -199,7 +199,7 @@ void file_vdi_new_drop(
 }
 
 int file_vdi_new_commit(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, uint64_t size, struct storage_vdi_info *info,
+	enum storage_format format, uint64_t size, struct storage_vdi_info *info,
 	struct rv_error *e)
 {
 	char name[FILE_NAME_SIZE], temp[FILE_NAME_SIZE];
@@ -213,7 +213,7 @@ int file_vdi_new_commit(const struct file_dir *d, const struct uuid *vdi,
 	if (fstat(fd, &st) || fchmod(fd, 0600))
 		rc = file_error(d, e, errno, "looking at", temp);
 	virtual_size = rc ? 0 : (uint64_t)st.st_size;
-	if (rc == 0 && format == VDI_FORMAT_QCOW2)
+	if (rc == 0 && format == STORAGE_FORMAT_QCOW2)
 		rc = check_qcow2(d, temp, fd, &st, &virtual_size, e);
 	if (rc == 0 && virtual_size != size)
 		rc = rv_error_set(e, RV_EIO,
@@ -235,28 +235,29 @@ int file_vdi_create_raw(const struct file_dir *d, const struct uuid *vdi, uint64
 {
 	bool there;
 	int fd;
-	int rc = file_vdi_check_new(d, vdi, VDI_FORMAT_RAW, size, &there, info, e);
+	int rc = file_vdi_check_new(d, vdi, STORAGE_FORMAT_RAW, size, &there, info, e);
 	if (rc || there)
 		return rc;
-	rc = file_vdi_new_open(d, vdi, VDI_FORMAT_RAW, &fd, e);
+	rc = file_vdi_new_open(d, vdi, STORAGE_FORMAT_RAW, &fd, e);
 	if (rc)
 		return rc;
 	if (ftruncate(fd, (off_t)size)) {
 		char name[FILE_NAME_SIZE];
-		rc = file_error(
-			d, e, errno, "making", file_name_vdi(vdi, VDI_FORMAT_RAW, name));
+		rc = file_error(d, e, errno, "making",
+			file_name_vdi(vdi, STORAGE_FORMAT_RAW, name));
 	}
 	close(fd);
 	if (rc == 0)
-		rc = file_vdi_new_commit(d, vdi, VDI_FORMAT_RAW, size, info, e);
+		rc = file_vdi_new_commit(d, vdi, STORAGE_FORMAT_RAW, size, info, e);
 	if (rc)
-		file_vdi_new_drop(d, vdi, VDI_FORMAT_RAW);
+		file_vdi_new_drop(d, vdi, STORAGE_FORMAT_RAW);
 	return rc;
 }
 
 int file_vdi_destroy(const struct file_dir *d, const struct uuid *vdi, struct rv_error *e)
 {
-	static const enum vdi_format formats[] = {VDI_FORMAT_RAW, VDI_FORMAT_QCOW2};
+	static const enum storage_format formats[] = {
+		STORAGE_FORMAT_RAW, STORAGE_FORMAT_QCOW2};
 	char name[FILE_NAME_SIZE];
 	int lock = file_dir_lock(d, e);
 	if (lock < 0)
@@ -275,13 +276,13 @@ int file_vdi_grow_raw(const struct file_dir *d, const struct uuid *vdi, uint64_t
 	struct rv_error *e)
 {
 	int rc = 0;
-	int fd = open_vdi(d, vdi, VDI_FORMAT_RAW, O_RDWR, e);
+	int fd = open_vdi(d, vdi, STORAGE_FORMAT_RAW, O_RDWR, e);
 	if (fd < 0)
 		return fd;
 	if (ftruncate(fd, (off_t)size) || fsync(fd)) {
 		char name[FILE_NAME_SIZE];
-		rc = file_error(
-			d, e, errno, "growing", file_name_vdi(vdi, VDI_FORMAT_RAW, name));
+		rc = file_error(d, e, errno, "growing",
+			file_name_vdi(vdi, STORAGE_FORMAT_RAW, name));
 	}
 	close(fd);
 	return rc;
@@ -298,7 +299,7 @@ void file_vdi_backend(const struct file_dir *d, const struct storage_vdi_info *i
 	snprintf(out->path, sizeof out->path, "%s/%s", d->path, info->location);
 	/* target comes last: libxl takes all that follows it as the path. */
 	snprintf(out->spec, sizeof out->spec, "format=%s,access=%s,target=%s",
-		vdi_format_name(info->format), write ? "rw" : "ro", out->path);
+		storage_format_name(info->format), write ? "rw" : "ro", out->path);
 }
 
 /* --- bytes ----------------------------------------------------------------------------
@@ -315,8 +316,8 @@ int file_vdi_read(const struct file_dir *d, const struct uuid *vdi, uint64_t off
 	char name[FILE_NAME_SIZE];
 	struct stat st;
 	int rc = 0;
-	file_name_vdi(vdi, VDI_FORMAT_RAW, name);
-	int fd = open_vdi(d, vdi, VDI_FORMAT_RAW, O_RDONLY, e);
+	file_name_vdi(vdi, STORAGE_FORMAT_RAW, name);
+	int fd = open_vdi(d, vdi, STORAGE_FORMAT_RAW, O_RDONLY, e);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st)) {
@@ -369,8 +370,8 @@ int file_vdi_write(const struct file_dir *d, const struct uuid *vdi, uint64_t of
 	char name[FILE_NAME_SIZE];
 	struct stat st;
 	int rc = 0;
-	file_name_vdi(vdi, VDI_FORMAT_RAW, name);
-	int fd = open_vdi(d, vdi, VDI_FORMAT_RAW, O_RDWR, e);
+	file_name_vdi(vdi, STORAGE_FORMAT_RAW, name);
+	int fd = open_vdi(d, vdi, STORAGE_FORMAT_RAW, O_RDWR, e);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st)) {

@@ -12,7 +12,7 @@ enum { FILE_SLICE_BYTES = 8 << 20 };
 /* Fills *info even when the image is bad (info->problem, and returned as rc too).
  * RV_ENOENT when there is no such file. */
 int file_vdi_stat(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, struct storage_vdi_info *info,
+	enum storage_format format, struct storage_vdi_info *info,
 	struct rv_error *e) RV_MUST_CHECK;
 /* In whichever format it exists. */
 int file_vdi_find(const struct file_dir *d, const struct uuid *vdi,
@@ -20,16 +20,16 @@ int file_vdi_find(const struct file_dir *d, const struct uuid *vdi,
 
 /* Success with *there when it exists in this size and format; RV_EEXIST in another. */
 int file_vdi_check_new(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, uint64_t size, bool *there, struct storage_vdi_info *info,
-	struct rv_error *e) RV_MUST_CHECK;
+	enum storage_format format, uint64_t size, bool *there,
+	struct storage_vdi_info *info, struct rv_error *e) RV_MUST_CHECK;
 /* Making one: an empty temporary file, then (when it is complete) its name. */
 int file_vdi_new_open(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, int *fd, struct rv_error *e) RV_MUST_CHECK;
+	enum storage_format format, int *fd, struct rv_error *e) RV_MUST_CHECK;
 int file_vdi_new_commit(const struct file_dir *d, const struct uuid *vdi,
-	enum vdi_format format, uint64_t size, struct storage_vdi_info *info,
+	enum storage_format format, uint64_t size, struct storage_vdi_info *info,
 	struct rv_error *e) RV_MUST_CHECK;
 void file_vdi_new_drop(
-	const struct file_dir *d, const struct uuid *vdi, enum vdi_format format);
+	const struct file_dir *d, const struct uuid *vdi, enum storage_format format);
 
 int file_vdi_create_raw(const struct file_dir *d, const struct uuid *vdi, uint64_t size,
 	struct storage_vdi_info *info, struct rv_error *e) RV_MUST_CHECK;
