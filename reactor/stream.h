@@ -2,6 +2,10 @@
  * Byte streams: sockets plain or TLS on the real loop, pipes with seeded latency and
  * faults on a simulated one. Both ends pull: a reader that stops consuming holds the peer
  * back, and a writer sees how much is queued.
+ *
+ * What is written inside the stream's own callbacks leaves together at the end of the
+ * event, with one system call where the socket takes it; what is written elsewhere leaves
+ * before the loop waits again. One event moves a bounded number of bytes.
  */
 #ifndef REEVE_REACTOR_STREAM_H
 #define REEVE_REACTOR_STREAM_H
@@ -27,7 +31,10 @@ struct stream_events {
 	/* Connected and, with TLS, handshake done. May be NULL. */
 	void (*ready)(void *arg);
 	/* The stream is over: rc 0 is a clean end by the peer. Called once, last, unless
-	 * the owner freed it first. `detail` names the peer and the cause. */
+	 * the owner freed it first. `detail` names the peer and the cause, borrowed for
+	 * the call. The owner still frees the stream, inside this call or later. A peer
+	 * that ends its sending side first gets what is queued for it by then, nothing
+	 * that is written later. While paused, no end is noticed. */
 	void (*closed)(void *arg, int rc, const char *detail);
 };
 
@@ -54,7 +61,10 @@ int stream_connect(struct stream **out, struct loop *l, const char *address,
 /* Closes at once, unsent bytes are lost; no callback follows. NULL-safe. */
 void stream_free(struct stream *s);
 
-/* Sends what is queued, then closes; `closed` follows with rc 0. */
+/* Sends what is queued, then closes; `closed` follows with rc 0, after the peer has
+ * closed its side too or a second has passed (closing earlier could destroy our last
+ * bytes on their way), or with RV_ETIMEDOUT when the peer takes nothing for 10 s. No
+ * `data` and no `drained` follow. */
 void stream_close_after_flush(struct stream *s);
 
 /* Queues a copy of all the pieces or none: RV_EAGAIN above the high-water mark,
@@ -107,8 +117,12 @@ void stream_sim_link_free(struct stream_sim_link *link);
  * unlimited. */
 void stream_sim_set(struct stream_sim_link *link, int64_t min_us, int64_t max_us,
 	int64_t bytes_per_s);
-/* Bytes one way vanish silently (a cut cable: no close is seen) until healed. */
+/* A cut cable: nothing arrives that way, and nothing is seen, not even an end, until it
+ * is healed; then what was sent meanwhile arrives, as TCP retransmits it. */
 void stream_sim_cut(struct stream_sim_link *link, bool a_to_b, bool b_to_a);
 void stream_sim_reset(struct stream_sim_link *link); /* both ends see RV_ECLOSED */
+/* What stream_tls_peer says at this end: simulated pairs do no TLS. Copied. */
+int stream_sim_set_tls_peer(
+	struct stream *end, const struct tls_peer *peer) RV_MUST_CHECK;
 
 #endif
