@@ -22,7 +22,7 @@ enum {
 	STREAM_FLUSH_MS = 10000, /* without any progress */
 	STREAM_LINGER_MS = 1000,
 	/* One event moves so much each way, or takes so long, before others' turn. */
-	STREAM_EVENT_BYTES = 512 << 10,
+	STREAM_EVENT_BYTES = 256 << 10,
 	STREAM_EVENT_NS = 1000000,
 	/* At least so much is written past the queue, to save copying it. */
 	STREAM_DIRECT_MIN = 32 << 10,
