@@ -3,7 +3,9 @@
  *
  * The child gets /dev/null or the given bytes as stdin, no other descriptor but those
  * listed, default signal dispositions, a session of its own. On time-out it gets SIGTERM,
- * then SIGKILL after CHILD_KILL_GRACE_MS, both to its whole process group.
+ * then SIGKILL after CHILD_KILL_GRACE_MS, both to its whole process group; what is left
+ * of the group when it obeyed gets SIGKILL at once. A child that ends by itself leaves
+ * its own children alone, and what they write afterwards is not waited for.
  */
 #ifndef REEVE_REACTOR_CHILD_H
 #define REEVE_REACTOR_CHILD_H
