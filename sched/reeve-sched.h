@@ -59,6 +59,8 @@ struct reeve_sched_host {
 	/* Seconds since the host's longest-running VM started, 0 without any: hosts whose
 	 * VMs are old will likely stay in use. */
 	uint32_t oldest_vm_s;
+	uint32_t mean_vm_s; /* the mean age of its VMs, weighted by vCPUs */
+	uint32_t in_use_s;  /* since it last was without any VM */
 	uint32_t reserved;
 	uint8_t uuid[16];
 };

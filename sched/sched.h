@@ -49,6 +49,8 @@ struct sched_load {
 	uint32_t vcpus;			/* of VMs that run or were just sent there */
 	uint32_t vms;			/* of which so many */
 	uint32_t oldest_vm_s;		/* age of the longest-running one; 0: none */
+	uint32_t mean_vm_s;		/* mean age weighted by vCPUs; 0: not known */
+	uint32_t in_use_s;		/* since it last was without VMs; 0: not known */
 	bool stale; /* metrics older than they should be: the host is used only if named,
 		       or if no host with fresh ones fits */
 };
@@ -126,9 +128,9 @@ enum sched_why {
 	SCHED_NO_SR,	    /* SR_NOT_ATTACHED... `object` the SR; `more` others */
 	SCHED_NO_NETWORK,   /* `object` the network; `more` others */
 	SCHED_PCPUS,	    /* HOST_NOT_ENOUGH_PCPUS; have pCPUs, need vCPUs */
+	SCHED_METRICS,	    /* absurd: free beyond total; not used until they recover */
 	SCHED_VCPUS_LIMIT,  /* have: left below the limit */
 	SCHED_MEMORY,	    /* HOST_NOT_ENOUGH_FREE_MEMORY; have, squeezable, need */
-	SCHED_METRICS,	    /* absurd: free beyond total; not used until they recover */
 	SCHED_WHY_COUNT
 };
 
@@ -164,7 +166,8 @@ void sched_free(struct sched *s);
 int sched_host_set(
 	struct sched *s, const struct sched_host *h, struct rv_error *e) RV_MUST_CHECK;
 
-/* Only the metrics of a known host: O(log hosts), no allocation. RV_ENOENT. */
+/* Only the metrics of a known host, charges included: constant time, no allocation.
+ * RV_ENOENT. */
 int sched_host_load(struct sched *s, const struct uuid *host,
 	const struct sched_load *l) RV_MUST_CHECK;
 
@@ -187,7 +190,8 @@ int sched_check_policy(
 	const struct reeve_sched_policy *p, struct rv_error *e) RV_MUST_CHECK;
 
 /* Chooses a host. 0 with d->placed; RV_ENOHOST when none passes (sched_explain tells
- * why); RV_EINVAL with words when the policy answered nonsense (d is then empty, and
+ * why); RV_ENOENT when `on` is no host of the pool; RV_EINVAL with words when the policy
+ * answered nonsense (d is then empty, and
  * the caller falls back, see sched_decide_or_fall_back). Ties, and nothing else, are
  * decided by `seed`. */
 int sched_decide(const struct sched *s, const struct sched_request *r,
@@ -227,9 +231,10 @@ char *sched_format_reason(const struct sched_reason *why, sched_name_fn *name, v
 /* The XenAPI error name of a reason, e.g. "HOST_NOT_ENOUGH_FREE_MEMORY"; "" for OK. */
 const char *sched_reason_xenapi(enum sched_why why);
 
-/* One sentence over all hosts for the error a user sees, most frequent reason first:
- * "no host can run it: 2 hosts lack memory (h1 is short of 512MiB at least), ..." Fits
- * struct rv_error. Returns RV_ENOHOST always, for `return sched_refuse(...)`. */
+/* The error a user sees, made from sched_explain's reasons. For a named host its reason,
+ * with the code that fits it (RV_EMEMORY, RV_ENOTATTACHED, ...); otherwise RV_ENOHOST
+ * and, per kind of reason, the most frequent first, the host that came nearest and how
+ * many others share it. Returns the code. */
 int sched_refuse(const struct sched_reason *reasons, size_t count, sched_name_fn *name,
 	void *arg, struct rv_error *e);
 

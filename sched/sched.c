@@ -1,1 +1,0 @@
-#include "sched/sched.h"
