@@ -20,7 +20,8 @@ const char *role_name(enum role role)
 int role_parse(enum role *out, const char *name, size_t len)
 {
 	for (int role = ROLE_READ_ONLY; role <= ROLE_POOL_ADMIN; role++) {
-		if (strlen(role_names[role]) == len && memcmp(role_names[role], name, len) == 0) {
+		if (strlen(role_names[role]) == len &&
+			memcmp(role_names[role], name, len) == 0) {
 			*out = (enum role)role;
 			return 0;
 		}

@@ -1,0 +1,396 @@
+#include "daemon/call.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/args.h"
+#include "daemon/daemon.h"
+#include "daemon/methods.h"
+#include "daemon/tasks.h"
+#include "rpc/message.h"
+
+/* How long a read waits to see the write it names. */
+enum { CALL_SEQ_WAIT_MS = 10000 };
+
+static struct call *call_new(struct daemon *d, struct rpc_request *req)
+{
+	struct call *c;
+
+	if (list_empty(&d->free_calls)) {
+		c = malloc(sizeof *c);
+		if (!c)
+			return NULL;
+	} else {
+		c = CONTAINER_OF(d->free_calls.next, struct call, node);
+		list_remove(&c->node);
+	}
+	memset(c, 0, sizeof *c);
+	c->daemon = d;
+	c->req = req;
+	list_init(&c->waiting);
+	timer_init(&c->timer, d->loop, "rpc.call.timer", NULL, c);
+	list_push_back(&d->calls, &c->node);
+	d->call_count++;
+	return c;
+}
+
+/* After the reply. The struct is kept for the next call. */
+static void call_free(struct call *c)
+{
+	struct daemon *d = c->daemon;
+
+	assert(!c->req);
+	timer_stop(&c->timer);
+	list_remove(&c->waiting);
+	for (int i = 0; c->method && i < c->method->arg_count; i++)
+		value_fini(&c->args[i]);
+	value_fini(&c->result);
+	list_remove(&c->node);
+	list_push_front(&d->free_calls, &c->node);
+	d->call_count--;
+}
+
+void calls_free(struct daemon *d)
+{
+	LIST_FOR_EACH_SAFE (node, &d->calls) {
+		struct call *c = CONTAINER_OF(node, struct call, node);
+
+		/* Its client was told that the daemon ends by the closed connection. */
+		if (c->req)
+			call_failf(c, RV_ECLOSED, "the daemon ends");
+	}
+	LIST_FOR_EACH_SAFE (node, &d->free_calls) {
+		list_remove(node);
+		free(CONTAINER_OF(node, struct call, node));
+	}
+}
+
+/* --- beginning --------------------------------------------------------------------- */
+
+static void call_run(struct call *c)
+{
+	struct rv_error e = {0};
+
+	/* A repeat of a request that already has a task joins it. */
+	if (!uuid_is_none(&c->request)) {
+		struct uuid task = pool_request_lookup(c->daemon->pool, &c->request);
+
+		if (!uuid_is_none(&task)) {
+			tasks_join(c, task);
+			return;
+		}
+	}
+	if (!methods_find(c->method->id)) {
+		rv_error_set(&e, RV_EMETHOD, "%s.%s is in the schema but not served",
+			c->method->group, c->method->name);
+		call_fail(c, &e);
+		return;
+	}
+	methods_find(c->method->id)(c);
+}
+
+static void call_on_seq(struct pool_wait *w, int rc)
+{
+	struct call *c = CONTAINER_OF(w, struct call, wait);
+
+	if (rc) {
+		call_failf(c, RV_ESTALE,
+			"this host has not yet seen change %llu (it is at %llu); ask "
+			"again, or another host",
+			(unsigned long long)c->min_seq,
+			(unsigned long long)pool_seq(c->daemon->pool));
+		return;
+	}
+	call_run(c);
+}
+
+static void call_on_barrier(struct pool_barrier *b, int rc)
+{
+	struct call *c = CONTAINER_OF(b, struct call, barrier);
+
+	if (rc) {
+		call_failf(c, rc, "a consistent read is not possible now: %s",
+			rv_error_text(rc));
+		return;
+	}
+	call_run(c);
+}
+
+int call_keep(struct call *c)
+{
+	if (rpc_request_keep(c->req))
+		return RV_ENOMEM;
+	/* The params moved: what points into them is read again. */
+	for (int i = 0; i < c->method->arg_count; i++)
+		if (c->records[i])
+			c->records[i] =
+				rpc_map_get(&c->req->params, c->method->args[i].name);
+	return 0;
+}
+
+/* Lets the database reach what the caller wants to see, then runs the method. */
+static int call_wait_then_run(struct call *c, struct rv_error *e)
+{
+	struct pool *pool = c->daemon->pool;
+	int rc;
+
+	if (c->consistent || c->min_seq > pool_seq(pool)) {
+		rc = call_keep(c);
+		if (rc)
+			return rv_error_set(e, rc, "out of memory; ask again later");
+	}
+	if (c->consistent) {
+		rc = pool_read_barrier(pool, &c->barrier, call_on_barrier);
+		return rc ? rv_error_set(e, rc,
+				    "a consistent read is not possible now: %s",
+				    rv_error_text(rc))
+			  : 0;
+	}
+	if (c->min_seq > pool_seq(pool)) {
+		pool_wait_seq(pool, &c->wait, c->min_seq, CALL_SEQ_WAIT_MS, call_on_seq);
+		return 0;
+	}
+	call_run(c);
+	return 0;
+}
+
+void call_begin(void *arg, struct rpc_request *req)
+{
+	struct daemon *d = arg;
+	struct rv_error e = {0};
+	struct call *c;
+	int rc;
+
+	if (sessions_handle(d->sessions, req))
+		return;
+	c = call_new(d, req);
+	if (!c) {
+		rpc_reply_error(req, RV_ENOMEM, "out of memory; ask again later", true);
+		return;
+	}
+	c->method = schema_method_by_name(req->method, req->method_len);
+	if (!c->method) {
+		call_failf(c, RV_EMETHOD,
+			"there is no method '%.*s'; docs/API.md lists all",
+			(int)(req->method_len < 64 ? req->method_len : 64), req->method);
+		return;
+	}
+	rc = sessions_identify(
+		d->sessions, req->peer, req->session, req->session_len, &c->who, &e);
+	if (!rc) {
+		char name[RPC_MAX_METHOD_BYTES + 1];
+
+		snprintf(name, sizeof name, "%s.%s", c->method->group, c->method->name);
+		rc = session_check_role(&c->who, c->method->role, name, &e);
+	}
+	if (!rc)
+		rc = args_read(c, &e);
+	if (!rc)
+		rc = call_wait_then_run(c, &e);
+	if (rc)
+		call_fail(c, &e);
+}
+
+/* --- arguments --------------------------------------------------------------------- */
+
+static int call_arg_index(const struct call *c, const char *name)
+{
+	for (int i = 0; i < c->method->arg_count; i++)
+		if (strcmp(c->method->args[i].name, name) == 0)
+			return i;
+	assert(!"the method has no such argument");
+	return 0;
+}
+
+const struct value *call_arg(const struct call *c, const char *name)
+{
+	const struct value *v = &c->args[call_arg_index(c, name)];
+
+	return v->type == VALUE_NULL ? NULL : v;
+}
+
+struct uuid call_ref(const struct call *c, const char *name)
+{
+	const struct value *v = call_arg(c, name);
+
+	return v ? value_get_ref(v) : UUID_NONE;
+}
+
+const char *call_text(const struct call *c, const char *name)
+{
+	const struct value *v = call_arg(c, name);
+
+	return v ? value_get_string(v) : "";
+}
+
+int64_t call_int(const struct call *c, const char *name, int64_t missing)
+{
+	const struct value *v = call_arg(c, name);
+
+	return v ? value_get_int(v) : missing;
+}
+
+bool call_bool(const struct call *c, const char *name, bool missing)
+{
+	const struct value *v = call_arg(c, name);
+
+	return v ? value_get_bool(v) : missing;
+}
+
+const msgpack_object *call_record(const struct call *c, const char *name)
+{
+	return c->records[call_arg_index(c, name)];
+}
+
+const struct row *call_row(struct call *c, const char *name)
+{
+	const struct schema_arg *arg = &c->method->args[call_arg_index(c, name)];
+	struct uuid uuid = call_ref(c, name);
+	const struct row *row = db_row(pool_db(c->daemon->pool), arg->ref_class, uuid);
+	char text[UUID_TEXT_SIZE];
+
+	if (!row)
+		call_failf(c, RV_ENOENT, "there is no %s %s",
+			schema_class(arg->ref_class)->name, uuid_format(&uuid, text));
+	return row;
+}
+
+/* --- replying ---------------------------------------------------------------------- */
+
+msgpack_packer *call_reply_begin(struct call *c)
+{
+	msgpack_packer *pk = rpc_reply_begin(c->req);
+
+	msgpack_pack_map(pk, 2);
+	rpc_pack_key(pk, "seq");
+	msgpack_pack_uint64(pk, pool_seq(c->daemon->pool));
+	rpc_pack_key(pk, "value");
+	return pk;
+}
+
+void call_reply_end(struct call *c)
+{
+	struct rpc_request *req = c->req;
+
+	c->req = NULL;
+	rpc_reply_end(req);
+	call_free(c);
+}
+
+void call_reply(struct call *c, const struct value *v)
+{
+	msgpack_packer *pk = call_reply_begin(c);
+
+	if (v->type == VALUE_NULL)
+		msgpack_pack_nil(pk);
+	else
+		value_pack(v, pk, VALUE_WIRE_RPC);
+	call_reply_end(c);
+}
+
+void call_reply_nil(struct call *c)
+{
+	struct value nothing = {.type = VALUE_NULL};
+
+	call_reply(c, &nothing);
+}
+
+void call_fail(struct call *c, const struct rv_error *e)
+{
+	struct rpc_request *req = c->req;
+
+	c->req = NULL;
+	rpc_reply_failure(req, e);
+	call_free(c);
+}
+
+void call_failf(struct call *c, int code, const char *fmt, ...)
+{
+	struct rv_error e = {.code = code};
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(e.detail, sizeof e.detail, fmt, ap);
+	va_end(ap);
+	call_fail(c, &e);
+}
+
+/* --- changing ---------------------------------------------------------------------- */
+
+static void call_on_commit(struct pool_commit *commit)
+{
+	struct call *c = CONTAINER_OF(commit, struct call, commit);
+
+	if (commit->rc) {
+		call_fail(c, &commit->error);
+		return;
+	}
+	if (c->committed)
+		c->committed(c);
+	call_reply(c, &c->result);
+}
+
+void call_commit(struct call *c, struct txn *t, struct value result, struct uuid subject)
+{
+	char text[UUID_TEXT_SIZE];
+	struct rv_error e = {0};
+
+	c->result = result;
+	if (!uuid_is_none(&c->request))
+		tasks_add_finished(c, t, subject, &c->result);
+	log_info("rpc.change", "method=%s.%s user=\"%s\" subject=%s", c->method->group,
+		c->method->name, c->who.user, uuid_format(&subject, text));
+	if (pool_commit(c->daemon->pool, &c->commit, t, call_on_commit, &e))
+		call_fail(c, &e);
+}
+
+/* --- records ----------------------------------------------------------------------- */
+
+static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *kv,
+	const struct schema_class *cls, struct uuid uuid, bool creating,
+	struct rv_error *e)
+{
+	const struct schema_field *f;
+	struct value v;
+	int rc;
+
+	if (kv->key.type != MSGPACK_OBJECT_STR)
+		return rv_error_set(e, RV_EPARAM, "field names must be strings");
+	f = schema_field_by_name(cls, kv->key.via.str.ptr, kv->key.via.str.size);
+	if (!f)
+		return rv_error_set(e, RV_EFIELD,
+			"class %s has no field '%.*s'; `reeve help %s` lists them",
+			cls->name,
+			(int)(kv->key.via.str.size < 64 ? kv->key.via.str.size : 64),
+			kv->key.via.str.ptr, cls->name);
+	if (f->writer != WRITER_USER && !(creating && f->writer == WRITER_CREATE))
+		return rv_error_set(e, RV_EREADONLY, "%s.%s is %s", cls->name, f->name,
+			f->writer == WRITER_CREATE
+				? "set when the object is made and stays"
+				: "kept by the pool itself");
+	rc = args_field_value(pool_db(c->daemon->pool), f, &kv->val, &v, e);
+	if (rc)
+		return rc;
+	txn_set_value(t, uuid, f->id, &v);
+	value_fini(&v);
+	return 0;
+}
+
+bool call_fields_to_txn(struct call *c, struct txn *t, const msgpack_object *record,
+	enum schema_class_id cls, struct uuid uuid, bool creating)
+{
+	struct rv_error e = {0};
+
+	for (uint32_t i = 0; record && i < record->via.map.size; i++) {
+		if (field_to_txn(c, t, &record->via.map.ptr[i], schema_class(cls), uuid,
+			    creating, &e)) {
+			call_fail(c, &e);
+			return false;
+		}
+	}
+	return true;
+}

@@ -1,0 +1,105 @@
+/*
+ * One RPC call, from the request's arrival to its reply.
+ *
+ * A call is identified, checked against the schema (method, role, arguments), made to
+ * wait for the database it asks for (min_seq, consistent), and handed to the function of
+ * its method. That function replies, now or later, exactly once.
+ *
+ * Every argument that the schema lists is in `args`, in the schema's order and type, and
+ * VALUE_NULL where the caller left an optional one out. Arguments of record type stay
+ * msgpack, borrowed from the request, which is then kept until the reply.
+ */
+#ifndef REEVE_DAEMON_CALL_H
+#define REEVE_DAEMON_CALL_H
+
+#include "pool/db/schema.h"
+#include "pool/db/txn.h"
+#include "pool/pool.h"
+#include "rpc/server.h"
+#include "rpc/session.h"
+
+struct daemon;
+
+enum { CALL_MAX_ARGS = 24 };
+
+struct call;
+
+/* What serves one method. */
+typedef void call_fn(struct call *c);
+
+struct call {
+	struct list node; /* daemon's calls, or its free ones */
+	struct daemon *daemon;
+	struct rpc_request *req; /* NULL once replied */
+	const struct schema_method *method;
+	struct session_identity who;
+	struct value args[CALL_MAX_ARGS];
+	const msgpack_object *records[CALL_MAX_ARGS];
+	struct uuid request; /* none: the caller gave none */
+	bool async, consistent;
+	uint64_t min_seq;
+
+	struct pool_wait wait;
+	struct pool_barrier barrier;
+	struct pool_commit commit;
+	struct value result; /* of call_commit, given once it is committed */
+	call_fn *committed;  /* may be NULL: runs before that reply, must not end the call
+			      */
+
+	/* For calls that wait for a task or a change; daemon/tasks.c, daemon/events.c. */
+	struct uuid task;
+	double progress_seen;
+	struct timer timer;
+	struct list waiting;
+};
+
+/* The RPC server's handler; arg is the daemon. */
+void call_begin(void *arg, struct rpc_request *req);
+
+/* Frees the calls kept for reuse; when the daemon ends. */
+void calls_free(struct daemon *d);
+
+/* Keeps the record arguments beyond the method's function. RV_ENOMEM. */
+int call_keep(struct call *c) RV_MUST_CHECK;
+
+/* --- arguments: by the schema's name; the name must be one of the method's ------------
+ */
+
+const struct value *call_arg(const struct call *c, const char *name); /* NULL: left out */
+struct uuid call_ref(const struct call *c, const char *name);  /* UUID_NONE: left out */
+const char *call_text(const struct call *c, const char *name); /* "": left out */
+int64_t call_int(const struct call *c, const char *name, int64_t missing);
+bool call_bool(const struct call *c, const char *name, bool missing);
+const msgpack_object *call_record(
+	const struct call *c, const char *name); /* NULL: left out */
+
+/* The row that a ref argument names. On NULL the call has been failed, naming it. */
+const struct row *call_row(struct call *c, const char *name);
+
+/* --- replying: each ends the call -----------------------------------------------------
+ */
+
+void call_reply_nil(struct call *c);
+void call_reply(struct call *c, const struct value *v);
+/* Pack exactly one object, the `value`, between the two. */
+msgpack_packer *call_reply_begin(struct call *c);
+void call_reply_end(struct call *c);
+
+void call_fail(struct call *c, const struct rv_error *e);
+void call_failf(struct call *c, int code, const char *fmt, ...) RV_PRINTF(3, 4);
+
+/* --- changing -------------------------------------------------------------------------
+ */
+
+/* Commits the transaction (taken) and replies with `result` (taken; VALUE_NULL: nil).
+ * Where the caller gave a request UUID, a task that has already succeeded goes into the
+ * same entry, so that a repeat finds it. `subject` is the object it is about. */
+void call_commit(struct call *c, struct txn *t, struct value result, struct uuid subject);
+
+/* Reads a record argument into `t` as fields of the object `uuid` of class `cls`, each
+ * checked: known, writable by clients (also at creation with `creating`), right type, ref
+ * to something that exists. False: the call has been failed, naming the field. */
+bool call_fields_to_txn(struct call *c, struct txn *t, const msgpack_object *record,
+	enum schema_class_id cls, struct uuid uuid, bool creating);
+
+#endif

@@ -1,0 +1,233 @@
+#include "daemon/config.h"
+
+#include <ini.h>
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/units.h"
+
+enum key_type { KEY_TEXT, KEY_BYTES, KEY_NUMBER, KEY_MS, KEY_BOOL };
+
+struct key {
+	const char *section, *name;
+	enum key_type type;
+	size_t offset;
+	const char *initial;
+	const char *doc;
+};
+
+#define AT(member) offsetof(struct config, member)
+
+static const struct key keys[] = {
+	{"host", "name-label", KEY_TEXT, AT(name_label), "",
+		"this host's name in the pool; empty: its host name"},
+	{"host", "state-dir", KEY_TEXT, AT(state_dir), "/var/lib/reeve",
+		"the database and what must outlive a restart"},
+	{"host", "run-dir", KEY_TEXT, AT(run_dir), "/run/reeve", "sockets"},
+	{"hypervisor", "driver", KEY_TEXT, AT(hypervisor), "auto",
+		"auto, xen, or simulated (no VM really runs)"},
+	{"hypervisor", "sim-memory", KEY_BYTES, AT(sim_memory), "32GiB",
+		"memory of a simulated host"},
+	{"hypervisor", "sim-dom0-memory", KEY_BYTES, AT(sim_dom0_memory), "1GiB",
+		"of which dom0 has"},
+	{"hypervisor", "sim-cpus", KEY_NUMBER, AT(sim_cpus), "8",
+		"physical CPUs of a simulated host"},
+	{"hypervisor", "sim-step", KEY_MS, AT(sim_step_ms), "5ms",
+		"latency of each call of a simulated hypervisor"},
+	{"network", "driver", KEY_TEXT, AT(network), "auto",
+		"auto, bridge (Linux bridges), or simulated"},
+	{"rpc", "listen", KEY_TEXT, AT(rpc_listen), "",
+		"further addresses, separated by blanks: tls+tcp://0.0.0.0:7474, "
+		"tcp://127.0.0.1:7475"},
+	{"rpc", "group", KEY_TEXT, AT(rpc_group), "",
+		"local group whose members may use the local socket"},
+	{"rpc", "group-role", KEY_TEXT, AT(rpc_group_role), "read-only",
+		"and the role that they have"},
+	{"rpc", "tls12", KEY_BOOL, AT(rpc_tls12), "true",
+		"accept TLS 1.2 (ECDHE, AEAD) of stock NNG clients beside TLS 1.3"},
+	{"log", "level", KEY_TEXT, AT(log_level), "info", "debug, info, warn or error"},
+};
+
+enum { KEY_COUNT = sizeof keys / sizeof keys[0] };
+
+static const struct key *key_find(const char *section, const char *name)
+{
+	for (size_t i = 0; i < KEY_COUNT; i++)
+		if (strcmp(keys[i].section, section) == 0 &&
+			strcmp(keys[i].name, name) == 0)
+			return &keys[i];
+	return NULL;
+}
+
+static int parse_bool(const char *text, bool *out)
+{
+	static const char *const yes[] = {"true", "yes", "on", "1"};
+	static const char *const no[] = {"false", "no", "off", "0"};
+
+	for (size_t i = 0; i < sizeof yes / sizeof yes[0]; i++) {
+		if (strcasecmp(text, yes[i]) == 0 || strcasecmp(text, no[i]) == 0) {
+			*out = strcasecmp(text, yes[i]) == 0;
+			return 0;
+		}
+	}
+	return RV_EINVAL;
+}
+
+static int key_store(
+	struct config *c, const struct key *k, const char *text, struct rv_error *e)
+{
+	char *at = (char *)c + k->offset;
+	int rc = 0;
+
+	switch (k->type) {
+	case KEY_TEXT:
+		if (strlen(text) >= CONFIG_TEXT_MAX)
+			return rv_error_set(e, RV_EINVAL,
+				"%s.%s: longer than %d characters", k->section, k->name,
+				CONFIG_TEXT_MAX - 1);
+		memcpy(at, text, strlen(text) + 1);
+		break;
+	case KEY_BYTES:
+		rc = units_parse_bytes(text, (uint64_t *)(void *)at);
+		break;
+	case KEY_MS:
+		rc = units_parse_ms(text, (uint64_t *)(void *)at);
+		break;
+	case KEY_NUMBER:
+		rc = strpbrk(text, "KMGTBkmgt")
+			     ? RV_EINVAL
+			     : units_parse_bytes(text, (uint64_t *)(void *)at);
+		break;
+	case KEY_BOOL:
+		rc = parse_bool(text, (bool *)at);
+		break;
+	}
+	if (rc) {
+		static const char *const wanted[] = {[KEY_BYTES] = "a size such as 4GiB",
+			[KEY_NUMBER] = "a number",
+			[KEY_MS] = "a time such as 5ms",
+			[KEY_BOOL] = "true or false"};
+
+		return rv_error_set(e, RV_EINVAL, "%s.%s: '%s' is not %s", k->section,
+			k->name, text, wanted[k->type]);
+	}
+	return 0;
+}
+
+void config_defaults(struct config *c)
+{
+	memset(c, 0, sizeof *c);
+	for (size_t i = 0; i < KEY_COUNT; i++) {
+		int rc = key_store(c, &keys[i], keys[i].initial, NULL);
+
+		(void)rc; /* the table's own defaults parse: config_test holds it */
+	}
+}
+
+struct reading {
+	struct config *config;
+	struct rv_error *e;
+};
+
+static int on_line(void *arg, const char *section, const char *name, const char *value)
+{
+	struct reading *r = arg;
+	const struct key *k = key_find(section, name);
+
+	if (!k) {
+		rv_error_set(r->e, RV_EINVAL,
+			"no setting [%s] %s; `reeved --help-config` lists all", section,
+			name);
+		return 0;
+	}
+	return key_store(r->config, k, value, r->e) == 0;
+}
+
+int config_read(struct config *c, const char *path, struct rv_error *e)
+{
+	struct reading reading = {c, e};
+	int line;
+
+	rv_error_clear(e);
+	line = ini_parse(path, on_line, &reading);
+	if (line == 0)
+		return 0;
+	if (line < 0)
+		return rv_error_set(e, RV_ENOENT, "configuration %s can't be read", path);
+	if (!e->code)
+		rv_error_set(e, RV_EINVAL, "neither [section] nor key = value");
+	return rv_error_prefix(e, "%s line %d", path, line);
+}
+
+int config_set(struct config *c, const char *assignment, struct rv_error *e)
+{
+	const char *dot = strchr(assignment, '.'), *equals = strchr(assignment, '=');
+	char section[64], name[64];
+	const struct key *k;
+
+	if (!dot || !equals || dot > equals ||
+		dot - assignment >= (ptrdiff_t)sizeof section ||
+		equals - dot - 1 >= (ptrdiff_t)sizeof name)
+		return rv_error_set(
+			e, RV_EINVAL, "--set '%s': write SECTION.KEY=VALUE", assignment);
+	snprintf(section, sizeof section, "%.*s", (int)(dot - assignment), assignment);
+	snprintf(name, sizeof name, "%.*s", (int)(equals - dot - 1), dot + 1);
+	k = key_find(section, name);
+	if (!k)
+		return rv_error_set(e, RV_EINVAL,
+			"--set %s.%s: no such setting; `reeved --help-config` lists all",
+			section, name);
+	return key_store(c, k, equals + 1, e);
+}
+
+static bool is_one_of(const char *text, const char *const *choices)
+{
+	for (; *choices; choices++)
+		if (strcmp(text, *choices) == 0)
+			return true;
+	return false;
+}
+
+int config_check(const struct config *c, struct rv_error *e)
+{
+	static const char *const hypervisors[] = {"auto", "xen", "simulated", NULL};
+	static const char *const networks[] = {"auto", "bridge", "simulated", NULL};
+	static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+
+	if (!is_one_of(c->hypervisor, hypervisors))
+		return rv_error_set(e, RV_EINVAL,
+			"hypervisor.driver: '%s' is none of auto, xen, simulated",
+			c->hypervisor);
+	if (!is_one_of(c->network, networks))
+		return rv_error_set(e, RV_EINVAL,
+			"network.driver: '%s' is none of auto, bridge, simulated",
+			c->network);
+	if (!is_one_of(c->log_level, levels))
+		return rv_error_set(e, RV_EINVAL,
+			"log.level: '%s' is none of debug, info, warn, error",
+			c->log_level);
+	if (c->sim_cpus < 1 || c->sim_cpus > 4096)
+		return rv_error_set(e, RV_EINVAL, "hypervisor.sim-cpus: 1 to 4096");
+	if (c->sim_memory <= c->sim_dom0_memory)
+		return rv_error_set(e, RV_EINVAL,
+			"hypervisor.sim-memory must be more than sim-dom0-memory");
+	if (c->state_dir[0] != '/' || c->run_dir[0] != '/')
+		return rv_error_set(e, RV_EINVAL,
+			"host.state-dir and host.run-dir must be absolute paths");
+	return 0;
+}
+
+void config_print_help(FILE *out)
+{
+	const char *section = "";
+
+	for (size_t i = 0; i < KEY_COUNT; i++) {
+		if (strcmp(section, keys[i].section) != 0) {
+			section = keys[i].section;
+			fprintf(out, "%s[%s]\n", i ? "\n" : "", section);
+		}
+		fprintf(out, "# %s\n%s = %s\n", keys[i].doc, keys[i].name,
+			keys[i].initial);
+	}
+}

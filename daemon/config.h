@@ -1,0 +1,56 @@
+/*
+ * reeved's configuration: one INI file, overridden by `--set SECTION.KEY=VALUE`.
+ *
+ * Every key is one line of the table in config.c, with default and documentation;
+ * `reeved --help-config` prints it. Unknown sections and keys are errors that name file
+ * and line: a typing error must not pass for a setting.
+ */
+#ifndef REEVE_DAEMON_CONFIG_H
+#define REEVE_DAEMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+
+enum { CONFIG_TEXT_MAX = 256 };
+
+struct config {
+	/* [host] */
+	char name_label[CONFIG_TEXT_MAX]; /* empty: the host name */
+	char state_dir[CONFIG_TEXT_MAX];
+	char run_dir[CONFIG_TEXT_MAX];
+	/* [hypervisor] */
+	char hypervisor[CONFIG_TEXT_MAX]; /* auto, xen, simulated */
+	uint64_t sim_memory;
+	uint64_t sim_dom0_memory;
+	uint64_t sim_cpus;
+	uint64_t sim_step_ms;
+	/* [network] */
+	char network[CONFIG_TEXT_MAX]; /* auto, bridge, simulated */
+	/* [rpc] */
+	char rpc_listen[CONFIG_TEXT_MAX]; /* further URLs, separated by blanks */
+	char rpc_group[CONFIG_TEXT_MAX];  /* local group that may call */
+	char rpc_group_role[CONFIG_TEXT_MAX];
+	bool rpc_tls12;
+	/* [log] */
+	char log_level[CONFIG_TEXT_MAX];
+};
+
+void config_defaults(struct config *c);
+
+/* Reads a file over what is there. RV_ENOENT; RV_EINVAL names file, line and key. */
+int config_read(struct config *c, const char *path, struct rv_error *e) RV_MUST_CHECK;
+
+/* "SECTION.KEY=VALUE" from the command line. RV_EINVAL. */
+int config_set(
+	struct config *c, const char *assignment, struct rv_error *e) RV_MUST_CHECK;
+
+/* What can't be checked key by key. RV_EINVAL. */
+int config_check(const struct config *c, struct rv_error *e) RV_MUST_CHECK;
+
+/* Every key with default and meaning, in the form of a configuration file. */
+void config_print_help(FILE *out);
+
+#endif

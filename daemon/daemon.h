@@ -1,0 +1,79 @@
+/*
+ * reeved: everything of one host, wired together.
+ *
+ * main.c reads the configuration and runs the loop; start.c brings the parts up in order
+ * and down again; call.c and the files of methods serve RPC; metrics.c measures.
+ */
+#ifndef REEVE_DAEMON_DAEMON_H
+#define REEVE_DAEMON_DAEMON_H
+
+#include "base/list.h"
+#include "base/uuid.h"
+#include "daemon/config.h"
+#include "net/net.h"
+#include "pool/pool.h"
+#include "reactor/op.h"
+#include "reactor/worker.h"
+#include "rpc/server.h"
+#include "rpc/session.h"
+#include "storage/storage.h"
+#include "vm/vm.h"
+#include "xen/hyper.h"
+
+struct attach;
+struct metrics;
+
+struct daemon {
+	const struct config *config; /* borrowed */
+	struct loop *loop;	     /* borrowed */
+	struct uuid host;	     /* this host's, also before it is in the database */
+
+	struct disk *disk;
+	struct pool *pool;
+	struct hyper *hyper;
+	struct hyper_host hyper_host; /* as the hypervisor said at start */
+	struct storage *storage;
+	struct net *net;
+	struct vm_manager *vms;
+	struct worker *worker; /* scrypt */
+	struct sessions *sessions;
+	struct rpc_server *rpc;
+	struct metrics *metrics;
+	struct attach *attach;
+
+	struct list calls, free_calls; /* struct call */
+	size_t call_count;
+	struct list task_waiters, event_waiters; /* struct call */
+	struct list chores;			 /* struct chore */
+	struct pool_subscriber subscriber;
+	struct defer look; /* the database changed: see who waits for it */
+
+	struct op start; /* start.c */
+	struct hyper_req hyper_req;
+	struct pool_commit commit;
+	uint64_t start_token;
+	int *exit_status; /* borrowed: main's */
+	bool serving, stopping;
+};
+
+/* Asks whoever works on the task to end it. RV_ENOTALLOWED: it can't be cancelled any
+ * more or at all. */
+int daemon_cancel(struct daemon *d, struct uuid task, struct rv_error *e) RV_MUST_CHECK;
+
+/* The socket paths of a configuration. */
+void daemon_socket_path(
+	const struct config *c, const char *name, char *path, size_t size);
+
+/* Begins to bring everything up; loop_run then serves. `e` says what is wrong at once;
+ * what fails later is logged, and the loop is stopped with `*status` set. */
+int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *status,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* Begins an orderly end: no new calls, the log flushed; VMs keep running. Stops the loop.
+ */
+void daemon_stop(struct daemon *d);
+
+/* Frees everything, after the loop has ended. */
+void daemon_fini(struct daemon *d);
+
+#endif

@@ -1,0 +1,85 @@
+#include "daemon/drivers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "net/bridge.h"
+#include "net/sim.h"
+#include "storage/file.h"
+#include "xen/detect.h"
+#include "xen/sim.h"
+
+static int open_simulated(struct daemon *d, struct rv_error *e)
+{
+	const struct config *c = d->config;
+	char state[CONFIG_TEXT_MAX + 32];
+	struct hyper_sim_config sim;
+
+	hyper_sim_config_init(&sim);
+	snprintf(state, sizeof state, "%s/simulated-machine", c->state_dir);
+	memcpy(&sim.seed, d->host.b, sizeof sim.seed);
+	sim.memory_kib = c->sim_memory / 1024;
+	sim.dom0_kib = c->sim_dom0_memory / 1024;
+	sim.cpus = (uint32_t)c->sim_cpus;
+	sim.step_us = (int64_t)c->sim_step_ms * 1000;
+	sim.state_path = state;
+	log_warn("daemon.drivers",
+		"hypervisor=simulated msg=\"NO VM REALLY RUNS: this host has no Xen, or "
+		"[hypervisor] driver = simulated\"");
+	return hyper_sim_new(&d->hyper, d->loop, &sim, e);
+}
+
+static int open_hypervisor(struct daemon *d, struct rv_error *e)
+{
+	bool xen = hyper_detect();
+
+	if (strcmp(d->config->hypervisor, "simulated") == 0)
+		return open_simulated(d, e);
+	if (strcmp(d->config->hypervisor, "auto") == 0 && !xen)
+		return open_simulated(d, e);
+	return rv_error_set(e, RV_EUNSUPPORTED,
+		"%s; this build has no driver for real Xen, so it would manage nothing: "
+		"set [hypervisor] driver = simulated to try it without touching Xen",
+		xen ? "this machine runs Xen"
+		    : "[hypervisor] driver = xen, but this machine does not run as Xen's "
+		      "dom0");
+}
+
+static int open_network(struct daemon *d, struct rv_error *e)
+{
+	struct net_sim_config sim = {.devices = 2};
+	int rc = RV_EUNSUPPORTED;
+
+	if (strcmp(d->config->network, "simulated") != 0) {
+		rc = net_bridge_new(&d->net, d->loop, e);
+		if (!rc)
+			return 0;
+		if (strcmp(d->config->network, "bridge") == 0)
+			return rc;
+		log_warn(
+			"daemon.drivers", "msg=\"no Linux bridges here: %s\"", e->detail);
+		rv_error_clear(e);
+	}
+	memcpy(&sim.seed, d->host.b, sizeof sim.seed);
+	log_warn(
+		"daemon.drivers", "network=simulated msg=\"NO NETWORK IS REALLY CHANGED: "
+				  "missing rights, or [network] driver = simulated\"");
+	return net_sim_new(&d->net, d->loop, &sim);
+}
+
+int drivers_open(struct daemon *d, struct rv_error *e)
+{
+	int rc = open_hypervisor(d, e);
+
+	if (!rc)
+		rc = open_network(d, e);
+	if (!rc)
+		rc = storage_new(&d->storage, d->loop, d->host);
+	if (!rc)
+		rc = storage_file_add(d->storage);
+	if (rc && !e->code)
+		rv_error_set(e, rc, "the drivers can't be opened: %s", rv_error_text(rc));
+	return rc;
+}

@@ -1,0 +1,246 @@
+#include "daemon/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/call.h"
+#include "rpc/message.h"
+
+enum { CERTIFICATE_DAYS = 3650, PEM_MAX_BYTES = 65536 };
+
+void daemon_socket_path(const struct config *c, const char *name, char *path, size_t size)
+{
+	snprintf(path, size, "ipc://%s/%s", c->run_dir, name);
+}
+
+/* --- who is who ----------------------------------------------------------------------
+ */
+
+static int account_of(void *arg, const char *user, struct session_account *out)
+{
+	struct daemon *d = arg;
+	const struct db *db = pool_db(d->pool);
+	unsigned count;
+	const struct row *row = db_by_name(db, CLASS_USER, user, &count);
+	const char *role;
+
+	if (!row || count != 1 || !db_bool(row, USER_ENABLED))
+		return RV_ENOENT;
+	snprintf(out->hash, sizeof out->hash, "%s", db_string(row, USER_PASSWORD_HASH));
+	role = schema_enum_text(
+		schema_field(USER_ROLE)->enum_texts, db_enum(row, USER_ROLE));
+	return role_parse(&out->role, role, strlen(role));
+}
+
+/* A client certificate belongs to the user who lists its fingerprint. */
+static enum role certificate_role(void *arg, const struct tls_peer *peer)
+{
+	struct daemon *d = arg;
+	const struct db *db = pool_db(d->pool);
+	char text[2 * sizeof peer->fingerprint + 1];
+
+	for (size_t i = 0; i < sizeof peer->fingerprint; i++)
+		snprintf(text + 2 * i, 3, "%02x", peer->fingerprint[i]);
+	for (const struct row *row = db_next(db, CLASS_USER, NULL); row;
+		row = db_next(db, CLASS_USER, row)) {
+		enum role role;
+		const char *name = schema_enum_text(
+			schema_field(USER_ROLE)->enum_texts, db_enum(row, USER_ROLE));
+
+		if (db_bool(row, USER_ENABLED) &&
+			value_set_has(row_value(row, USER_CERTIFICATES), text) &&
+			!role_parse(&role, name, strlen(name)))
+			return role;
+	}
+	return ROLE_NONE;
+}
+
+static int listen_sessions(struct daemon *d, struct rv_error *e)
+{
+	struct sessions_config config = {.loop = d->loop,
+		.worker = d->worker,
+		.account = account_of,
+		.certificate = certificate_role,
+		.arg = d};
+
+	if (*d->config->rpc_group) {
+		const struct group *group = getgrnam(d->config->rpc_group);
+
+		if (!group)
+			return rv_error_set(e, RV_EINVAL,
+				"rpc.group: there is no group '%s' here",
+				d->config->rpc_group);
+		config.has_group = true;
+		config.group = group->gr_gid;
+		if (role_parse(&config.group_role, d->config->rpc_group_role,
+			    strlen(d->config->rpc_group_role)))
+			return rv_error_set(e, RV_EINVAL,
+				"rpc.group-role: there is no role '%s'",
+				d->config->rpc_group_role);
+	}
+	return sessions_new(&d->sessions, &config, e);
+}
+
+/* --- TLS -----------------------------------------------------------------------------
+ */
+
+/* A whole small file as text, returned owned; NULL when it is not there. */
+static char *pem_read(const char *path)
+{
+	char *text = calloc(1, PEM_MAX_BYTES);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 && text ? read(fd, text, PEM_MAX_BYTES - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	if (n > 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
+static int pem_write(const char *path, const char *text, struct rv_error *e)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	size_t len = strlen(text);
+	bool good = fd >= 0 && write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
+	int err = errno;
+
+	if (fd >= 0)
+		close(fd);
+	return good ? 0
+		    : rv_error_set(e, rv_error_from_errno(err), "%s can't be written: %s",
+			      path, strerror(err));
+}
+
+/* The certificate of the RPC port: the admin's, or one that signs itself, made once. */
+static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_error *e)
+{
+	char cert_path[CONFIG_TEXT_MAX + 32], key_path[CONFIG_TEXT_MAX + 32];
+	struct tls_config config = {.profile = TLS_RPC,
+		.server = true,
+		.verify = TLS_VERIFY_NONE,
+		.allow_tls12 = d->config->rpc_tls12};
+	char *cert, *key;
+	int rc = 0;
+
+	snprintf(cert_path, sizeof cert_path, "%s/rpc-cert.pem", d->config->state_dir);
+	snprintf(key_path, sizeof key_path, "%s/rpc-key.pem", d->config->state_dir);
+	cert = pem_read(cert_path);
+	key = pem_read(key_path);
+	if (!cert || !key) {
+		struct tls_certificate_request request = {
+			.common_name = "reeved", .days = CERTIFICATE_DAYS};
+
+		free(cert);
+		free(key);
+		rc = tls_certificate_new(&request, &cert, &key, e);
+		if (rc)
+			return rc;
+		rc = pem_write(key_path, key, e);
+		if (!rc)
+			rc = pem_write(cert_path, cert, e);
+		log_info("daemon.listen", "certificate=%s msg=\"made for the RPC port\"",
+			cert_path);
+	}
+	config.cert_pem = cert;
+	config.key_pem = key;
+	if (!rc)
+		rc = tls_context_new(out, &config, e);
+	free(cert);
+	free(key);
+	return rc;
+}
+
+/* --- sockets -------------------------------------------------------------------------
+ */
+
+static int listen_one(
+	struct daemon *d, enum sp_protocol protocol, const char *url, struct rv_error *e)
+{
+	int port = 0, rc = rpc_server_listen(d->rpc, protocol, url, &port, e);
+
+	if (!rc)
+		log_info("daemon.listen", "url=%s port=%d", url, port);
+	return rc;
+}
+
+static int listen_further(struct daemon *d, struct rv_error *e)
+{
+	char urls[CONFIG_TEXT_MAX], *rest = urls;
+	int rc = 0;
+
+	snprintf(urls, sizeof urls, "%s", d->config->rpc_listen);
+	for (char *url = strtok_r(rest, " ,", &rest); url && !rc;
+		url = strtok_r(NULL, " ,", &rest))
+		rc = listen_one(d, SP_REP, url, e);
+	return rc;
+}
+
+int listen_open(struct daemon *d, struct rv_error *e)
+{
+	struct rpc_server_config config = {
+		.loop = d->loop, .handler = call_begin, .arg = d};
+	struct tls_context *tls = NULL;
+	char url[CONFIG_TEXT_MAX + 32];
+	int rc;
+
+	rc = worker_new(&d->worker, d->loop, "daemon.password");
+	if (rc)
+		return rv_error_set(e, rc, "no thread for passwords");
+	rc = listen_sessions(d, e);
+	if (rc)
+		return rc;
+	if (strstr(d->config->rpc_listen, "tls+tcp:")) {
+		rc = listen_tls(d, &tls, e);
+		if (rc)
+			return rc;
+		config.tls = tls;
+	}
+	rc = rpc_server_new(&d->rpc, &config, e);
+	tls_context_unref(tls);
+	if (rc)
+		return rc;
+	daemon_socket_path(d->config, "rpc.sock", url, sizeof url);
+	rc = listen_one(d, SP_REP, url, e);
+	if (rc)
+		return rc;
+	daemon_socket_path(d->config, "events.sock", url, sizeof url);
+	rc = listen_one(d, SP_PUB, url, e);
+	if (rc)
+		return rc;
+	rc = listen_further(d, e);
+	d->serving = rc == 0;
+	return rc;
+}
+
+void listen_close(struct daemon *d)
+{
+	d->serving = false;
+	rpc_server_free(d->rpc);
+	d->rpc = NULL;
+}
+
+void listen_publish(struct daemon *d)
+{
+	struct buf params;
+	msgpack_packer pk;
+
+	if (!d->serving)
+		return;
+	buf_init(&params, 64);
+	msgpack_packer_init(&pk, &params, rpc_pack_to_buf);
+	msgpack_pack_map(&pk, 1);
+	rpc_pack_key(&pk, "seq");
+	msgpack_pack_uint64(&pk, pool_seq(d->pool));
+	if (rpc_server_publish(d->rpc, "changed", buf_data(&params), buf_len(&params)))
+		log_debug("daemon.publish", "msg=\"a notice was dropped\"");
+	buf_fini(&params);
+}

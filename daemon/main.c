@@ -1,0 +1,134 @@
+/* reeved: the daemon of one host. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/config.h"
+#include "daemon/daemon.h"
+
+#define DEFAULT_CONFIG "/etc/reeve/reeved.conf"
+
+static void usage(FILE *out)
+{
+	fputs("usage: reeved [--config FILE] [--set SECTION.KEY=VALUE]...\n"
+	      "       reeved --help-config | --version\n"
+	      "\n"
+	      "The daemon of one host of a Reeve pool. Without --config it "
+	      "reads\n" DEFAULT_CONFIG
+	      " where that exists. It stays in the foreground and logs to stderr;\n"
+	      "SIGTERM ends it in order; VMs keep running.\n",
+		out);
+}
+
+/* Reads the command line. Returns -1 to go on, or the exit status. */
+static int read_arguments(int argc, char **argv, struct config *c)
+{
+	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+		{"set", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
+		{"help-config", no_argument, NULL, 'H'},
+		{"version", no_argument, NULL, 'V'}, {0}};
+	const char *path = access(DEFAULT_CONFIG, R_OK) == 0 ? DEFAULT_CONFIG : NULL;
+	const char *sets[64];
+	struct rv_error e = {0};
+	int option, count = 0, rc = 0;
+
+	while ((option = getopt_long(argc, argv, "c:s:h", options, NULL)) != -1) {
+		if (option == 'c') {
+			path = optarg;
+		} else if (option == 's' && count < 64) {
+			sets[count++] = optarg;
+		} else if (option == 'h') {
+			usage(stdout);
+			return EXIT_SUCCESS;
+		} else if (option == 'H') {
+			config_print_help(stdout);
+			return EXIT_SUCCESS;
+		} else if (option == 'V') {
+			puts("reeved " REEVE_VERSION);
+			return EXIT_SUCCESS;
+		} else {
+			usage(stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "reeved: unknown argument '%s'\n", argv[optind]);
+		usage(stderr);
+		return 2;
+	}
+	if (path)
+		rc = config_read(c, path, &e);
+	for (int i = 0; i < count && !rc; i++)
+		rc = config_set(c, sets[i], &e);
+	if (!rc)
+		rc = config_check(c, &e);
+	if (!rc)
+		return -1;
+	fprintf(stderr, "reeved: %s\n", e.detail);
+	return 2;
+}
+
+/* Every RPC client is a descriptor: take what the hard limit grants. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+			log_warn("daemon.limits", "msg=\"%s\"", strerror(errno));
+	}
+}
+
+static void on_terminate(void *arg)
+{
+	daemon_stop(arg);
+}
+
+static enum log_level level_of(const char *name)
+{
+	enum log_level level = LOG_DEBUG;
+
+	while (level < LOG_ERROR && strcmp(log_level_name(level), name) != 0)
+		level++;
+	return level;
+}
+
+int main(int argc, char **argv)
+{
+	static struct daemon daemon; /* large, and lives as long as the process */
+	struct config config;
+	struct rv_error e = {0};
+	struct loop *loop;
+	int status;
+
+	config_defaults(&config);
+	status = read_arguments(argc, argv, &config);
+	if (status >= 0)
+		return status;
+	log_set_level(level_of(config.log_level));
+	raise_descriptor_limit();
+	signal(SIGPIPE, SIG_IGN);
+	if (loop_new(&loop, &e)) {
+		fprintf(stderr, "reeved: %s\n", e.detail);
+		return EXIT_FAILURE;
+	}
+	status = EXIT_SUCCESS;
+	if (daemon_start(&daemon, loop, &config, &status, &e) ||
+		loop_on_signal(loop, SIGTERM, on_terminate, &daemon) ||
+		loop_on_signal(loop, SIGINT, on_terminate, &daemon)) {
+		fprintf(stderr, "reeved: %s\n", e.detail);
+		status = EXIT_FAILURE;
+	} else {
+		loop_run(loop);
+	}
+	daemon_fini(&daemon);
+	loop_free(loop);
+	return status;
+}

@@ -1,0 +1,91 @@
+#include "daemon/recover.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/chore.h"
+#include "daemon/tasks.h"
+
+/* Whether a chore of this daemon has the task: then it began after the start. */
+static bool is_at_work(struct daemon *d, struct uuid task)
+{
+	LIST_FOR_EACH (node, &d->chores) {
+		struct chore *c = CONTAINER_OF(node, struct chore, node);
+
+		if (uuid_eq(&c->task, &task))
+			return true;
+	}
+	return false;
+}
+
+/* The operations of vm/ settle their own tasks. */
+static bool is_chore(const struct row *task)
+{
+	const struct schema_method *m = schema_method_by_name(
+		db_string(task, TASK_METHOD), strlen(db_string(task, TASK_METHOD)));
+
+	return !m || (m->cls != CLASS_VM && m->cls != CLASS_VBD && m->cls != CLASS_VIF);
+}
+
+/* What the journal asks to do again; NULL: nothing, the task just ends. */
+static struct chore *chore_again(struct daemon *d, const struct row *task)
+{
+	const struct db *db = pool_db(d->pool);
+	struct uuid subject = db_ref(task, TASK_SUBJECT);
+	const struct row *vdi = db_row(db, CLASS_VDI, subject);
+	const struct row *sr = db_row(db, CLASS_SR, subject), *pbd;
+
+	if (vdi && *db_string(vdi, VDI_INTENT))
+		return vdi_chore_again(d, vdi);
+	if (!sr || strcmp(db_string(task, TASK_METHOD), "SR.create") != 0)
+		return NULL;
+	pbd = db_next_ref(db, PBD_SR, subject, NULL);
+	return pbd ? sr_create_again(d, sr, pbd) : NULL;
+}
+
+static void end_interrupted(struct daemon *d, struct txn *t, const struct row *task)
+{
+	struct rv_error e = {0};
+
+	rv_error_set(&e, RV_EOUTCOME,
+		"%s was interrupted by a restart of reeved; look, and ask again",
+		db_string(task, TASK_METHOD));
+	tasks_end(t, row_uuid(task), loop_wall_ms(d->loop), NULL, &e);
+}
+
+static void on_committed(struct pool_commit *commit)
+{
+	if (commit->rc)
+		log_error("daemon.recover", "error=\"%s\"", commit->error.detail);
+}
+
+void recover_chores(struct daemon *d)
+{
+	const struct db *db = pool_db(d->pool);
+	struct rv_error e = {0};
+	struct txn t;
+
+	txn_init(&t, db, loop_wall_ms(d->loop));
+	for (const struct row *task = db_next(db, CLASS_TASK, NULL); task;
+		task = db_next(db, CLASS_TASK, task)) {
+		int status = db_enum(task, TASK_STATUS);
+		struct chore *c;
+
+		if ((status != TASK_STATUS_PENDING && status != TASK_STATUS_CANCELLING) ||
+			!is_chore(task) || is_at_work(d, row_uuid(task)))
+			continue;
+		log_info("daemon.recover", "task=%s method=%s", row_name(task),
+			db_string(task, TASK_METHOD));
+		c = chore_again(d, task);
+		if (!c) {
+			end_interrupted(d, &t, task);
+			continue;
+		}
+		c->task = row_uuid(task);
+		chore_start(c);
+	}
+	if (txn_is_empty(&t))
+		txn_fini(&t);
+	else if (pool_commit(d->pool, &d->commit, &t, on_committed, &e))
+		log_error("daemon.recover", "error=\"%s\"", e.detail);
+}

@@ -1,0 +1,392 @@
+/*
+ * Bringing a host up:
+ *
+ *	OPEN ──► LEAD ──► PROBE ──► RECORD ──► ATTACH ──► RECONCILE ──► UP
+ *	  │        │        │          │
+ *	  └────────┴────────┴──────────┴──► FAILED (the loop stops, exit status 1)
+ *
+ * OPEN reads the log; LEAD waits until this host may decide; PROBE asks the hypervisor
+ *what the host has; RECORD makes the pool on the very first start and brings the host's
+ *record up to date. RPC is served from there on. ATTACH plugs what is wanted; RECONCILE
+ *compares the domains that exist with the database. VM operations wait for UP.
+ */
+#include "daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/attach.h"
+#include "daemon/bootstrap.h"
+#include "daemon/call.h"
+#include "daemon/chore.h"
+#include "daemon/drivers.h"
+#include "daemon/events.h"
+#include "daemon/listen.h"
+#include "daemon/metrics.h"
+#include "daemon/recover.h"
+#include "daemon/tasks.h"
+
+enum start_state {
+	OPEN,
+	LEAD,
+	PROBE,
+	RECORD,
+	ATTACH,
+	RECONCILE,
+	UP,
+	FAILED,
+	STATE_COUNT
+};
+
+static const struct op_state start_states[STATE_COUNT] = {
+	[OPEN] = {"open", OP_TO(LEAD) | OP_TO(FAILED)},
+	[LEAD] = {"lead", OP_TO(PROBE) | OP_TO(FAILED)},
+	[PROBE] = {"probe", OP_TO(RECORD) | OP_TO(FAILED)},
+	[RECORD] = {"record", OP_TO(ATTACH) | OP_TO(FAILED)},
+	[ATTACH] = {"attach", OP_TO(RECONCILE)},
+	[RECONCILE] = {"reconcile", OP_TO(UP)},
+	[UP] = {"up", 0},
+	[FAILED] = {"failed", 0},
+};
+
+static const struct op_table start_table = {
+	"daemon.start", start_states, STATE_COUNT, OPEN};
+
+static struct daemon *start_daemon(struct op *op)
+{
+	return CONTAINER_OF(op, struct daemon, start);
+}
+
+static void start_fail(struct daemon *d)
+{
+	op_move(&d->start, FAILED);
+	op_finish(&d->start);
+}
+
+static void start_done(struct op *op)
+{
+	struct daemon *d = start_daemon(op);
+
+	if (op->state == UP)
+		return;
+	log_error("daemon.start", "host=%s error=%s msg=\"%s\"", d->config->name_label,
+		rv_error_symbol(op->error.code), op->error.detail);
+	*d->exit_status = 1;
+	loop_stop(d->loop);
+}
+
+/* --- the pool ------------------------------------------------------------------------
+ */
+
+static void on_pool_opened(void *arg, int rc, const struct rv_error *e)
+{
+	struct daemon *d = arg;
+
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	if (rc) {
+		op_fail_with(&d->start, e);
+		start_fail(d);
+		return;
+	}
+	op_move(&d->start, LEAD);
+	op_kick(&d->start);
+}
+
+static void on_pool_changed(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (d->start.state == LEAD && !d->start.finished)
+		op_kick(&d->start);
+}
+
+static void on_pool_closed(void *arg)
+{
+	struct daemon *d = arg;
+
+	loop_stop(d->loop);
+}
+
+static const struct pool_events pool_events = {
+	on_pool_opened, on_pool_changed, on_pool_closed};
+
+static int start_pool(struct daemon *d, struct rv_error *e)
+{
+	struct pool_config config = {.log.id = 1};
+
+	snprintf(config.log.address, sizeof config.log.address, "local");
+	config.log.bootstrap[0].id = 1;
+	config.log.bootstrap[0].voter = true;
+	snprintf(config.log.bootstrap[0].address, sizeof config.log.bootstrap[0].address,
+		"local");
+	config.log.bootstrap_count = 1;
+	return pool_open(&d->pool, d->loop, d->disk, &config, &pool_events, d, e);
+}
+
+/* --- following the database ----------------------------------------------------------
+ */
+
+static void on_look(void *arg)
+{
+	struct daemon *d = arg;
+
+	tasks_look(d);
+	events_look(d);
+	listen_publish(d);
+}
+
+static void on_database(struct pool_subscriber *s, const struct db_result *r)
+{
+	struct daemon *d = CONTAINER_OF(s, struct daemon, subscriber);
+
+	(void)r;
+	defer_start(&d->look);
+}
+
+/* --- the steps -----------------------------------------------------------------------
+ */
+
+static void on_host(void *arg, struct hyper_req *req)
+{
+	struct daemon *d = arg;
+
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	if (req->rc) {
+		op_fail(&d->start, req->rc, "the hypervisor does not answer: %s",
+			req->error.detail);
+		start_fail(d);
+		return;
+	}
+	d->hyper_host = *req->host;
+	op_move(&d->start, RECORD);
+	op_kick(&d->start);
+}
+
+static void on_recorded(struct pool_commit *commit)
+{
+	struct daemon *d = CONTAINER_OF(commit, struct daemon, commit);
+	struct rv_error e = {0};
+
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	if (commit->rc) {
+		op_fail(&d->start, commit->rc,
+			"this host can't be recorded in the database: %s",
+			commit->error.detail);
+		start_fail(d);
+		return;
+	}
+	if (listen_open(d, &e)) {
+		op_fail_with(&d->start, &e);
+		start_fail(d);
+		return;
+	}
+	op_move(&d->start, ATTACH);
+	op_kick(&d->start);
+}
+
+static void start_record(struct daemon *d)
+{
+	struct rv_error e = {0};
+	struct txn t;
+
+	bootstrap_txn(d, &t);
+	d->start_token = op_await(&d->start, 0);
+	if (!pool_commit(d->pool, &d->commit, &t, on_recorded, &e))
+		return;
+	if (e.code == RV_EAGAIN || e.code == RV_ENOTMASTER) { /* leadership wavered */
+		op_resume(&d->start, d->start_token);
+		return;
+	}
+	op_fail_with(&d->start, &e);
+	start_fail(d);
+}
+
+static void on_attached(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	recover_chores(d);
+	op_move(&d->start, RECONCILE);
+	op_kick(&d->start);
+}
+
+static void on_reconciled(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	op_move(&d->start, UP);
+	log_info("daemon.up", "host=%s driver=%s", d->config->name_label,
+		d->hyper_host.driver);
+	op_finish(&d->start);
+}
+
+static void start_step(struct op *op)
+{
+	struct daemon *d = start_daemon(op);
+
+	if (op->awaiting)
+		return;
+	switch ((enum start_state)op->state) {
+	case OPEN:
+		d->start_token = op_await(op, 0);
+		break;
+	case LEAD:
+		if (!pool_is_master(d->pool))
+			return; /* on_pool_changed comes again */
+		pool_subscribe(d->pool, &d->subscriber, on_database);
+		op_move(op, PROBE);
+		d->start_token = op_await(op, 30000);
+		hyper_req_init(&d->hyper_req, on_host, d);
+		hyper_host(d->hyper, &d->hyper_req);
+		break;
+	case RECORD:
+		start_record(d);
+		break;
+	case ATTACH:
+		d->start_token = op_await(op, 0);
+		attach_all(d->attach, on_attached, d);
+		break;
+	case RECONCILE:
+		d->start_token = op_await(op, 0);
+		vm_manager_start(d->vms, on_reconciled, d);
+		metrics_start(d->metrics);
+		break;
+	case PROBE: /* only its deadline comes here */
+		start_fail(d);
+		break;
+	case UP:
+	case FAILED:
+	case STATE_COUNT:
+		break;
+	}
+}
+
+/* --- the outside ---------------------------------------------------------------------
+ */
+
+static int make_directory(const char *path, mode_t mode, struct rv_error *e)
+{
+	char partial[CONFIG_TEXT_MAX];
+
+	for (const char *p = path;; p++) {
+		if (*p && (*p != '/' || p == path))
+			continue;
+		snprintf(partial, sizeof partial, "%.*s", (int)(p - path), path);
+		if (mkdir(partial, *p ? 0755 : mode) != 0 && errno != EEXIST)
+			return rv_error_set(e, rv_error_from_errno(errno),
+				"directory %s can't be made: %s", partial,
+				strerror(errno));
+		if (!*p)
+			return 0;
+	}
+}
+
+static int start_vms(struct daemon *d, struct rv_error *e)
+{
+	struct vm_manager_config config = {
+		.loop = d->loop, .pool = d->pool, .self = d->host};
+	struct vm_host_config host = {
+		.uuid = d->host, .hyper = d->hyper, .storage = d->storage, .net = d->net};
+	int rc = vm_manager_new(&d->vms, &config, e);
+
+	return rc ? rc : vm_manager_add_host(d->vms, &host, e);
+}
+
+static int daemon_open(struct daemon *d, struct rv_error *e)
+{
+	char path[CONFIG_TEXT_MAX + 8];
+	int rc = make_directory(d->config->state_dir, 0700, e);
+
+	if (!rc)
+		rc = make_directory(d->config->run_dir, 0755, e);
+	snprintf(path, sizeof path, "%s/db", d->config->state_dir);
+	if (!rc)
+		rc = disk_open_dir(&d->disk, d->loop, path, e);
+	if (!rc)
+		rc = bootstrap_identity(d, e);
+	if (!rc)
+		rc = drivers_open(d, e);
+	if (!rc)
+		rc = start_pool(d, e);
+	if (!rc)
+		rc = start_vms(d, e);
+	if (!rc)
+		rc = attach_new(&d->attach, d);
+	if (!rc)
+		rc = metrics_new(&d->metrics, d);
+	if (rc && !e->code)
+		rv_error_set(e, rc, "reeved can't start: %s", rv_error_text(rc));
+	return rc;
+}
+
+int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *status,
+	struct rv_error *e)
+{
+	memset(d, 0, sizeof *d);
+	d->loop = l;
+	d->config = c;
+	d->exit_status = status;
+	list_init(&d->calls);
+	list_init(&d->free_calls);
+	list_init(&d->task_waiters);
+	list_init(&d->event_waiters);
+	list_init(&d->chores);
+	list_init(&d->subscriber.node);
+	defer_init(&d->look, l, "daemon.look", on_look, d);
+	if (daemon_open(d, e))
+		return e->code;
+	op_start(&d->start, l, &start_table, start_step, start_done, c->name_label);
+	return 0;
+}
+
+void daemon_stop(struct daemon *d)
+{
+	if (d->stopping)
+		return;
+	d->stopping = true;
+	log_info("daemon.stop", "msg=\"VMs keep running\"");
+	listen_close(d);
+	vm_manager_stop(d->vms);
+	pool_close(d->pool);
+}
+
+void daemon_fini(struct daemon *d)
+{
+	listen_close(d);
+	sessions_free(d->sessions);
+	worker_free(d->worker);
+	metrics_free(d->metrics);
+	attach_free(d->attach);
+	chores_free(d);
+	defer_stop(&d->look);
+	pool_unsubscribe(&d->subscriber);
+	if (d->vms)
+		vm_manager_stop(d->vms);
+	hyper_free(d->hyper);
+	storage_free(d->storage);
+	net_free(d->net);
+	pool_free(d->pool);
+	vm_manager_free(d->vms);
+	disk_free(d->disk);
+	calls_free(d);
+}
+
+int daemon_cancel(struct daemon *d, struct uuid task, struct rv_error *e)
+{
+	int rc = chore_cancel(d, task, e);
+
+	return rc == RV_ENOENT ? vm_op_cancel(d->vms, &task, e) : rc;
+}

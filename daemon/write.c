@@ -1,0 +1,86 @@
+/* Changing fields: the same three functions for every class. */
+#include "daemon/methods.h"
+
+#include <string.h>
+
+#include "daemon/args.h"
+#include "daemon/daemon.h"
+
+void write_set_fields(struct call *c)
+{
+	const struct row *row = call_row(c, "self");
+	struct txn t;
+
+	if (!row)
+		return;
+	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
+	txn_expect_exists(&t, c->method->cls, row_uuid(row));
+	if (!call_fields_to_txn(c, &t, call_record(c, "fields"), c->method->cls,
+		    row_uuid(row), false)) {
+		txn_fini(&t);
+		return;
+	}
+	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(row));
+}
+
+/* The field of a set or map that the call names; NULL: the call has been failed. */
+static const struct schema_field *write_collection(struct call *c)
+{
+	const struct schema_class *cls = schema_class(c->method->cls);
+	const char *name = call_text(c, "field");
+	const struct schema_field *f = schema_field_by_name(cls, name, strlen(name));
+
+	if (!f) {
+		call_failf(c, RV_EFIELD,
+			"class %s has no field '%s'; `reeve help %s` lists them",
+			cls->name, name, cls->name);
+		return NULL;
+	}
+	if (f->writer != WRITER_USER) {
+		call_failf(c, RV_EREADONLY, "%s.%s is kept by the pool itself", cls->name,
+			name);
+		return NULL;
+	}
+	if (f->type != VALUE_STRING_SET && f->type != VALUE_STRING_MAP) {
+		call_failf(c, RV_EPARAM,
+			"%s.%s is no set or map of strings, but %s; set it whole",
+			cls->name, name, value_type_name(f->type));
+		return NULL;
+	}
+	return f;
+}
+
+static void write_element(struct call *c, bool add)
+{
+	const struct row *row = call_row(c, "self");
+	const struct schema_field *f;
+	struct txn t;
+
+	if (!row)
+		return;
+	f = write_collection(c);
+	if (!f)
+		return;
+	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
+	txn_expect_exists(&t, c->method->cls, row_uuid(row));
+	if (f->type == VALUE_STRING_MAP && add)
+		txn_map_put(&t, row_uuid(row), f->id, call_text(c, "key"),
+			call_text(c, "value"));
+	else if (f->type == VALUE_STRING_MAP)
+		txn_map_remove(&t, row_uuid(row), f->id, call_text(c, "key"));
+	else if (add)
+		txn_set_add(&t, row_uuid(row), f->id, call_text(c, "key"));
+	else
+		txn_set_remove(&t, row_uuid(row), f->id, call_text(c, "key"));
+	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(row));
+}
+
+void write_add_to(struct call *c)
+{
+	write_element(c, true);
+}
+
+void write_remove_from(struct call *c)
+{
+	write_element(c, false);
+}
