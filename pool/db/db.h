@@ -45,6 +45,11 @@ struct db_result {
 	 * expectation did not hold), RV_ENOENT, RV_EEXIST, RV_EBUSY (still referred to),
 	 * RV_EPROTO (malformed), RV_EPARAM (wrong value), RV_ETOOBIG, RV_ELIMIT. */
 	struct rv_error verdict;
+	/* The entry carried the database's hash as it was at `checked_seq` on the host
+	 * that proposed it (0: it carried none, or none that can be checked any more),
+	 * and this host's was another one: say so and take a snapshot. */
+	uint64_t checked_seq;
+	bool differs;
 	int failed_expect; /* which txn_expect_* did not hold, counted from 0; or -1 */
 	unsigned changed;  /* rows created, changed and deleted */
 };
@@ -60,9 +65,7 @@ void db_free(struct db *db);
 bool db_free_some(struct db *db, unsigned rows);
 
 /* Exchanges the contents of two databases, so that pointers to `db` stay good when a
- * snapshot replaces what it holds. Rows borrowed from either stay valid as rows. No
- * snapshot encoder may be at work on either... that had begun on `a` or `b` keeps its own
- * view and is not disturbed. */
+ * snapshot replaces what it holds. Snapshot encoders keep their view. */
 void db_swap(struct db *a, struct db *b);
 
 /* Applies one entry made by txn_finish. Returns 0 when the entry was counted (look at
@@ -93,11 +96,11 @@ const struct row *db_pool(const struct db *db);
 const struct row *db_row(const struct db *db, enum schema_class_id cls, struct uuid uuid);
 const struct row *db_row_any(const struct db *db, struct uuid uuid); /* of any class */
 
-/* The first, oldest, row of that name; *count (may be NULL) says how many bear it, and
- * the caller must refuse when it is not 1. */
+/* A row of that name; *count (may be NULL) says how many bear it, and the caller must
+ * refuse when it is not 1. "" names nothing. */
 const struct row *db_by_name(
 	const struct db *db, enum schema_class_id cls, const char *name, unsigned *count);
-/* The next, younger, row of the same class and name. */
+/* Another row of the same class and name, in no order; NULL after the last. */
 const struct row *db_next_name(const struct db *db, const struct row *row);
 
 /* Rows of a class in order of creation: start with NULL; NULL ends. `row` must be a
@@ -146,6 +149,10 @@ uint64_t row_seq(const struct row *row);
  * db_set_live. Made on first use and kept with the row. NULL when out of memory. `row`
  * must be the current version. */
 const uint8_t *db_record(const struct db *db, const struct row *row, size_t *len);
+
+/* One field as it stands in the record, secret ones too. Appends to `out`. */
+int db_pack_field(const struct db *db, const struct row *row, enum schema_field_id field,
+	struct buf *out) RV_MUST_CHECK;
 
 /* The text of one field as value_format gives it, backrefs included. Appends to `out`. */
 int db_format_field(const struct db *db, const struct row *row,

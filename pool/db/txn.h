@@ -27,9 +27,13 @@ struct txn {
 	int64_t wall_ms;
 	uint32_t expects, effects;
 	struct buf expect_bytes, effect_bytes, entry;
-	/* The object being created: its fields, until the next effect. */
-	enum schema_class_id creating;
-	struct uuid creating_uuid;
+	uint64_t hash_seq; /* 0: no hash */
+	struct db_hash hash;
+	/* The object being created or set, until another effect: its new values by index,
+	 * VALUE_NULL where there is none. */
+	enum schema_class_id pending;
+	bool creating;
+	struct uuid pending_uuid;
 	struct value *fields;
 	struct rv_error error; /* the first, sticks */
 };
@@ -46,6 +50,10 @@ bool txn_is_empty(const struct txn *t); /* no effect yet */
  * RV_ETOOBIG beyond RV_MAX_ENTRY_BYTES. */
 int txn_finish(struct txn *t, const uint8_t **entry, size_t *len,
 	struct rv_error *e) RV_MUST_CHECK;
+
+/* Adds the database's hash as it is now at the proposer, for every host to compare with
+ * its own of the same seq: db_result.differs. */
+void txn_check_hash(struct txn *t, const struct db *db);
 
 /* ---- expectations ---- */
 void txn_expect_exists(struct txn *t, enum schema_class_id cls, struct uuid uuid);

@@ -111,6 +111,14 @@ enum value_wire {
 
 void value_pack(const struct value *v, msgpack_packer *pk, enum value_wire wire);
 
+/* A packer's sink that keeps the first error, which the packer would drop: pass it to
+ * msgpack_packer_init with value_sink_write, look at rc at the end. */
+struct value_sink {
+	struct buf *out;
+	int rc;
+};
+int value_sink_write(void *sink, const char *data, size_t len);
+
 /* As value_pack, into `out`; RV_ENOMEM or RV_ETOOBIG by the buffer's cap. */
 int value_pack_buf(
 	const struct value *v, struct buf *out, enum value_wire wire) RV_MUST_CHECK;
@@ -122,9 +130,10 @@ int value_unpack(struct value *out, enum value_type type, const msgpack_object *
 	struct rv_error *e) RV_MUST_CHECK;
 
 /* Text as xe writes it: "true", "42", "20260131T09:30:00Z", "a; b", "k: v; k2: v2"; a
- * none ref is "<not in database>", a zero time "never". A backslash stands before ';' and
- * '\' inside elements, and ':' inside keys, so that value_parse reads back what was
- * written (floats to 6 significant digits). Appends, no NUL. */
+ * none ref is "<not in database>", a zero time "never". A backslash stands before ';',
+ * ',' and '\' inside elements, ':' and '=' inside keys and blanks at the ends, and "\e"
+ * is an empty element: value_parse reads back what was written (floats to 6 significant
+ * digits). Appends, no NUL. */
 int value_format(const struct value *v, struct buf *out) RV_MUST_CHECK;
 
 /* Reads that text; "" is the type's zero, sizes such as "4GiB" are accepted for ints,
