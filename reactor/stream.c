@@ -56,7 +56,7 @@ int stream_new(struct stream **out, struct loop *l, const struct stream_config *
 	s->low_water =
 		config->write_low_water ? config->write_low_water : s->high_water / 4;
 	s->fd = -1;
-	s->direct_at_us = -1;
+	s->moved_at_us = -1;
 	buf_init(&s->in, s->read_max);
 	buf_init(&s->out, SIZE_MAX);
 	defer_init(&s->soon, l, s->name, stream_soon, s);
@@ -155,11 +155,12 @@ static int write_direct(
 	struct rv_error e;
 	ssize_t n;
 
-	if (s->direct_at_us != s->loop->now_us) {
-		s->direct_at_us = s->loop->now_us;
-		s->direct_bytes = 0;
+	/* Outside the stream's own events, each callback of the loop is one. */
+	if (!s->busy && s->moved_at_us != s->loop->now_us) {
+		s->moved_at_us = s->loop->now_us;
+		s->moved = 0;
 	}
-	if (s->direct_bytes >= STREAM_EVENT_BYTES)
+	if (s->moved >= STREAM_EVENT_BYTES)
 		return 0;
 	n = s->backend->write(s, pieces, count, &e);
 	if (n == RV_EAGAIN)
@@ -168,7 +169,7 @@ static int write_direct(
 		stream_end_with(s, &e);
 		return RV_ECLOSED;
 	}
-	s->direct_bytes += (size_t)n;
+	s->moved += (size_t)n;
 	*taken = (size_t)n;
 	return 0;
 }
@@ -238,10 +239,10 @@ int stream_write(struct stream *s, const struct iovec *pieces, int count)
 /* Sends what is queued, as far as the peer and fairness allow. */
 static void stream_flush(struct stream *s)
 {
-	size_t moved = 0;
+	size_t before = stream_queued(s);
 	struct rv_error e;
 
-	while (stream_queued(s) > 0 && moved < STREAM_EVENT_BYTES) {
+	while (stream_queued(s) > 0 && s->moved < STREAM_EVENT_BYTES) {
 		struct iovec piece = {buf_data(&s->out), buf_len(&s->out)};
 		ssize_t n;
 
@@ -255,11 +256,11 @@ static void stream_flush(struct stream *s)
 			return;
 		}
 		buf_consume(&s->out, (size_t)n);
-		moved += (size_t)n;
+		s->moved += (size_t)n;
 		if ((size_t)n < piece.iov_len)
 			break;
 	}
-	if (moved > 0 && (s->state == STREAM_FLUSHING || s->eof))
+	if (stream_queued(s) < before && (s->state == STREAM_FLUSHING || s->eof))
 		timer_start_ms(&s->deadline, STREAM_FLUSH_MS);
 	if (buf_len(&s->out) == 0 && s->out.size > STREAM_KEEP_BYTES)
 		buf_fini(&s->out);
@@ -462,6 +463,7 @@ static void stream_advance(struct stream *s, int events)
 void stream_event(struct stream *s, int events)
 {
 	s->busy = true;
+	s->moved = 0;
 	if (s->state != STREAM_OVER)
 		stream_advance(s, events);
 	if (!s->freed && s->state == STREAM_OVER && !s->told) {

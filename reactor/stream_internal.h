@@ -70,8 +70,8 @@ struct stream {
 	struct buf in, out; /* unconsumed, unsent */
 	struct defer soon;
 	struct timer deadline; /* of opening, flushing or lingering */
-	int64_t direct_at_us;  /* callback in which direct_bytes were written */
-	size_t direct_bytes;
+	size_t moved;	       /* bytes written in this event ... */
+	int64_t moved_at_us;   /* ... or, between events, in this callback of the loop */
 
 	char peer[128];
 	struct tls_peer *tls_peer; /* owned; NULL without one */
