@@ -61,7 +61,7 @@ struct hyper_domain_id {
 	uint64_t generation; /* owner generation, from the database */
 };
 
-/* --- describing a domain ------------------------------------------------------------ */
+/* --- describing a domain ----------------------------------------------------- */
 
 enum hyper_type { HYPER_PV, HYPER_PVH, HYPER_HVM };
 
@@ -123,8 +123,7 @@ struct hyper_domain_spec {
 	const char *platform;
 };
 
-/* --- what is there -------------------------------------------------------------------
- */
+/* --- what is there ----------------------------------------------------------- */
 
 enum hyper_state {
 	HYPER_BUILDING, /* being built or restored; or half-made, left by a crash */
@@ -209,8 +208,7 @@ struct hyper_metrics {
 	size_t domain_count;
 };
 
-/* --- byte streams of saved domains ---------------------------------------------------
- */
+/* --- byte streams of saved domains ------------------------------------------- */
 
 /* Where a save's bytes go. The driver asks for room, fills some of it, says how much.
  * The bytes are the driver's own format, self-contained, zero pages left out. */
@@ -265,8 +263,7 @@ struct hyper_save_spec {
 	void *arg; /* of policy and suspended */
 };
 
-/* --- requests ------------------------------------------------------------------------
- */
+/* --- requests ---------------------------------------------------------------- */
 
 enum hyper_call {
 	HYPER_CALL_NONE,
@@ -347,8 +344,7 @@ static inline bool hyper_req_busy(const struct hyper_req *req)
 	return req->hyper != NULL;
 }
 
-/* --- events ---------------------------------------------------------------------------
- */
+/* --- events ------------------------------------------------------------------ */
 
 enum hyper_event_kind {
 	HYPER_EV_INTRODUCED,  /* a domain is there (made by us or another tool) */
@@ -375,8 +371,7 @@ struct hyper_listener {
 	void *arg;
 };
 
-/* --- the port --------------------------------------------------------------------------
- */
+/* --- the port ---------------------------------------------------------------- */
 
 struct hyper;
 

@@ -11,8 +11,7 @@
 
 enum { DOMID_END = 0x7ff0 };
 
-/* --- domains
- * ---------------------------------------------------------------------------- */
+/* --- domains ----------------------------------------------------------------- */
 
 struct hyper_domain_id sim_id(const struct sim_domain *d)
 {
@@ -141,6 +140,9 @@ static void domain_lives(void *arg)
 		bool news = d->r.guest.feature_balloon && !d->r.announced;
 
 		d->r.announced |= news;
+		/* Its balloon driver takes what was never populated. */
+		if (d->r.guest.balloon != HYPER_SIM_BALLOON_STUCK)
+			d->r.pod_kib = 0;
 		sim_domain_store(d);
 		if (news)
 			sim_domain_emit(d, HYPER_EV_FEATURES);
@@ -273,8 +275,7 @@ int sim_find(struct sim *s, const struct hyper_domain_id *id, struct sim_domain 
 	return 0;
 }
 
-/* --- memory
- * ------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------ */
 
 uint64_t sim_free_kib(const struct sim *s)
 {
@@ -342,8 +343,7 @@ static void balloons_due(void *arg)
 	sim_balloons_run(arg);
 }
 
-/* --- the driver
- * ----------------------------------------------------------------------------- */
+/* --- the driver -------------------------------------------------------------- */
 
 static uint64_t overhead_kib(const struct hyper *h, const struct hyper_domain_spec *spec)
 {

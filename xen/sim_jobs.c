@@ -8,9 +8,8 @@
 #include "xen/sim_driver.h"
 
 enum { LATE_DEFAULT_US = 30 * 1000 * 1000 };
-*-- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -- -* /
 
-	void sim_job_wake(struct sim_job *job, int64_t after_us)
+void sim_job_wake(struct sim_job *job, int64_t after_us)
 {
 	timer_start_us(&job->timer, after_us);
 }

@@ -13,7 +13,7 @@
 #include "xen/sim_driver.h"
 
 enum {
-	SLICE_BYTES = 512 * 1024, /* of one callback */
+	SLICE_BYTES = 256 * 1024, /* of one callback */
 	CRASH_BYTES = 256 * 1024, /* a crashing helper gets at most so far */
 	/* libxenguest's own pre-copy policy, for a save without one. */
 	DEFAULT_ROUNDS = 5,
@@ -48,8 +48,7 @@ static void end_helper_died(struct sim_job *job, int rc)
 			hyper_call_name(job->req->call)));
 }
 
-/* --- save
- * ---------------------------------------------------------------------------------- */
+/* --- save -------------------------------------------------------------------- */
 
 static int save_check_live(const struct sim_domain *d, struct rv_error *e)
 {
@@ -367,8 +366,7 @@ void sim_save_run(struct sim_job *job)
 		save_check_domain(job);
 }
 
-/* --- restore
- * ------------------------------------------------------------------------------------ */
+/* --- restore ----------------------------------------------------------------- */
 
 /* The stream has said what it brings: is it the one meant, and is there memory? */
 static int restore_admit(struct sim_job *job, struct rv_error *e)
