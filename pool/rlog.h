@@ -32,7 +32,7 @@ enum rlog_state {
 	RLOG_OPENING, /* reading the disk, applying what is there */
 	RLOG_FOLLOWER,
 	RLOG_CANDIDATE,
-	RLOG_LEADER,
+	RLOG_LEADER, /* and all entries of earlier terms are applied here */
 	RLOG_FAILED, /* the disk failed or is full; see rlog_status.error; retries */
 	RLOG_STOPPED,
 };
@@ -59,7 +59,7 @@ struct rlog_fsm {
 	/* The reverse, building a state aside: begin, next with consecutive slices of any
 	 * size, then end with commit (the new state replaces the current one; can't fail)
 	 * or without (drop it). finish, before a committing end, says whether the whole
-	 * was sound. */
+	 * was sound; RV_EAGAIN: call it again. */
 	int (*restore_begin)(void *arg);
 	int (*restore_next)(
 		void *arg, const uint8_t *bytes, size_t len, struct rv_error *e);
@@ -133,17 +133,17 @@ struct rlog_proposal {
 	struct rlog *rlog;
 	rlog_proposal_fn *fn;
 	uint64_t index, term; /* of the entry, once proposed */
-	int64_t deadline_us;  /* once leadership is lost */
-	uint8_t *bytes;
+	int64_t deadline_us;  /* once leadership is lost; 0 before */
+	uint8_t *bytes;	      /* until it is proposed */
 	size_t len;
-	bool barrier;
 };
 
-/* Proposes an entry; bytes (up to RV_MAX_ENTRY_BYTES) are copied, `kind` is handed to
- * apply with them. `essential`: may use the
- * reserve of a nearly full disk. The callback follows unless the call itself fails:
- * RV_ENOTMASTER, RV_ELIMIT (RV_MAX_COMMITS_QUEUED wait), RV_ETOOBIG, RV_ESPACE,
- * RV_EAGAIN (a transfer is under way), RV_ECLOSED. */
+/* Proposes an entry; bytes (up to RV_MAX_ENTRY_BYTES) are copied, `kind` (not 0) is
+ * handed to apply with them. `essential`: may use the reserve of a nearly full disk. The
+ * callback follows unless the call itself fails: RV_ENOTMASTER, RV_ELIMIT
+ * (RV_MAX_COMMITS_QUEUED wait), RV_ETOOBIG, RV_ESPACE, RV_EIO (the log failed),
+ * RV_ENOMEM, RV_ECLOSED. During a transfer of leadership proposals wait; they are
+ * rejected with RV_ENOTMASTER when it succeeds. */
 int rlog_propose(struct rlog *rlog, struct rlog_proposal *p, uint8_t kind,
 	const void *bytes, size_t len, bool essential,
 	rlog_proposal_fn *fn) RV_MUST_CHECK;
@@ -162,8 +162,7 @@ int rlog_transfer(struct rlog *rlog, uint64_t server_id, rlog_transfer_fn *fn, v
 /* Has a snapshot taken soon, whatever the thresholds. */
 void rlog_snapshot(struct rlog *rlog);
 
-/* --- membership (leader; one change at a time, RV_EBUSY) ------------------------------
- */
+/* --- membership (leader; one change at a time, RV_EBUSY) --- */
 
 typedef void rlog_change_fn(void *arg, int rc);
 /* Adds a server as standby (it receives the log, has no vote). */
@@ -187,7 +186,7 @@ struct rlog_status {
 	uint64_t snapshot_index;
 	int64_t snapshot_age_ms; /* -1: there is none */
 	uint64_t disk_bytes;	 /* segments and snapshots */
-	uint64_t disk_free;	 /* as of the last look */
+	uint64_t room;		 /* of the log, set aside already */
 	bool low_space;		 /* only essential entries are accepted */
 	int queued;		 /* proposals without an outcome */
 	int voters, servers;

@@ -1,0 +1,776 @@
+#include "pool/raft_io.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "pool/raft_io_internal.h"
+#include "pool/raft_message.h"
+
+enum {
+	GROUP_BYTES = 4 << 20, /* about, of one write */
+	GROUP_BATCHES = 1024,  /* append requests of one write */
+	FINISH_SLICE = 64,     /* append callbacks per callback of ours */
+	MARK_IDLE_MS = 20,
+	PREPARE_RETRY_MS = 1000,
+};
+
+struct raft *rio_raft(struct rio *rio)
+{
+	return rio->io.data;
+}
+
+int rio_raft_error(int rc)
+{
+	switch (rc) {
+	case 0:
+		return 0;
+	case RV_ENOMEM:
+		return RAFT_NOMEM;
+	case RV_ESPACE:
+		return RAFT_NOSPACE;
+	case RV_ECORRUPT:
+		return RAFT_CORRUPT;
+	case RV_ECANCELLED:
+		return RAFT_CANCELED;
+	default:
+		return RAFT_IOERR;
+	}
+}
+
+void rio_touched(struct rio *rio)
+{
+	rio->config.touched(rio->config.arg);
+}
+
+/* --- failure ---------------------------------------------------------------------- */
+
+static void rio_tell_failed(void *arg)
+{
+	struct rio *rio = arg;
+
+	rio->config.failed(rio->config.arg, rio->error.code, &rio->error);
+}
+
+void rio_fail(struct rio *rio, int rc, const struct rv_error *e)
+{
+	if (rio->failed)
+		return;
+	rio->failed = true;
+	rio->error = *e;
+	rio->error.code = rc;
+	snprintf(rio->io.errmsg, sizeof rio->io.errmsg, "%.*s",
+		(int)sizeof rio->io.errmsg - 1, e->detail);
+	timer_stop(&rio->tick);
+	timer_stop(&rio->idle);
+	timer_stop(&rio->retry);
+	if (!rio->closing)
+		defer_start(&rio->tell_failed);
+}
+
+/* --- terms of entries ------------------------------------------------------------- */
+
+bool rio_note_term(struct rio *rio, uint64_t first, uint64_t term)
+{
+	struct rio_term *last = rio->term_count ? &rio->terms[rio->term_count - 1] : NULL;
+
+	if (last && last->term == term)
+		return true;
+	if (rio->term_count == rio->term_size) {
+		size_t size = rio->term_size ? 2 * rio->term_size : 16;
+		struct rio_term *more = realloc(rio->terms, size * sizeof *more);
+
+		if (!more)
+			return false;
+		rio->terms = more;
+		rio->term_size = size;
+	}
+	rio->terms[rio->term_count++] = (struct rio_term){first, term};
+	return true;
+}
+
+static void rio_cut_terms(struct rio *rio, uint64_t index)
+{
+	while (rio->term_count && rio->terms[rio->term_count - 1].first >= index)
+		rio->term_count--;
+}
+
+/* Terms of entries before the snapshot are asked for no more. */
+void rio_prune_terms(struct rio *rio, uint64_t index)
+{
+	size_t gone = 0;
+
+	while (gone + 1 < rio->term_count && rio->terms[gone + 1].first <= index)
+		gone++;
+	memmove(rio->terms, rio->terms + gone,
+		(rio->term_count - gone) * sizeof *rio->terms);
+	rio->term_count -= gone;
+}
+
+uint64_t rio_term_at(const struct rio *rio, uint64_t index)
+{
+	for (size_t i = rio->term_count; i-- > 0;)
+		if (rio->terms[i].first <= index)
+			return rio->terms[i].term;
+	return 0;
+}
+
+/* --- the log lane ----------------------------------------------------------------- */
+
+static struct rio_op *ops_room(struct rio_ops *ops)
+{
+	if (ops->start == ops->end)
+		ops->start = ops->end = 0;
+	if (ops->end == ops->size && ops->start > ops->size / 2) {
+		memmove(ops->at, ops->at + ops->start,
+			(ops->end - ops->start) * sizeof *ops->at);
+		ops->end -= ops->start;
+		ops->start = 0;
+	}
+	if (ops->end == ops->size) {
+		size_t size = ops->size ? 2 * ops->size : 64;
+		struct rio_op *more = realloc(ops->at, size * sizeof *more);
+
+		if (!more)
+			return NULL;
+		ops->at = more;
+		ops->size = size;
+	}
+	return &ops->at[ops->end++];
+}
+
+static bool ops_empty(const struct rio_ops *ops)
+{
+	return ops->start == ops->end;
+}
+
+int rio_push(struct rio *rio, const struct rio_op *op)
+{
+	struct rio_op *room = ops_room(&rio->ops);
+
+	if (!room)
+		return RV_ENOMEM;
+	*room = *op;
+	rio_pump(rio);
+	return 0;
+}
+
+static void job_run_kind(struct rio_job *j)
+{
+	struct segments *s = j->segments;
+
+	switch (j->kind) {
+	case RIO_APPEND:
+		j->rc = segments_append(s, j->batches, j->count, &j->error);
+		break;
+	case RIO_TRUNCATE:
+		j->rc = segments_truncate(s, j->index, &j->error);
+		break;
+	case RIO_RESET:
+		j->rc = segments_reset(s, j->index, &j->error);
+		break;
+	case RIO_PRUNE:
+		j->rc = segments_prune(s, j->index, &j->error);
+		break;
+	case RIO_MARK:
+		j->rc = segments_mark(s, &j->error);
+		break;
+	case RIO_PREPARE:
+		j->rc = segments_prepare(s, &j->error);
+		break;
+	}
+}
+
+static void job_run(struct job *job)
+{
+	struct rio_job *j = CONTAINER_OF(job, struct rio_job, job);
+
+	rv_error_clear(&j->error);
+	if (j->cut)
+		j->rc = segments_cut(j->segments, &j->error);
+	else
+		job_run_kind(j);
+	j->next = j->segments->next;
+	j->room = segments_room(j->segments);
+	j->bytes = segments_bytes(j->segments);
+	j->spare = j->segments->spare != NULL;
+}
+
+/* The appends of a job go from `ops` to `done`. */
+static bool job_take_done(struct rio *rio, struct rio_job *j)
+{
+	for (unsigned i = 0; i < j->count; i++) {
+		struct rio_op *room = ops_room(&rio->done);
+
+		if (!room)
+			return false;
+		*room = rio->ops.at[rio->ops.start++];
+		rio->stats.queued -= room->bytes;
+		rio->stats.log_bytes += room->bytes;
+	}
+	defer_start(&rio->finish);
+	return true;
+}
+
+static void job_good(struct rio *rio, struct rio_job *j)
+{
+	struct rv_error e;
+
+	switch (j->kind) {
+	case RIO_APPEND:
+		rio->stats.syncs++;
+		if (!job_take_done(rio, j)) {
+			rio_fail(rio, rv_error_set(&e, RV_ENOMEM, "log: out of memory"),
+				&e);
+			return;
+		}
+		rio->mark_due = true;
+		timer_start_ms(&rio->idle, MARK_IDLE_MS);
+		break;
+	case RIO_PREPARE:
+		rio->stats.low_space = false;
+		break;
+	case RIO_MARK:
+	case RIO_TRUNCATE:
+	case RIO_PRUNE:
+		break;
+	case RIO_RESET:
+		rio_install_reset_done(rio);
+		break;
+	}
+	rio->stats.synced = j->next - 1;
+}
+
+/* What may fail without harm to what was promised. */
+static void job_bad(struct rio *rio, struct rio_job *j)
+{
+	if (j->kind == RIO_PREPARE) {
+		if (!rio->stats.low_space)
+			log_warn("pool.log",
+				"msg=\"%s; until then only essential changes are taken\"",
+				j->error.detail);
+		rio->stats.low_space = true;
+		rio->prepare_due = false;
+		timer_start_ms(&rio->retry, PREPARE_RETRY_MS);
+	} else if (j->kind == RIO_PRUNE) {
+		log_warn("pool.log", "msg=\"%s\"", j->error.detail);
+	} else {
+		rio_fail(rio, j->rc, &j->error);
+	}
+}
+
+static void job_done(struct job *job, int rc)
+{
+	struct rio_job *j = CONTAINER_OF(job, struct rio_job, job);
+	struct rio *rio = j->rio;
+
+	rio->job_running = false;
+	if (rc)
+		j->rc = rv_error_set(&j->error, rc, "the log's disk was closed");
+	if (j->cut) {
+		rio->stats.tail_cut = !j->rc;
+		rio_close_step(rio);
+		return;
+	}
+	if (j->kind == RIO_TRUNCATE || j->kind == RIO_RESET || j->kind == RIO_PRUNE)
+		rio->ops.start++;
+	if (!rc) {
+		rio->stats.room = j->room;
+		rio->stats.disk_bytes = j->bytes + rio->recovered.snapshot_bytes;
+		rio->prepare_due = rio->prepare_due || !j->spare;
+	}
+	if (j->rc)
+		job_bad(rio, j);
+	else
+		job_good(rio, j);
+	rio_pump(rio);
+	rio_close_step(rio);
+	rio_release_soon(rio);
+}
+
+static bool job_add(struct rio_job *j, const struct rio_op *op)
+{
+	if (j->count == j->size) {
+		unsigned size = j->size ? 2 * j->size : 64;
+		struct segments_batch *more = realloc(j->batches, size * sizeof *more);
+
+		if (!more)
+			return false;
+		j->batches = more;
+		j->size = size;
+	}
+	j->batches[j->count++] = (struct segments_batch){op->entries, op->n};
+	return true;
+}
+
+/* Fills the job with the first waiting op, or all appends in a row from there on. */
+static bool job_fill(struct rio *rio)
+{
+	struct rio_job *j = &rio->job;
+	size_t bytes = 0;
+
+	j->cut = false;
+	j->count = 0;
+	if (ops_empty(&rio->ops)) {
+		bool prepare = rio->prepare_due && !timer_active(&rio->retry);
+
+		if (!prepare && !(rio->mark_due && !timer_active(&rio->idle)))
+			return false;
+		j->kind = prepare ? RIO_PREPARE : RIO_MARK;
+		if (prepare)
+			rio->prepare_due = false;
+		else
+			rio->mark_due = false;
+		return true;
+	}
+	j->kind = rio->ops.at[rio->ops.start].kind;
+	j->index = rio->ops.at[rio->ops.start].index;
+	for (size_t i = rio->ops.start; i < rio->ops.end && j->kind == RIO_APPEND; i++) {
+		const struct rio_op *op = &rio->ops.at[i];
+
+		if (op->kind != RIO_APPEND || j->count == GROUP_BATCHES ||
+			(bytes > 0 && bytes + op->bytes > GROUP_BYTES))
+			break;
+		bytes += op->bytes;
+		if (!job_add(j, op))
+			return j->count > 0;
+	}
+	return true;
+}
+
+static void job_submit(struct rio *rio)
+{
+	struct rv_error e;
+	int rc;
+
+	rio->job.job.run = job_run;
+	rio->job.job.done = job_done;
+	rio->job.job.name = "pool.log.write";
+	rio->job.rio = rio;
+	rio->job.segments = &rio->segments;
+	rio->job.rc = 0;
+	rio->job_running = true;
+	rc = disk_submit(rio->config.disk, DISK_LANE_LOG, &rio->job.job);
+	if (rc) {
+		rio->job_running = false;
+		rio_fail(rio, rv_error_set(&e, rc, "log: its thread takes no work"), &e);
+	}
+}
+
+void rio_pump(struct rio *rio)
+{
+	if (rio->job_running || rio->failed || rio->closing || rio->abandoned)
+		return;
+	if (job_fill(rio))
+		job_submit(rio);
+}
+
+static void rio_idle(void *arg)
+{
+	rio_pump(arg);
+}
+
+static void rio_retry(void *arg)
+{
+	struct rio *rio = arg;
+
+	rio->prepare_due = true;
+	rio_pump(rio);
+}
+
+static void rio_finish(void *arg)
+{
+	struct rio *rio = arg;
+
+	if (rio->failed)
+		return; /* nothing is acknowledged any more */
+	for (int i = 0; i < FINISH_SLICE && !ops_empty(&rio->done); i++) {
+		struct rio_op op = rio->done.at[rio->done.start++];
+
+		op.cb(op.req, 0);
+		if (rio->closing || rio->failed)
+			return;
+	}
+	if (!ops_empty(&rio->done))
+		defer_start(&rio->finish);
+	rio_touched(rio);
+	rio_release_soon(rio);
+}
+
+bool rio_settled(struct rio *rio)
+{
+	if (rio->failed)
+		return true;
+	if (rio->job_running || !ops_empty(&rio->ops) || !ops_empty(&rio->done))
+		return false;
+	rio->prepare_due = false;
+	if (rio->mark_due) {
+		timer_stop(&rio->idle);
+		rio_pump(rio);
+		return false;
+	}
+	return true;
+}
+
+static int rio_append(struct raft_io *io, struct raft_io_append *req,
+	const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+{
+	struct rio *rio = RIO_OF(io);
+	struct rio_op op = {
+		.kind = RIO_APPEND, .req = req, .cb = cb, .entries = entries, .n = n};
+
+	for (unsigned i = 0; i < n; i++) {
+		op.bytes += FRAME_HEAD_SIZE + entries[i].buf.len;
+		if (!rio_note_term(rio, rio->next + i, entries[i].term))
+			return RAFT_NOMEM;
+	}
+	rio->next += n;
+	rio->stats.queued += op.bytes;
+	rio->stats.appends++;
+	req->cb = cb;
+	return rio_push(rio, &op) ? RAFT_NOMEM : 0;
+}
+
+static int rio_truncate(struct raft_io *io, raft_index index)
+{
+	struct rio *rio = RIO_OF(io);
+	struct rio_op op = {.kind = RIO_TRUNCATE, .index = index};
+
+	rio->next = index;
+	rio_cut_terms(rio, index);
+	return rio_push(rio, &op) ? RAFT_NOMEM : 0;
+}
+
+/* --- terms, votes, time ------------------------------------------------------------ */
+
+static int rio_write_meta(struct rio *rio, const struct slots *meta)
+{
+	struct slots next = *meta;
+	struct rv_error e = {0};
+	int rc;
+
+	if (rio->failed)
+		return RAFT_IOERR;
+	rc = slots_write_both(rio->meta_file, FRAME_META, &next, &e);
+	if (rc) {
+		rio_fail(rio, rc, &e);
+		return rio_raft_error(rc);
+	}
+	rio->meta = next;
+	rio->stats.term = next.term;
+	return 0;
+}
+
+static int rio_set_term(struct raft_io *io, raft_term term)
+{
+	struct slots meta = RIO_OF(io)->meta;
+
+	meta.term = term;
+	meta.value = 0;
+	return rio_write_meta(RIO_OF(io), &meta);
+}
+
+static int rio_set_vote(struct raft_io *io, raft_id id)
+{
+	struct slots meta = RIO_OF(io)->meta;
+
+	meta.value = id;
+	return rio_write_meta(RIO_OF(io), &meta);
+}
+
+static raft_time rio_time(struct raft_io *io)
+{
+	return (raft_time)(loop_now_us(RIO_OF(io)->config.loop) / 1000);
+}
+
+static int rio_random(struct raft_io *io, int min, int max)
+{
+	return (int)prng_range(loop_prng(RIO_OF(io)->config.loop), min, max);
+}
+
+/* --- opening and closing --------------------------------------------------------------
+ */
+
+static int rio_init(struct raft_io *io, raft_id id, const char *address)
+{
+	(void)io;
+	(void)id;
+	(void)address;
+	return 0;
+}
+
+/* libraft's own form of the snapshot; the data itself went to the fsm already. */
+static struct raft_snapshot *load_snapshot(struct rio *rio)
+{
+	struct snapfile *file = &rio->recovered.snapshot;
+	struct raft_snapshot *s = raft_calloc(1, sizeof *s);
+
+	if (!s)
+		return NULL;
+	s->bufs = raft_calloc(1, sizeof *s->bufs);
+	if (s->bufs)
+		s->bufs[0].base = raft_malloc(1);
+	if (!s->bufs || !s->bufs[0].base) {
+		raft_free(s->bufs);
+		raft_free(s);
+		return NULL;
+	}
+	s->bufs[0].len = 1;
+	s->n_bufs = 1;
+	s->index = file->index;
+	s->term = file->term;
+	s->configuration = file->conf;
+	s->configuration_index = file->conf_index;
+	raft_configuration_init(&file->conf);
+	return s;
+}
+
+static int rio_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+	struct raft_snapshot **snapshot, raft_index *start_index,
+	struct raft_entry *entries[], size_t *n_entries)
+{
+	struct rio *rio = RIO_OF(io);
+	struct recovered *r = &rio->recovered;
+
+	*term = rio->meta.term;
+	*voted_for = rio->meta.value;
+	*snapshot = NULL;
+	if (r->has_snapshot) {
+		*snapshot = load_snapshot(rio);
+		if (!*snapshot)
+			return RAFT_NOMEM;
+	}
+	*start_index = r->start_index;
+	*entries = r->entries;
+	*n_entries = r->count;
+	r->entries = NULL;
+	r->count = 0;
+	snapfile_fini(&r->snapshot);
+	return 0;
+}
+
+static int rio_start(
+	struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+{
+	struct rio *rio = RIO_OF(io);
+	struct rlog_transport *t = rio->config.transport;
+
+	rio->tick_ms = msecs;
+	rio->tick_cb = tick;
+	rio->recv_cb = recv;
+	timer_start_ms(&rio->tick, msecs);
+	if (t)
+		t->ops->set_receiver(t, rio_deliver, rio);
+	rio->prepare_due = true;
+	rio_pump(rio);
+	return 0;
+}
+
+/* The first configuration is written by recover(), before libraft sees the disk. */
+static int rio_bootstrap(struct raft_io *io, const struct raft_configuration *conf)
+{
+	(void)io;
+	(void)conf;
+	return RAFT_CANTBOOTSTRAP;
+}
+
+/* Emergency transition makes a new generation with an empty log instead. */
+static int rio_recover(struct raft_io *io, const struct raft_configuration *conf)
+{
+	(void)io;
+	(void)conf;
+	return RAFT_INVALID;
+}
+
+/* libraft is unavailable now: it takes its memory back and does nothing else. Status 0,
+ * since a failed append would have it cut its log again for each one. */
+static void close_ops(struct rio_ops *ops)
+{
+	while (!ops_empty(ops)) {
+		struct rio_op op = ops->at[ops->start++];
+
+		if (op.kind == RIO_APPEND)
+			op.cb(op.req, 0);
+	}
+}
+
+static void rio_closed(void *arg)
+{
+	struct rio *rio = arg;
+
+	rio->over = true;
+	close_ops(&rio->done);
+	close_ops(&rio->ops);
+	rio_snapshot_end(rio);
+	rio_sent(rio);
+	rio_drop_held(rio);
+	rio->close_cb(&rio->io);
+}
+
+void rio_close_step(struct rio *rio)
+{
+	if (!rio->closing || rio->over || rio->job_running || rio_snapshot_running(rio))
+		return;
+	if (rio->failed && !rio->cut_tried && !rio->abandoned) {
+		rio->cut_tried = true;
+		rio->job.cut = true;
+		job_submit(rio);
+		if (rio->job_running)
+			return;
+	}
+	if (rio->abandoned)
+		rio_closed(rio);
+	else
+		defer_start(&rio->closed);
+}
+
+static void rio_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	struct rio *rio = RIO_OF(io);
+	struct rlog_transport *t = rio->config.transport;
+
+	rio->closing = true;
+	rio->close_cb = cb;
+	if (t)
+		t->ops->set_receiver(t, NULL, NULL);
+	timer_stop(&rio->tick);
+	timer_stop(&rio->idle);
+	timer_stop(&rio->retry);
+	defer_stop(&rio->finish);
+	defer_stop(&rio->sent);
+	defer_stop(&rio->release);
+	defer_stop(&rio->tell_failed);
+	rio_close_step(rio);
+}
+
+void rio_abandon(struct rio *rio)
+{
+	rio->abandoned = true;
+	rio_close_step(rio);
+}
+
+static void rio_methods(struct rio *rio)
+{
+	rio->io = (struct raft_io){
+		.version = 2,
+		.impl = rio,
+		.init = rio_init,
+		.close = rio_close,
+		.load = rio_load,
+		.start = rio_start,
+		.bootstrap = rio_bootstrap,
+		.recover = rio_recover,
+		.set_term = rio_set_term,
+		.set_vote = rio_set_vote,
+		.send = rio_send,
+		.append = rio_append,
+		.truncate = rio_truncate,
+		.snapshot_put = rio_snapshot_put,
+		.snapshot_get = rio_snapshot_get,
+		.time = rio_time,
+		.random = rio_random,
+		.async_work = rio_async_work,
+	};
+}
+
+static int rio_take_recovered(struct rio *rio, struct recovered *r)
+{
+	struct loop *l = rio->config.loop;
+	bool ok = true;
+
+	rio->recovered = *r;
+	rio->segments = r->segments;
+	*r = (struct recovered){0};
+	rio->recovered.segments = (struct segments){0};
+	r = &rio->recovered;
+	rio->meta = r->meta;
+	rio->next = rio->segments.next;
+	rio->stats.term = r->meta.term;
+	rio->stats.synced = rio->next - 1;
+	rio->stats.disk_bytes = segments_bytes(&rio->segments) + r->snapshot_bytes;
+	rio->stats.snapshot_index = r->has_snapshot ? r->snapshot.index : 0;
+	rio->stats.snapshot_us = loop_now_us(l);
+	if (r->has_snapshot)
+		ok = rio_note_term(rio, r->snapshot.index, r->snapshot.term);
+	if (r->count > 0 && r->start_index <= rio->stats.snapshot_index)
+		rio->term_count = 0; /* the entries tell from further back */
+	for (size_t i = 0; i < r->count && ok; i++) {
+		ok = rio_note_term(rio, r->start_index + i, r->entries[i].term);
+		if (r->start_index + i > rio->stats.snapshot_index)
+			rio->stats.log_bytes += FRAME_HEAD_SIZE + r->entries[i].buf.len;
+	}
+	return ok ? 0 : RV_ENOMEM;
+}
+
+int rio_new(struct rio **out, const struct rio_config *config, struct recovered *r)
+{
+	struct rio *rio = calloc(1, sizeof *rio);
+	struct loop *l = config->loop;
+	struct rv_error e;
+	int rc;
+
+	if (!rio)
+		return RV_ENOMEM;
+	rio->config = *config;
+	rio_methods(rio);
+	timer_init(&rio->tick, l, "pool.raft.tick", rio_tick, rio);
+	timer_init(&rio->idle, l, "pool.log.idle", rio_idle, rio);
+	timer_init(&rio->retry, l, "pool.log.retry", rio_retry, rio);
+	defer_init(&rio->finish, l, "pool.raft.appended", rio_finish, rio);
+	defer_init(&rio->sent, l, "pool.raft.sent", rio_sent, rio);
+	defer_init(&rio->release, l, "pool.raft.release", rio_release, rio);
+	defer_init(&rio->tell_failed, l, "pool.log.failed", rio_tell_failed, rio);
+	defer_init(&rio->closed, l, "pool.raft.closed", rio_closed, rio);
+	list_init(&rio->sends);
+	list_init(&rio->held);
+	buf_init(&rio->out, RAFT_MESSAGE_MAX);
+	rio_snapshot_init(rio);
+	rc = rio_take_recovered(rio, r);
+	if (!rc)
+		rc = disk_open(config->disk, SEGMENTS_META, &rio->meta_file, &e);
+	if (rc) {
+		rio_free(rio);
+		return rc;
+	}
+	*out = rio;
+	return 0;
+}
+
+void rio_free(struct rio *rio)
+{
+	if (!rio)
+		return;
+	timer_stop(&rio->tick);
+	timer_stop(&rio->idle);
+	timer_stop(&rio->retry);
+	defer_stop(&rio->finish);
+	defer_stop(&rio->sent);
+	defer_stop(&rio->release);
+	defer_stop(&rio->tell_failed);
+	defer_stop(&rio->closed);
+	rio_snapshot_fini(rio);
+	recovered_fini(&rio->recovered);
+	segments_fini(&rio->segments);
+	disk_close(rio->meta_file);
+	buf_fini(&rio->out);
+	free(rio->ops.at);
+	free(rio->done.at);
+	free(rio->job.batches);
+	free(rio->terms);
+	free(rio);
+}
+
+struct raft_io *rio_raft_io(struct rio *rio)
+{
+	return &rio->io;
+}
+
+void rio_stats(const struct rio *rio, struct rio_stats *out)
+{
+	*out = rio->stats;
+	out->taking = rio->take.state != TAKE_IDLE;
+}

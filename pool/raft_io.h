@@ -1,0 +1,85 @@
+/*
+ * libraft's raft_io on our loop and disk: its files, its clock, its messages.
+ *
+ * Rules that libraft 0.15 needs to be safe, kept here:
+ * - While an append or a snapshot install is in flight, a follower or candidate gets no
+ *   ticks, vote requests or TimeoutNow: it would vote on entries that are not on disk, or
+ *   crash when its election timer fires during an install. A leader's ticks are never
+ *   held, or it would lose its followers to a slow disk.
+ * - After the first failed write or sync no append is ever completed again: a leader
+ *   would take the index for another entry. The owner closes and opens anew.
+ * - Sending never fails in the call, which libraft takes for a reason to stop.
+ * - A message that libraft would assert on is dropped.
+ *
+ * Users: pool/rlog.c. All calls from the loop; libraft's callbacks are never called
+ * inside libraft's calls.
+ */
+#ifndef REEVE_POOL_RAFT_IO_H
+#define REEVE_POOL_RAFT_IO_H
+
+#include <raft.h>
+
+#include "pool/recover.h"
+#include "pool/rlog.h"
+
+struct rio;
+
+struct rio_config {
+	struct loop *loop;
+	struct disk *disk;
+	struct rlog_transport *transport; /* may be NULL */
+	const struct rlog_fsm *fsm;
+	void *fsm_arg;
+	/* libraft has just run and may be in another state. */
+	void (*touched)(void *arg);
+	/* The disk failed; once. Called from a callback of its own. */
+	void (*failed)(void *arg, int rc, const struct rv_error *e);
+	/* Whether committed entries wait to be applied: installs wait for them. */
+	bool (*applying)(void *arg);
+	void *arg;
+};
+
+/* Takes the content of *r. Returned owned. */
+int rio_new(struct rio **out, const struct rio_config *config,
+	struct recovered *r) RV_MUST_CHECK;
+
+/* After libraft closed it, or before libraft saw it. NULL-safe. */
+void rio_free(struct rio *rio);
+
+struct raft_io *rio_raft_io(struct rio *rio);
+
+/* Makes a raft_close under way or the next one end inside the call, like a crash: to be
+ * called after disk_quiesce, so that nothing is in flight. */
+void rio_abandon(struct rio *rio);
+
+/* Term of an entry that this log holds or held lately. 0: not known. */
+uint64_t rio_term_at(const struct rio *rio, uint64_t index);
+
+/* libraft restores: tells which snapshot; true when its state was built here for an
+ * install, and is now the fsm's. */
+bool rio_commit_install(struct rio *rio, uint64_t *index, uint64_t *term);
+
+/* The fsm's snapshot_begin is done, with rc: slices may be asked for. */
+void rio_take_begin(struct rio *rio, int rc);
+
+/* No append or mark is due or in flight; asks for a mark if one is wanted. */
+bool rio_settled(struct rio *rio);
+
+struct rio_stats {
+	uint64_t term;	     /* current, as on disk */
+	uint64_t synced;     /* entries up to here are on disk */
+	uint64_t room;	     /* bytes left for appends, set aside already */
+	uint64_t queued;     /* bytes of appends not yet on disk */
+	uint64_t disk_bytes; /* segments and snapshots */
+	uint64_t snapshot_index;
+	int64_t snapshot_us; /* when it was made or loaded (loop time) */
+	uint64_t log_bytes;  /* of entries since the last snapshot */
+	bool low_space;	     /* no further segment could be set aside */
+	bool tail_cut;	     /* after a failure: what was not synced is gone for good */
+	bool taking;	     /* a snapshot is being made */
+	int64_t take_failed_us; /* when one failed last; 0: never */
+	uint64_t appends, syncs, dropped;
+};
+void rio_stats(const struct rio *rio, struct rio_stats *out);
+
+#endif

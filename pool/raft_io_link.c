@@ -1,0 +1,216 @@
+/* Messages of raft_io: held, received, sent; and the clock that holding concerns too. */
+#include "pool/raft_io.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "pool/raft_io_internal.h"
+#include "pool/raft_message.h"
+
+enum { HELD_MAX = 256, HELD_MAX_BYTES = 256 << 20 };
+
+struct rio_send {
+	struct list node;
+	struct raft_io_send *req;
+	int status;
+};
+
+struct rio_held {
+	struct list node;
+	uint64_t from;
+	char address[RLOG_ADDRESS_MAX];
+	size_t len;
+	uint8_t bytes[];
+};
+
+/* --- holding ------------------------------------------------------------------------ */
+
+static bool rio_leads(struct rio *rio)
+{
+	return raft_state(rio_raft(rio)) == RAFT_LEADER;
+}
+
+static bool rio_in_flight(const struct rio *rio)
+{
+	return !ops_empty(&rio->ops) || !ops_empty(&rio->done) || rio->install.put;
+}
+
+void rio_tick(void *arg)
+{
+	struct rio *rio = arg;
+
+	timer_start_ms(&rio->tick, rio->tick_ms);
+	if (rio_leads(rio) || !rio_in_flight(rio)) {
+		rio->tick_cb(&rio->io);
+		rio_touched(rio);
+	}
+}
+
+static bool rio_must_hold(struct rio *rio, int type)
+{
+	switch (type) {
+	case RAFT_IO_REQUEST_VOTE:
+	case RAFT_IO_REQUEST_VOTE_RESULT:
+	case RAFT_IO_TIMEOUT_NOW:
+		return !rio_leads(rio) && rio_in_flight(rio);
+	case RAFT_IO_INSTALL_SNAPSHOT:
+		return rio_in_flight(rio) || rio->config.applying(rio->config.arg) ||
+		       rio->take.state != TAKE_IDLE;
+	case RAFT_IO_APPEND_ENTRIES:
+		return rio->install.put != NULL;
+	default:
+		return false;
+	}
+}
+
+/* libraft asserts that no other leader speaks in its own term. */
+static bool rio_absurd(struct rio *rio, const struct raft_message *m)
+{
+	uint64_t term = m->type == RAFT_IO_APPEND_ENTRIES     ? m->append_entries.term
+			: m->type == RAFT_IO_INSTALL_SNAPSHOT ? m->install_snapshot.term
+							      : 0;
+
+	return term != 0 && term == rio->meta.term && rio_leads(rio);
+}
+
+static void rio_receive(struct rio *rio, uint64_t from, const char *address,
+	const uint8_t *bytes, size_t len)
+{
+	struct raft_message m;
+	int rc = raft_message_decode(&m, bytes, len);
+
+	if (!rc && rio_absurd(rio, &m)) {
+		raft_message_fini(&m);
+		rc = RV_EPROTO;
+	}
+	if (rc) {
+		rio->stats.dropped++;
+		log_warn("pool.log",
+			"from=%" PRIu64 " bytes=%zu msg=\"dropped a raft message: %s\"",
+			from, len, rv_error_text(rc));
+		return;
+	}
+	m.server_id = from;
+	m.server_address = address;
+	rio->recv_cb(&rio->io, &m);
+	rio_touched(rio);
+}
+
+static void rio_hold(struct rio *rio, uint64_t from, const char *address,
+	const uint8_t *bytes, size_t len)
+{
+	struct rio_held *h;
+
+	if (rio->held_count >= HELD_MAX || rio->held_bytes + len > HELD_MAX_BYTES ||
+		!(h = malloc(sizeof *h + len))) {
+		rio->stats.dropped++; /* raft asks again */
+		return;
+	}
+	h->from = from;
+	snprintf(h->address, sizeof h->address, "%s", address);
+	h->len = len;
+	memcpy(h->bytes, bytes, len);
+	list_push_back(&rio->held, &h->node);
+	rio->held_count++;
+	rio->held_bytes += len;
+}
+
+static struct rio_held *rio_unhold(struct rio *rio)
+{
+	struct rio_held *h = CONTAINER_OF(rio->held.next, struct rio_held, node);
+
+	list_remove(&h->node);
+	rio->held_count--;
+	rio->held_bytes -= h->len;
+	return h;
+}
+
+void rio_release(void *arg)
+{
+	struct rio *rio = arg;
+	struct rio_held *h;
+
+	if (list_empty(&rio->held) || rio->failed || rio->closing)
+		return;
+	h = CONTAINER_OF(rio->held.next, struct rio_held, node);
+	if (rio_must_hold(rio, h->bytes[1]))
+		return;
+	h = rio_unhold(rio);
+	rio_receive(rio, h->from, h->address, h->bytes, h->len);
+	free(h);
+	rio_release_soon(rio);
+}
+
+void rio_release_soon(struct rio *rio)
+{
+	if (!list_empty(&rio->held) && !rio->closing)
+		defer_start(&rio->release);
+}
+
+void rio_deliver(
+	void *arg, uint64_t from, const char *address, const uint8_t *bytes, size_t len)
+{
+	struct rio *rio = arg;
+
+	if (rio->failed || rio->closing || len < 2 || from == 0)
+		return;
+	/* Order is kept behind what waits already. */
+	if (!list_empty(&rio->held) || rio_must_hold(rio, bytes[1]))
+		rio_hold(rio, from, address, bytes, len);
+	else
+		rio_receive(rio, from, address, bytes, len);
+}
+
+/* --- sending ------------------------------------------------------------------------ */
+
+void rio_sent(void *arg)
+{
+	struct rio *rio = arg;
+
+	while (!list_empty(&rio->sends)) {
+		struct rio_send *s = CONTAINER_OF(rio->sends.next, struct rio_send, node);
+
+		list_remove(&s->node);
+		s->req->cb(s->req, s->status);
+		free(s);
+	}
+	if (!rio->closing)
+		rio_touched(rio);
+}
+
+int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
+	raft_io_send_cb cb)
+{
+	struct rio *rio = RIO_OF(io);
+	struct rlog_transport *t = rio->config.transport;
+	struct rio_send *s = NULL;
+	int rc = t ? 0 : RV_ECLOSED;
+
+	req->cb = cb;
+	if (cb) {
+		s = malloc(sizeof *s);
+		if (!s)
+			return RAFT_NOCONNECTION;
+		*s = (struct rio_send){.req = req};
+		list_push_back(&rio->sends, &s->node);
+		defer_start(&rio->sent);
+	}
+	buf_consume(&rio->out, buf_len(&rio->out));
+	if (!rc)
+		rc = raft_message_encode(m, &rio->out);
+	if (!rc)
+		rc = t->ops->send(t, m->server_id, m->server_address, buf_data(&rio->out),
+			buf_len(&rio->out));
+	if (s)
+		s->status = rc ? RAFT_NOCONNECTION : 0;
+	return 0;
+}
+
+void rio_drop_held(struct rio *rio)
+{
+	while (!list_empty(&rio->held))
+		free(rio_unhold(rio));
+}

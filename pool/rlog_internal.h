@@ -1,0 +1,130 @@
+/* What rlog.c (life), rlog_propose.c (proposals, applying) and rlog_member.c share. */
+#ifndef REEVE_POOL_RLOG_INTERNAL_H
+#define REEVE_POOL_RLOG_INTERNAL_H
+
+#include <raft.h>
+
+#include "pool/raft_io.h"
+#include "pool/restore.h"
+#include "pool/rlog.h"
+
+enum { RLOG_KIND_BARRIER = 0 };
+
+/* A committed entry, not yet applied; bytes are libraft's. */
+struct rlog_item {
+	uint64_t index, term;
+	const uint8_t *bytes;
+	size_t len;
+};
+
+struct rlog_open_job {
+	struct job job;
+	struct rlog *rlog;
+	struct recover_config config;
+	struct raft_configuration bootstrap;
+	uint64_t need_space;
+	struct recovered recovered;
+	bool running, loaded; /* loaded: recovered is filled */
+	int rc;
+	struct rv_error error;
+};
+
+struct rlog {
+	struct loop *loop;
+	struct disk *disk;
+	struct rlog_transport *transport;
+	struct rlog_config config;
+	const struct rlog_fsm *fsm;
+	const struct rlog_events *events;
+	void *arg;
+
+	enum rlog_state state; /* as told to the owner */
+	struct rv_error error;
+	bool opened_told, stopping, stopped, freeing, failing, sole;
+
+	/* one voter's life: from a recovery to raft_close */
+	struct rlog_open_job opening;
+	struct restore restore;
+	bool restoring, restored;
+	struct rio *rio;
+	struct raft raft;
+	struct raft_fsm raft_fsm;
+	bool raft_inited, raft_live, raft_closing;
+
+	/* leadership */
+	bool leads;	      /* libraft says so */
+	bool ready;	      /* and the term's barrier is applied */
+	uint64_t lead_term;   /* the term `leads` is about */
+	bool barrier_pending; /* term_barrier is proposed */
+	struct rlog_proposal term_barrier;
+	/* as last told */
+	uint64_t told_term, told_leader;
+
+	/* proposals: waiting to be handed to libraft, and handed over (by index) */
+	struct list fresh, pending;
+	int queued;
+	uint64_t fresh_bytes;
+	struct defer submit;
+
+	/* committed entries waiting to be applied: items[start..end) */
+	struct rlog_item *items;
+	size_t item_start, item_end, item_size;
+	struct defer apply;
+	uint64_t applied_index, applied_term;
+	bool stuck; /* met an entry it can't apply */
+
+	/* snapshots */
+	bool snapshot_asked;  /* rlog_snapshot */
+	bool snapshot_wanted; /* libraft's threshold is down */
+	uint64_t snapshot_at; /* begin when this is applied; 0: none */
+	bool snapshot_begun;
+
+	struct raft_transfer transfer;
+	bool transferring;
+	rlog_transfer_fn *transfer_fn;
+	void *transfer_arg;
+	uint64_t transfer_to;
+	struct defer transfer_over;
+
+	struct raft_change change;
+	bool changing, change_to_standby;
+	uint64_t change_id;
+	rlog_change_fn *change_fn;
+	void *change_arg;
+	int change_status;
+	struct defer change_step;
+
+	struct timer retry, sweep, stop_poll;
+	int64_t stop_deadline_us;
+	struct defer tell, closed;
+	uint64_t healed;
+};
+
+/* rlog.c */
+void rlog_look(struct rlog *rlog);
+void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e);
+int rlog_from_raft(int r);
+
+/* rlog_propose.c */
+void rlog_propose_init(struct rlog *rlog);
+void rlog_propose_fini(struct rlog *rlog);
+int rlog_fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result);
+bool rlog_applying(void *arg);
+void rlog_drop_items(struct rlog *rlog);
+void rlog_begin_leading(struct rlog *rlog);
+/* Never handed to libraft: rejected. */
+void rlog_reject_fresh(struct rlog *rlog, int rc);
+/* Handed to libraft: from now on they have so long to be found. */
+void rlog_date_pending(struct rlog *rlog);
+/* Those after `index` end. */
+void rlog_end_pending(
+	struct rlog *rlog, uint64_t after, enum rlog_outcome outcome, int rc);
+void rlog_sweep(void *arg);
+void rlog_snapshot_check(struct rlog *rlog);
+void rlog_forget_up_to(struct rlog *rlog, uint64_t index);
+
+/* rlog_member.c */
+void rlog_member_init(struct rlog *rlog);
+void rlog_member_fini(struct rlog *rlog);
+
+#endif
