@@ -241,13 +241,14 @@ void sim_cancel(struct hyper *h, struct hyper_req *req)
 	if (job->cancelled)
 		return;
 	job->cancelled = true;
-	/* What is late stays late. */
-	if (job->fault != HYPER_SIM_FAULT_LATE &&
-		(job->fault != HYPER_SIM_FAULT_LOST || job->phase == SIM_JOB_LOST) &&
-		(req->call != HYPER_CALL_DESTROY || job->phase == SIM_JOB_BEGIN))
-		sim_job_wake(job, 0);
-	else if (job->phase == SIM_JOB_STREAM)
-		sim_job_wake(job, 0);
+	/* What is late stays late, and a domain that dies can't be called back: these
+	 * answer when they are done. */
+	if (job->phase != SIM_JOB_LOST && job->phase != SIM_JOB_STREAM &&
+		(job->fault == HYPER_SIM_FAULT_LATE ||
+			job->fault == HYPER_SIM_FAULT_LOST ||
+			(req->call == HYPER_CALL_DESTROY && job->phase != SIM_JOB_BEGIN)))
+		return;
+	sim_job_wake(job, 0);
 }
 
 void sim_kick(struct hyper *h, struct hyper_req *req)

@@ -325,6 +325,7 @@ static int machine_load(struct hyper_sim_machine *m, const char *path, bool fres
 	m->head = m->layout->head.at[newer].head;
 	if (!uuid_eq(&m->head.kernel_boot_id, kernel_boot_id)) {
 		m->head.kernel_boot_id = *kernel_boot_id;
+		memcpy(prng.s, m->head.prng, sizeof prng.s);
 		machine_power_on(m, &prng);
 	}
 	return 0;

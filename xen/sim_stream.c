@@ -413,10 +413,6 @@ static int take_head(struct sim_decoder *x, struct words *w, struct rv_error *e)
 	if (!get_domain(w, &x->record))
 		return corrupt(x, e, "the domain's description makes no sense");
 	x->page_count = x->record.actual_kib / SIM_PAGE_KIB;
-	x->stamps = calloc(x->page_count + 1, sizeof *x->stamps);
-	if (x->stamps == NULL)
-		return rv_error_set(e, RV_ENOMEM, "no memory to restore %llu pages",
-			(unsigned long long)x->page_count);
 	x->has_head = true;
 	return 0;
 }
@@ -440,7 +436,8 @@ static int take_state(struct sim_decoder *x, struct words *w, struct rv_error *e
 	working = sim_working_pages(&r);
 	writes = sim_writes(&r, r.stopped_us);
 	for (uint64_t pfn = 0; pfn < working && pfn < x->page_count; pfn++)
-		damaged += x->stamps[pfn] != sim_stamp(&r, pfn, writes);
+		damaged += (x->stamps != NULL ? x->stamps[pfn] : 0) !=
+			   sim_stamp(&r, pfn, writes);
 	r.damaged_pages += damaged;
 	x->record = r;
 	x->has_state = true;
@@ -451,6 +448,12 @@ static int take_pages(struct sim_decoder *x, struct words *w, struct rv_error *e
 {
 	if (!x->has_head || x->has_state)
 		return corrupt(x, e, "pages out of place");
+	/* Not at the head: by now the caller has seen whether so much memory is here. */
+	if (x->stamps == NULL)
+		x->stamps = calloc(x->page_count + 1, sizeof *x->stamps);
+	if (x->stamps == NULL)
+		return rv_error_set(e, RV_ENOMEM, "no memory to restore %llu pages",
+			(unsigned long long)x->page_count);
 	for (uint32_t i = 0; i < x->pages; i++) {
 		x->pfns[i] = get(w);
 		if (!w->bad && x->pfns[i] >= x->page_count)
