@@ -1,0 +1,53 @@
+/*
+ * What a benchmark found: a table for people, JSON for machines.
+ *
+ * A result stands beside a peer or a limit that was measured in the same run; `ratio` is
+ * Reeve ÷ peer. A bar that is not met is reported as not met; the exit status says only
+ * whether the benchmark ran.
+ */
+#ifndef REEVE_PERF_REPORT_H
+#define REEVE_PERF_REPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum report_bar {
+	REPORT_NO_BAR,
+	REPORT_RATIO_AT_LEAST,
+	REPORT_RATIO_AT_MOST,
+	REPORT_VALUE_AT_LEAST,
+	REPORT_VALUE_AT_MOST,
+};
+
+enum { REPORT_MAX = 128 };
+
+struct report_result {
+	const char *name, *unit; /* literals */
+	double value;
+	const char *peer; /* NULL: none ran */
+	double peer_value;
+	enum report_bar kind;
+	double bar;
+};
+
+struct report {
+	const char *benchmark, *json_path;
+	struct report_result results[REPORT_MAX];
+	size_t count;
+};
+
+/* Reads `--json FILE`; prints usage and exits on anything else. */
+void report_begin(struct report *r, const char *benchmark, int argc, char **argv);
+void report_add(struct report *r, struct report_result result);
+/* Prints the table, writes the JSON; the exit status for main. */
+int report_end(const struct report *r);
+
+/* --- measuring ----------------------------------------------------------------------- */
+
+double report_now_s(void);
+/* CPU seconds that a process has used so far; -1: it is gone. */
+double report_cpu_s(int pid);
+/* Sorts; p from 0 to 1. */
+double report_percentile(double *values, size_t count, double p);
+
+#endif
