@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -125,8 +126,8 @@ static ssize_t socket_read(
 static ssize_t socket_write(
 	struct stream *s, const struct iovec *pieces, int count, struct rv_error *e)
 {
-	struct msghdr msg = {
-		.msg_iov = (struct iovec *)pieces, .msg_iovlen = (size_t)count};
+	struct msghdr msg = {.msg_iov = (struct iovec *)pieces,
+		.msg_iovlen = count > IOV_MAX ? IOV_MAX : (size_t)count};
 	ssize_t r;
 
 	do

@@ -100,6 +100,29 @@ static void nothing(void *arg)
 	(void)arg;
 }
 
+static uint64_t hash_of_one(const char *name, int64_t after_us)
+{
+	struct loop *l;
+	struct timer t;
+	uint64_t hash;
+
+	assert_int_equal(loop_new_sim(&l, 1), 0);
+	timer_init(&t, l, name, nothing, NULL);
+	timer_start_us(&t, after_us);
+	loop_run(l);
+	hash = loop_sim_trace_hash(l);
+	loop_free(l);
+	return hash;
+}
+
+static void test_trace_has_time_and_name(void **state)
+{
+	(void)state;
+	assert_int_equal(hash_of_one("a", 5), hash_of_one("a", 5));
+	assert_int_not_equal(hash_of_one("a", 5), hash_of_one("b", 5));
+	assert_int_not_equal(hash_of_one("a", 5), hash_of_one("a", 6));
+}
+
 static void test_clock(void **state)
 {
 	struct loop *l;
@@ -136,6 +159,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_seed_same_trace),
 		cmocka_unit_test(test_trace_mixes_bytes),
+		cmocka_unit_test(test_trace_has_time_and_name),
 		cmocka_unit_test(test_clock),
 	};
 
