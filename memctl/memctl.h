@@ -146,7 +146,9 @@ void memctl_free(struct memctl *m);
 /* ---- What happened. Each is followed by memctl_step sooner or later; several may be
  * reported before one step. RV_ENOENT: no such domain or reservation. */
 
-/* Free pages minus claims; dying domains still hold theirs. */
+/* Free pages minus claims; dying domains still hold theirs. Read it before and after the
+ * domains' sizes and report the smaller: then a guest that moves in between can't make
+ * memory look free that is not. */
 void memctl_host_free(struct memctl *m, uint64_t free_kib);
 
 /* A domain appeared (RV_EEXIST: known already). If `reservation` is not NULL, that
@@ -174,8 +176,8 @@ int memctl_domain_pod(struct memctl *m, uint32_t domid, uint64_t pod_kib) RV_MUS
 /* The guest said that its balloon driver is up: probe it now rather than later. */
 int memctl_domain_ready(struct memctl *m, int64_t now_us, uint32_t domid) RV_MUST_CHECK;
 
-/* Carrying out an action failed, or somebody else wrote the value: what it is now. The
- * controller orders its own value again in the next step. */
+/* Carrying out an action failed, or somebody else wrote the value: what it is now. For a
+ * guest that is not left alone, the next step orders what it should be. */
 int memctl_domain_found(struct memctl *m, uint32_t domid, uint64_t target_kib,
 	uint64_t maxmem_kib) RV_MUST_CHECK;
 
@@ -209,7 +211,8 @@ struct memctl_step memctl_step(struct memctl *m, int64_t now_us);
 struct memctl_totals memctl_totals(const struct memctl *m);
 size_t memctl_domain_count(const struct memctl *m);
 size_t memctl_reservation_count(const struct memctl *m);
-/* By index below the count, sorted by domid and by owner; or by domid (RV_ENOENT). */
+/* By index below the count: domains by domid, reservations by age; or by domid
+ * (RV_ENOENT). */
 struct memctl_view memctl_domain_at(const struct memctl *m, size_t i);
 int memctl_domain_get(
 	const struct memctl *m, uint32_t domid, struct memctl_view *v) RV_MUST_CHECK;
