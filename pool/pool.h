@@ -3,8 +3,8 @@
  * committing transactions. The shell around pool/db (pure) and pool/rlog (agreement and
  * disk). Users: daemon/, vm/, migrate/ and whoever starts operations.
  *
- *	struct txn *t = ...;                        built against pool_db(pool)
- *	pool_commit(pool, &op->commit, t, done);    done(c): committed, or why not
+ *	txn_init(&t, pool_db(pool), loop_wall_ms(loop)); ...
+ *	rc = pool_commit(pool, &op->commit, &t, done, e);  done(c): committed, or why not
  *
  * The database a caller sees changes only between callbacks. It is never behind what a
  * commit's callback has reported.
@@ -134,6 +134,9 @@ bool pool_is_master(const struct pool *pool);
 
 int pool_designate(struct pool *pool, uint64_t server_id, rlog_transfer_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
+
+/* The log, for membership (rlog_add and so on). Borrowed. */
+struct rlog *pool_log(struct pool *pool);
 
 struct pool_status {
 	struct rlog_status log;

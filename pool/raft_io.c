@@ -143,11 +143,6 @@ static struct rio_op *ops_room(struct rio_ops *ops)
 	return &ops->at[ops->end++];
 }
 
-static bool ops_empty(const struct rio_ops *ops)
-{
-	return ops->start == ops->end;
-}
-
 int rio_push(struct rio *rio, const struct rio_op *op)
 {
 	struct rio_op *room = ops_room(&rio->ops);
@@ -315,7 +310,7 @@ static bool job_fill(struct rio *rio)
 
 	j->cut = false;
 	j->count = 0;
-	if (ops_empty(&rio->ops)) {
+	if (rio_ops_empty(&rio->ops)) {
 		bool prepare = rio->prepare_due && !timer_active(&rio->retry);
 
 		if (!prepare && !(rio->mark_due && !timer_active(&rio->idle)))
@@ -388,14 +383,14 @@ static void rio_finish(void *arg)
 
 	if (rio->failed)
 		return; /* nothing is acknowledged any more */
-	for (int i = 0; i < FINISH_SLICE && !ops_empty(&rio->done); i++) {
+	for (int i = 0; i < FINISH_SLICE && !rio_ops_empty(&rio->done); i++) {
 		struct rio_op op = rio->done.at[rio->done.start++];
 
 		op.cb(op.req, 0);
 		if (rio->closing || rio->failed)
 			return;
 	}
-	if (!ops_empty(&rio->done))
+	if (!rio_ops_empty(&rio->done))
 		defer_start(&rio->finish);
 	rio_touched(rio);
 	rio_release_soon(rio);
@@ -405,7 +400,7 @@ bool rio_settled(struct rio *rio)
 {
 	if (rio->failed)
 		return true;
-	if (rio->job_running || !ops_empty(&rio->ops) || !ops_empty(&rio->done))
+	if (rio->job_running || !rio_ops_empty(&rio->ops) || !rio_ops_empty(&rio->done))
 		return false;
 	rio->prepare_due = false;
 	if (rio->mark_due) {
@@ -590,7 +585,7 @@ static int rio_recover(struct raft_io *io, const struct raft_configuration *conf
  * since a failed append would have it cut its log again for each one. */
 static void close_ops(struct rio_ops *ops)
 {
-	while (!ops_empty(ops)) {
+	while (!rio_ops_empty(ops)) {
 		struct rio_op op = ops->at[ops->start++];
 
 		if (op.kind == RIO_APPEND)

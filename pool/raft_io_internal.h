@@ -31,6 +31,11 @@ struct rio_ops {
 	size_t start, end, size;
 };
 
+static inline bool rio_ops_empty(const struct rio_ops *ops)
+{
+	return ops->start == ops->end;
+}
+
 /* The one job in the log lane; `run` touches this, segments and the entries alone. */
 struct rio_job {
 	struct job job;

@@ -35,7 +35,8 @@ static bool rio_leads(struct rio *rio)
 
 static bool rio_in_flight(const struct rio *rio)
 {
-	return !ops_empty(&rio->ops) || !ops_empty(&rio->done) || rio->install.put;
+	return !rio_ops_empty(&rio->ops) || !rio_ops_empty(&rio->done) ||
+	       rio->install.put;
 }
 
 void rio_tick(void *arg)

@@ -142,7 +142,7 @@ static void pending_applied(struct rlog *rlog, uint64_t index, uint64_t term)
 static int submit_batch(struct rlog *rlog)
 {
 	struct rlog_batch *batch = calloc(1, sizeof *batch);
-	struct raft_buffer bufs[SUBMIT_BATCH];
+	struct raft_buffer bufs[SUBMIT_BATCH] = {{0}};
 	struct rlog_proposal *p;
 	unsigned n = 0;
 	int r;
