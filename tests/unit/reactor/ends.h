@@ -29,6 +29,7 @@ struct end {
 	char detail[256];
 	/* Stops the loop as soon as one of these holds. */
 	size_t stop_at_bytes;
+	size_t pause_at_bytes; /* pauses itself, once */
 	bool stop_at_ready, stop_at_closed, stop_at_drained;
 	bool free_in_data, close_in_data, free_in_closed;
 	size_t to_send, sent; /* pump: pattern bytes to write, and written so far */
@@ -111,6 +112,10 @@ static inline size_t end_data(void *arg, const uint8_t *data, size_t len)
 		end_pump(end->feed);
 	if (end->stop_at_bytes && end->got_total >= end->stop_at_bytes)
 		loop_stop(end->loop);
+	if (end->pause_at_bytes && end->got_total >= end->pause_at_bytes) {
+		end->pause_at_bytes = 0;
+		stream_pause(end->stream);
+	}
 	if (end->close_in_data)
 		stream_close_after_flush(end->stream);
 	if (end->free_in_data) {
