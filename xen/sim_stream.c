@@ -573,7 +573,8 @@ enum sim_decoder_step sim_decoder_feed(struct sim_decoder *x, const uint8_t *dat
 		} else {
 			n = gather_head(x, data + at, len - at);
 			if (x->head_len == 0 && x->head_at == SIM_RECORD_HEAD) {
-				x->head_len = SIM_RECORD_HEAD + get32(x->head + 4);
+				x->head_len =
+					SIM_RECORD_HEAD + (size_t)get32(x->head + 4);
 				if (x->head_len > sizeof x->head) {
 					(void)corrupt(x, e, "a record is too long");
 					step = SIM_DECODER_ERROR;

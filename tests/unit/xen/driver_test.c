@@ -467,6 +467,50 @@ static void live_migration_downtime(void **state)
 	host_fini(&a);
 }
 
+/* A save that is cancelled while the guest still thinks about suspending: it must not
+ * suspend later, and a save in the way keeps others out. */
+static void suspend_is_taken_back(void **state)
+{
+	struct hyper_save_spec save = {.live = false};
+	struct hyper_req req;
+	struct host h;
+	struct guest g;
+	struct pipe p;
+
+	(void)state;
+	host_init(&h, false);
+	memset(&p, 0, sizeof p);
+	buf_init(&p.bytes, 1 << 28);
+	p.loop = h.loop;
+	hyper_req_init(&req, on_done, &h);
+	p.to = p.from = &req;
+	guest_spec(&h, &g);
+	g.spec.platform = "sim.suspend=2s";
+	assert_int_equal(create(&h, &g), 0);
+	assert_int_equal(call(&h, &g, hyper_unpause), 0);
+	pass(&h, 100);
+	save.sink = (struct hyper_sink){pipe_room, pipe_filled, &p};
+	hyper_save(h.hyper, &req, &g.id, &save);
+	pass(&h, 1000);
+	assert_false(h.done);
+	{
+		struct hyper_req other;
+		hyper_req_init(&other, on_done, &h);
+		hyper_destroy(h.hyper, &other, &g.id);
+		wait_done(&h);
+		assert_int_equal(other.rc, RV_EBUSY);
+	}
+	hyper_cancel(&req);
+	wait_done(&h);
+	assert_int_equal(req.rc, RV_ECANCELLED);
+	assert_int_equal(req.domain.state, HYPER_RUNNING);
+	pass(&h, 5000);
+	assert_int_equal(state_of(&h, &g), HYPER_RUNNING);
+	assert_int_equal(h.events[HYPER_EV_SHUTDOWN], 0);
+	buf_fini(&p.bytes);
+	host_fini(&h);
+}
+
 /* --- the real clock -------------------------------------------------------------- */
 
 static void console_talks(void **state)
@@ -678,6 +722,7 @@ int main(void)
 		cmocka_unit_test(xenstored_away),
 		cmocka_unit_test(starved_balloon),
 		cmocka_unit_test(live_migration_downtime),
+		cmocka_unit_test(suspend_is_taken_back),
 		cmocka_unit_test(console_talks),
 		cmocka_unit_test(guests_survive_kill),
 		cmocka_unit_test(cpu_levels),

@@ -210,9 +210,30 @@ static void flipped_bytes_are_noticed(void **state)
 	free(whole);
 }
 
+/* Found by fuzzing: a length that wraps around to a small one. */
+static void lengths_do_not_wrap(void **state)
+{
+	static const uint32_t lengths[] = {0xffffffff, 0xffffffe9, 0xffffffe8, 1025};
+	uint8_t head[64];
+	struct sim_decoder x;
+	struct rv_error e;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		memset(head, 0, sizeof head);
+		head[0] = 1;
+		for (int byte = 0; byte < 4; byte++)
+			head[4 + byte] = (uint8_t)(lengths[i] >> 8 * byte);
+		assert_int_equal(load(&x, head, sizeof head, 7, &e), SIM_DECODER_ERROR);
+		assert_int_equal(e.code, RV_ECORRUPT);
+		sim_decoder_fini(&x);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(lengths_do_not_wrap),
 		cmocka_unit_test(pieces_do_not_matter),
 		cmocka_unit_test(zero_pages_in_full),
 		cmocka_unit_test(stale_pages_are_counted),
