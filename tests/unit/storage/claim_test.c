@@ -47,6 +47,8 @@ static void test_rules(void **state)
 	assert_false(claims_drop(&c, &holder1, &host1, 1, &rc, &who));
 	assert_int_equal(rc, RV_ESTALE);
 	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), UUID_NONE), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 9), UUID_NONE), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_COPY, 9, 1, 0), UUID_NONE), RV_EBUSY);
 	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), id(3)), RV_EBUSY);
 	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), id(1)), 0);
 	assert_int_equal(c.count, 1);
