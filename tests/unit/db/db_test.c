@@ -247,8 +247,8 @@ static void lists_follow_the_order_of_creation(void **state)
 }
 
 /* The record's field as an object; the unpacked holds its memory. */
-static const msgpack_object *record_field(struct db *db, struct uuid uuid,
-	const char *name, msgpack_unpacked *u)
+static const msgpack_object *record_field(
+	struct db *db, struct uuid uuid, const char *name, msgpack_unpacked *u)
 {
 	size_t len;
 	const uint8_t *bytes = db_record(db, db_row_any(db, uuid), &len);
@@ -316,8 +316,8 @@ static void live_fields_are_outside_the_log(void **state)
 	assert_int_equal(db_int(db_row_any(db, nth(1)), VM_MEMORY_TARGET), 5);
 	txn_init(&t, db, 0);
 	txn_set_int(&t, nth(1), VM_MEMORY_TARGET, 6);
-	assert_int_equal(txn_finish(&t, &(const uint8_t *){NULL}, &(size_t){0}, &e),
-		RV_EPARAM);
+	assert_int_equal(
+		txn_finish(&t, &(const uint8_t *){NULL}, &(size_t){0}, &e), RV_EPARAM);
 	txn_fini(&t);
 }
 
@@ -337,8 +337,8 @@ static void wrong_values_are_refused(void **state)
 	assert_int_equal(run(db, &t, NULL), RV_EPARAM);
 	txn_init(&t, db, 0);
 	txn_set_string(&t, nth(1), VM_POWER_STATE, "Dancing");
-	assert_int_equal(txn_finish(&t, &(const uint8_t *){NULL}, &(size_t){0}, &e),
-		RV_EPARAM);
+	assert_int_equal(
+		txn_finish(&t, &(const uint8_t *){NULL}, &(size_t){0}, &e), RV_EPARAM);
 	assert_non_null(strstr(e.detail, "power_state can't be \"Dancing\""));
 	txn_fini(&t);
 	txn_init(&t, db, 0);

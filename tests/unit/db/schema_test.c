@@ -67,9 +67,10 @@ static void people_type_names_their_way(void **state)
 
 	(void)state;
 	assert_ptr_equal(schema_class_by_typed("vm", 2), vm);
-	assert_ptr_equal(schema_class_by_typed("vm-metrics", 10),
-		schema_class(CLASS_VM_METRICS));
-	assert_int_equal(schema_field_by_typed(vm, "power-state", 11)->id, VM_POWER_STATE);
+	assert_ptr_equal(
+		schema_class_by_typed("vm-metrics", 10), schema_class(CLASS_VM_METRICS));
+	assert_int_equal(
+		schema_field_by_typed(vm, "power-state", 11)->id, VM_POWER_STATE);
 	assert_int_equal(
 		schema_field_by_typed(vm, "hvm-boot-policy", 15)->id, VM_HVM_BOOT_POLICY);
 	assert_int_equal(schema_field_by_typed(vm, "VCPUs-max", 9)->id, VM_VCPUS_MAX);

@@ -98,8 +98,8 @@ static void limits_hold(void **state)
 /* A value of any type with contents drawn from the generator. */
 static struct value draw(struct prng *p, enum value_type type)
 {
-	static const char *const words[] = {"", "a", "b c", " lead", "trail ", "x;y", "k:v",
-		"k=v", "back\\slash", "\\", "e", "\\e", "ä€😀", ",", "a: b; c: d"};
+	static const char *const words[] = {"", "a", "b c", " lead", "trail ", "x;y",
+		"k:v", "k=v", "back\\slash", "\\", "e", "\\e", "ä€😀", ",", "a: b; c: d"};
 	size_t count = sizeof words / sizeof words[0];
 	struct value v = value_zero(type);
 
@@ -146,12 +146,11 @@ static void packs_and_unpacks(void **state)
 		buf_init(&b, 1 << 20);
 		msgpack_unpacked_init(&u);
 		assert_int_equal(
-			value_pack_buf(&v, &b,
-				i % 2 ? VALUE_WIRE_STORE : VALUE_WIRE_RPC),
+			value_pack_buf(&v, &b, i % 2 ? VALUE_WIRE_STORE : VALUE_WIRE_RPC),
 			0);
 		assert_int_equal(mpcheck(buf_data(&b), buf_len(&b), NULL), 0);
-		assert_int_equal(msgpack_unpack_next(&u, (char *)buf_data(&b),
-					 buf_len(&b), NULL),
+		assert_int_equal(
+			msgpack_unpack_next(&u, (char *)buf_data(&b), buf_len(&b), NULL),
 			MSGPACK_UNPACK_SUCCESS);
 		assert_int_equal(value_unpack(&back, type, &u.data, NULL), 0);
 		assert_true(value_eq(&v, &back));

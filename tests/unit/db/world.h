@@ -50,7 +50,8 @@ static inline struct uuid make(
 	txn_init(&t, db, 1000);
 	txn_create(&t, cls, nth(n));
 	if (name)
-		txn_set_string(&t, nth(n), schema_name_field(schema_class(cls))->id, name);
+		txn_set_string(
+			&t, nth(n), schema_name_field(schema_class(cls))->id, name);
 	assert_int_equal(run(db, &t, NULL), 0);
 	return nth(n);
 }
