@@ -52,8 +52,7 @@ static int client_pack(void *client, const char *data, size_t len)
 	return c->overflow ? -1 : 0;
 }
 
-/* --- calls ---------------------------------------------------------------------------
- */
+/* --- calls ------------------------------------------------------------------- */
 
 int rpc_client_open(struct rpc_client **out, const struct rpc_client_config *config,
 	struct rv_error *e)
@@ -260,8 +259,7 @@ int rpc_client_login(struct rpc_client *c, const char *user, const char *passwor
 	return rpc_client_set_session(c, text);
 }
 
-/* --- notifications -------------------------------------------------------------------
- */
+/* --- notifications ----------------------------------------------------------- */
 
 static int subscribe(nng_socket socket, const char *method)
 {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,7 @@
 
 #include "base/log.h"
 
-/* --- deadlines -----------------------------------------------------------------------
- */
+/* --- deadlines --------------------------------------------------------------- */
 
 void connection_await_nothing(struct connection *c)
 {
@@ -34,11 +34,10 @@ void connection_await(
 	c->deadline_us = loop_now_us(s->config.loop) + queue->timeout_us;
 	list_push_back(&queue->waiting, &c->queue_node);
 	if (!timer_active(&s->deadline))
-		timer_start_ms(&s->deadline, 1000);
+		timer_start_ms(&s->deadline, SERVER_TICK_MS);
 }
 
-/* --- end -----------------------------------------------------------------------------
- */
+/* --- end --------------------------------------------------------------------- */
 
 void connection_unref(struct connection *c)
 {
@@ -61,6 +60,7 @@ void connection_close(struct connection *c)
 	list_remove(&c->queue_node); /* of the doomed */
 	list_remove(&c->sub_node);
 	list_remove(&c->yield_node);
+	list_remove(&c->pause_node);
 	list_remove(&c->node);
 	stream_free(c->stream);
 	c->stream = NULL;
@@ -98,8 +98,7 @@ static void connection_broken(struct connection *c, const struct rv_error *e)
 	connection_doom(c);
 }
 
-/* --- flow control --------------------------------------------------------------------
- */
+/* --- flow control ------------------------------------------------------------ */
 
 /* Whether another request of this connection may be taken on. */
 static bool connection_may_read(const struct connection *c)
@@ -122,6 +121,16 @@ static void connection_block(struct connection *c)
 	/* The peer owes nothing while we don't read. */
 	connection_await_nothing(c);
 	stream_pause(c->stream);
+	list_push_back(&c->server->paused, &c->pause_node);
+	if (!timer_active(&c->server->deadline))
+		timer_start_ms(&c->server->deadline, SERVER_TICK_MS);
+}
+
+bool connection_hung_up(const struct connection *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+
+	return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
 }
 
 void connection_unblock(struct connection *c)
@@ -129,6 +138,7 @@ void connection_unblock(struct connection *c)
 	if (!c->paused || !c->stream || !connection_may_read(c))
 		return;
 	c->paused = false;
+	list_remove(&c->pause_node);
 	stream_resume(c->stream);
 }
 
@@ -137,8 +147,7 @@ static void connection_drained(void *arg)
 	connection_unblock(arg);
 }
 
-/* --- bytes in ------------------------------------------------------------------------
- */
+/* --- bytes in ---------------------------------------------------------------- */
 
 /* The first eight bytes. False: closing. */
 static bool connection_greet(struct connection *c, const uint8_t *data)
@@ -211,6 +220,7 @@ static size_t connection_frames(struct connection *c, const uint8_t *data, size_
 		if (at < len && monotonic_us() >= until) {
 			/* Others first; the rest is offered again by the waker. */
 			connection_await_nothing(c);
+			stream_pause(c->stream);
 			list_remove(&c->yield_node);
 			list_push_back(&c->server->yielded, &c->yield_node);
 			defer_start(&c->server->waker);
@@ -252,14 +262,23 @@ static size_t connection_data(void *arg, const uint8_t *data, size_t len)
 	return c->doomed ? len : at;
 }
 
-/* --- start ---------------------------------------------------------------------------
- */
+/* --- start ------------------------------------------------------------------- */
+
+static void connection_know_peer(struct connection *c)
+{
+	snprintf(c->peer.name, sizeof c->peer.name, "%s", stream_peer(c->stream));
+	if (c->peer.transport == RPC_IPC &&
+		stream_peer_credentials(
+			c->stream, &c->peer.pid, &c->peer.uid, &c->peer.gid) == 0)
+		c->peer.has_credentials = true;
+}
 
 static void connection_ready(void *arg)
 {
 	struct connection *c = arg;
 	const struct tls_peer *tls = stream_tls_peer(c->stream);
 
+	connection_know_peer(c);
 	if (!tls || c->tls)
 		return;
 	/* Requests may outlive the stream, so the peer is copied. */
@@ -278,15 +297,6 @@ static const struct stream_events connection_events = {
 	.ready = connection_ready,
 	.closed = connection_closed,
 };
-
-static void connection_know_peer(struct connection *c)
-{
-	snprintf(c->peer.name, sizeof c->peer.name, "%s", stream_peer(c->stream));
-	if (c->peer.transport == RPC_IPC &&
-		stream_peer_credentials(
-			c->stream, &c->peer.pid, &c->peer.uid, &c->peer.gid) == 0)
-		c->peer.has_credentials = true;
-}
 
 /* The peer's groups as the kernel knows them: asking the user database could block. */
 static void connection_know_groups(struct connection *c, int fd)
@@ -345,6 +355,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	}
 	c->server = s;
 	c->self = sl->self;
+	c->fd = fd;
 	c->peer.transport = sl->transport;
 	c->framing = sl->transport == RPC_IPC ? SP_FRAMING_IPC : SP_FRAMING_TCP;
 	if (connection_open_stream(c, fd, &e) != 0) {
@@ -358,6 +369,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	list_init(&c->sub_node);
 	list_init(&c->queue_node);
 	list_init(&c->yield_node);
+	list_init(&c->pause_node);
 	list_push_back(&s->connections, &c->node);
 	c->refs = 1;
 	s->refs++;

@@ -23,6 +23,8 @@ enum {
 	SERVER_STAGE_KEPT_BYTES = 1 << 20,
 };
 
+enum { SERVER_TICK_MS = 1000 }; /* deadlines and paused connections are looked at */
+
 /* Connections that owe us bytes, in the order of their deadlines. */
 struct connection_queue {
 	struct list waiting;
@@ -36,6 +38,7 @@ struct rpc_server {
 	struct list subscribers; /* PUB connections past the hello; sub_node */
 	struct list doomed;	 /* to be closed by `reaper`; queue_node */
 	struct list yielded;	 /* to be resumed by `waker`; yield_node */
+	struct list paused; /* by flow control: nothing is read from them; pause_node */
 	struct connection_queue hello, frame;
 	struct timer deadline;
 	struct defer reaper, waker;
@@ -69,9 +72,11 @@ struct connection {
 	struct list sub_node;	/* server->subscribers */
 	struct list queue_node; /* hello, frame or doomed */
 	struct list yield_node;
-	struct list requests; /* unanswered */
+	struct list pause_node; /* server->paused */
+	struct list requests;	/* unanswered */
 	struct rpc_server *server;
 	struct stream *stream; /* NULL once over */
+	int fd;		       /* the stream's: only to look whether the peer is there */
 	struct tls_peer *tls;  /* owned; NULL unless tls+tcp and ready */
 	gid_t *groups;	       /* owned; NULL unless ipc */
 	struct rpc_peer peer;
@@ -107,6 +112,8 @@ void connection_doom(struct connection *c);
 /* Ends it now: closes the stream, tells waiting requests. Not inside its callbacks. */
 void connection_close(struct connection *c);
 void connection_unref(struct connection *c);
+/* Whether the peer has hung up, which a stream that does not read can't see. */
+bool connection_hung_up(const struct connection *c);
 /* Reads on where flow control had stopped and allows it again. */
 void connection_unblock(struct connection *c);
 /* Makes the peer owe bytes until queue's time-out from now, or nothing more. */

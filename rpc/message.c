@@ -217,8 +217,7 @@ const msgpack_object *rpc_map_get(const msgpack_object *map, const char *key)
 	return NULL;
 }
 
-/* --- packing -------------------------------------------------------------------------
- */
+/* --- packing ----------------------------------------------------------------- */
 
 int rpc_pack_to_buf(void *buf, const char *data, size_t len)
 {

@@ -9,10 +9,9 @@
 #include "base/log.h"
 #include "rpc/connection.h"
 
-enum { DEADLINE_TICK_MS = 1000, URL_MAX = 256 };
+enum { URL_MAX = 256 };
 
-/* --- deadlines -----------------------------------------------------------------------
- */
+/* --- deadlines --------------------------------------------------------------- */
 
 static void queue_expire(struct rpc_server *s, struct connection_queue *q, int64_t now)
 {
@@ -37,8 +36,15 @@ static void server_deadline(void *arg)
 
 	queue_expire(s, &s->hello, now);
 	queue_expire(s, &s->frame, now);
-	if (!list_empty(&s->hello.waiting) || !list_empty(&s->frame.waiting))
-		timer_start_ms(&s->deadline, DEADLINE_TICK_MS);
+	LIST_FOR_EACH_SAFE (node, &s->paused) {
+		struct connection *c = CONTAINER_OF(node, struct connection, pause_node);
+
+		if (connection_hung_up(c))
+			connection_doom(c);
+	}
+	if (!list_empty(&s->hello.waiting) || !list_empty(&s->frame.waiting) ||
+		!list_empty(&s->paused))
+		timer_start_ms(&s->deadline, SERVER_TICK_MS);
 }
 
 static void server_reap(void *arg)
@@ -59,12 +65,12 @@ static void server_wake(void *arg)
 			CONTAINER_OF(s->yielded.next, struct connection, yield_node);
 
 		list_remove(&c->yield_node);
-		stream_resume(c->stream);
+		if (!c->paused)
+			stream_resume(c->stream);
 	}
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life -------------------------------------------------------------------- */
 
 int rpc_server_new(struct rpc_server **out, const struct rpc_server_config *config,
 	struct rv_error *e)
@@ -86,6 +92,7 @@ int rpc_server_new(struct rpc_server **out, const struct rpc_server_config *conf
 	list_init(&s->subscribers);
 	list_init(&s->doomed);
 	list_init(&s->yielded);
+	list_init(&s->paused);
 	list_init(&s->spare);
 	list_init(&s->hello.waiting);
 	list_init(&s->frame.waiting);
@@ -158,8 +165,7 @@ void rpc_server_get_stats(const struct rpc_server *s, struct rpc_server_stats *o
 	*out = s->stats;
 }
 
-/* --- listening -----------------------------------------------------------------------
- */
+/* --- listening --------------------------------------------------------------- */
 
 static int listener_limit(const struct rpc_server *s, enum rpc_transport transport)
 {
@@ -276,8 +282,7 @@ int rpc_server_listen(struct rpc_server *s, enum sp_protocol self, const char *u
 	return 0;
 }
 
-/* --- publishing ----------------------------------------------------------------------
- */
+/* --- publishing -------------------------------------------------------------- */
 
 static void publish_to(
 	struct rpc_server *s, struct connection *c, const void *body, size_t len)
