@@ -48,8 +48,8 @@ void rio_free(struct rio *rio);
 
 struct raft_io *rio_raft_io(struct rio *rio);
 
-/* Makes a raft_close under way or the next one end inside the call, like a crash: to be
- * called after disk_quiesce, so that nothing is in flight. */
+/* Like a crash: no further job begins. With disk_quiesce called next, a raft_close under
+ * way ends inside that, a later one inside its own call. */
 void rio_abandon(struct rio *rio);
 
 /* Term of an entry that this log holds or held lately. 0: not known. */

@@ -77,7 +77,7 @@ static void take_done(struct job *job, int rc)
 		t->rc = rv_error_set(&t->error, rc, "the disk was closed");
 	t->begin = false;
 	buf_consume(&t->chunk, buf_len(&t->chunk));
-	if (rio->closing) {
+	if (rio->closing || rio->abandoned) {
 		rio_close_step(rio);
 		return;
 	}

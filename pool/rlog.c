@@ -671,6 +671,8 @@ void rlog_free(struct rlog *rlog)
 	if (!rlog)
 		return;
 	rlog->freeing = true;
+	if (rlog->rio)
+		rio_abandon(rlog->rio); /* no new jobs */
 	disk_quiesce(rlog->disk);
 	timer_stop(&rlog->retry);
 	timer_stop(&rlog->sweep);
@@ -679,7 +681,6 @@ void rlog_free(struct rlog *rlog)
 	defer_stop(&rlog->closed);
 	rlog_drop_items(rlog);
 	if (rlog->raft_inited) {
-		rio_abandon(rlog->rio);
 		if (!rlog->raft_closing)
 			raft_close(&rlog->raft, raft_closed);
 		raft_is_closed(rlog);

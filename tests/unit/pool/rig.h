@@ -25,9 +25,10 @@ enum { RIG_MAX = 1 << 16 };
 
 struct rig_machine {
 	uint64_t chain[RIG_MAX]; /* after each command */
+	uint64_t entry[RIG_MAX]; /* hash of that command alone */
 	size_t count;
-	size_t encoded;
-	uint64_t *aside;
+	size_t encoded, to_encode;
+	uint64_t *aside; /* chain and entry in turn */
 	size_t aside_len;
 	uint8_t partial[8];
 	size_t partial_len;
@@ -62,32 +63,29 @@ static inline int rig_apply(void *arg, uint8_t kind, const uint8_t *bytes, size_
 		return RV_EUNSUPPORTED;
 	assert_true(m->count < RIG_MAX);
 	m->chain[m->count] = rig_mix(m->count ? m->chain[m->count - 1] : 0, bytes, len);
+	m->entry[m->count] = XXH3_64bits(bytes, len);
 	m->count++;
 	return 0;
 }
-
-static size_t rig_snapshot_count;
 
 static inline int rig_snapshot_begin(void *arg)
 {
 	struct rig_machine *m = &((struct rig *)arg)->machine;
 
 	m->encoded = 0;
-	rig_snapshot_count = m->count;
+	m->to_encode = m->count;
 	return 0;
 }
 
 static inline int rig_snapshot_next(void *arg, struct buf *out, bool *done)
 {
 	struct rig_machine *m = &((struct rig *)arg)->machine;
-	size_t n = rig_snapshot_count - m->encoded;
 
-	if (n > 16)
-		n = 16;
-	if (n > 0 && buf_append(out, m->chain + m->encoded, 8 * n))
-		return RV_ENOMEM;
-	m->encoded += n;
-	*done = m->encoded == rig_snapshot_count;
+	for (int i = 0; i < 16 && m->encoded < m->to_encode; i++, m->encoded++)
+		if (buf_append(out, &m->chain[m->encoded], 8) ||
+			buf_append(out, &m->entry[m->encoded], 8))
+			return RV_ENOMEM;
+	*done = m->encoded == m->to_encode;
 	return 0;
 }
 
@@ -100,7 +98,7 @@ static inline int rig_restore_begin(void *arg)
 {
 	struct rig_machine *m = &((struct rig *)arg)->machine;
 
-	m->aside = malloc(sizeof m->chain);
+	m->aside = malloc(2 * sizeof m->chain);
 	m->aside_len = m->partial_len = 0;
 	return m->aside ? 0 : RV_ENOMEM;
 }
@@ -135,8 +133,11 @@ static inline void rig_restore_end(void *arg, bool commit, uint64_t index, uint6
 	(void)index;
 	(void)term;
 	if (commit) {
-		memcpy(m->chain, m->aside, 8 * m->aside_len);
-		m->count = m->aside_len;
+		m->count = m->aside_len / 2;
+		for (size_t i = 0; i < m->count; i++) {
+			m->chain[i] = m->aside[2 * i];
+			m->entry[i] = m->aside[2 * i + 1];
+		}
 	}
 	free(m->aside);
 	m->aside = NULL;
