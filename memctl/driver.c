@@ -104,10 +104,14 @@ static void learn_offset(const struct memctl *m, struct domain *g)
 
 static void probe_end(struct memctl *m, struct domain *g, int64_t now)
 {
-	if (g->probe_back_kib == 0)
+	uint64_t back = g->probe_back_kib;
+
+	if (back == 0)
 		return;
-	if (g->probe_back_kib != g->d.target_kib)
-		step_order(m, g, now, g->probe_back_kib);
+	/* dynamic-min may have been raised meanwhile. */
+	back = max_kib(back, min_kib(g->d.target_kib, g->d.dynamic_min_kib));
+	if (back != g->d.target_kib)
+		step_order(m, g, now, back);
 	g->probe_back_kib = 0;
 }
 
@@ -251,7 +255,8 @@ static void judge_growing(struct memctl *m, struct domain *g, int64_t now)
 	}
 	/* It does not take what it may have: others can use that. */
 	g->grow_again_us = now + grow_again_delay_us;
-	step_order(m, g, now, domain_target(g, g->d.actual_kib));
+	step_order(
+		m, g, now, min_kib(g->d.target_kib, domain_target(g, g->d.actual_kib)));
 	step_by(m, g->grow_again_us);
 }
 

@@ -219,6 +219,7 @@ int memctl_domain_add(struct memctl *m, const struct memctl_domain *d,
 	if (g->d.target_kib == 0)
 		g->d.target_kib = g->d.actual_kib;
 	g->share_kib = domain_commit(g);
+	g->owed = g->d.target_kib < g->d.dynamic_min_kib;
 	if (r) {
 		g->promised_kib = d->mode == MEMCTL_BUILDING ? r->kib : 0;
 		memctl_remove_reservation(m, (size_t)(r - m->reservations));
@@ -254,6 +255,7 @@ int memctl_domain_range(struct memctl *m, uint32_t domid, uint64_t dynamic_min_k
 	if (rc < 0)
 		return rc;
 	g->d = d;
+	g->owed = g->d.target_kib < dynamic_min_kib;
 	g->force = true;
 	return 0;
 }
@@ -483,9 +485,9 @@ int memctl_check(const struct memctl *m, struct rv_error *e)
 		if (i > 0 && m->domains[i - 1].d.domid >= g->d.domid)
 			return rv_error_set(
 				e, RV_EINTERNAL, "domain %u is out of order", g->d.domid);
-		if (!domain_adjustable(g) || !g->ordered || g->force)
+		if (!domain_adjustable(g) || !g->ordered)
 			continue;
-		if (g->d.target_kib < g->d.dynamic_min_kib)
+		if (g->d.target_kib < g->d.dynamic_min_kib && !g->owed)
 			return rv_error_set(e, RV_EINTERNAL,
 				"domain %u: target %" PRIu64
 				" KiB is below dynamic-min %" PRIu64 " KiB",

@@ -28,6 +28,7 @@ struct domain {
 	int64_t stuck_us;
 	bool lagging; /* asked to shrink and not moving as it should */
 	bool ordered; /* its target is ours */
+	bool owed;    /* below dynamic-min since that was raised, or from the start */
 
 	int64_t probe_us;	 /* next probe, or the end of this one */
 	uint64_t probe_back_kib; /* target to restore; 0: none */

@@ -43,6 +43,7 @@ void step_order(struct memctl *m, struct domain *g, int64_t now, uint64_t target
 	if (g->d.target_kib == target_kib)
 		return;
 	g->d.target_kib = target_kib;
+	g->owed = g->owed && target_kib < g->d.dynamic_min_kib;
 	after = direction(driver_distance(m, g));
 	/* Progress on the same way goes on; a stuck driver can't win time by new orders.
 	 */
@@ -249,7 +250,8 @@ static void look_again(struct memctl *m, int64_t now, double time)
 	for (size_t i = 0; i < m->n_domains; i++) {
 		const struct domain *g = &m->domains[i];
 
-		if (!domain_adjustable(g) || driver_distance(m, g) >= 0)
+		/* The last bit within the tolerance counts here. */
+		if (!domain_adjustable(g) || g->d.actual_kib <= domain_goal(g))
 			continue;
 		moving |= !g->lagging;
 		lagging |= g->lagging;
@@ -347,7 +349,8 @@ static void share_downwards(struct memctl *m, size_t n, int64_t now)
 			   target > g->d.target_kib) {
 			/* Asked for more than was needed: stop where it is. */
 			target = min_kib(target, domain_target(g, g->d.actual_kib));
-			if (target > g->d.target_kib)
+			if (target > g->d.target_kib &&
+				domain_level(g, target) <= domain_commit(g))
 				step_order(m, g, now, target);
 		}
 	}
