@@ -11,7 +11,7 @@
 #include "xen/detect.h"
 #include "xen/sim.h"
 
-static int open_simulated(struct daemon *d, struct rv_error *e)
+static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
 {
 	const struct config *c = d->config;
 	char state[CONFIG_TEXT_MAX + 32];
@@ -33,18 +33,17 @@ static int open_simulated(struct daemon *d, struct rv_error *e)
 
 static int open_hypervisor(struct daemon *d, struct rv_error *e)
 {
-	bool xen = hyper_detect();
+	struct hyper_detection found;
 
 	if (strcmp(d->config->hypervisor, "simulated") == 0)
-		return open_simulated(d, e);
-	if (strcmp(d->config->hypervisor, "auto") == 0 && !xen)
-		return open_simulated(d, e);
+		return open_simulated(d, "[hypervisor] driver = simulated", e);
+	hyper_detect("", &found);
+	if (strcmp(d->config->hypervisor, "auto") == 0 && found.here != HYPER_HERE_DOM0)
+		return open_simulated(d, found.text, e);
 	return rv_error_set(e, RV_EUNSUPPORTED,
-		"%s; this build has no driver for real Xen, so it would manage nothing: "
-		"set [hypervisor] driver = simulated to try it without touching Xen",
-		xen ? "this machine runs Xen"
-		    : "[hypervisor] driver = xen, but this machine does not run as Xen's "
-		      "dom0");
+		"%s. This build has no driver for real Xen, so it would manage nothing: "
+		"set [hypervisor] driver = simulated to try Reeve without touching Xen",
+		found.text);
 }
 
 static int open_network(struct daemon *d, struct rv_error *e)
@@ -63,9 +62,9 @@ static int open_network(struct daemon *d, struct rv_error *e)
 		rv_error_clear(e);
 	}
 	memcpy(&sim.seed, d->host.b, sizeof sim.seed);
-	log_warn(
-		"daemon.drivers", "network=simulated msg=\"NO NETWORK IS REALLY CHANGED: "
-				  "missing rights, or [network] driver = simulated\"");
+	log_warn("daemon.drivers",
+		"network=simulated msg=\"NO NETWORK IS REALLY CHANGED: "
+		"missing rights, or [network] driver = simulated\"");
 	return net_sim_new(&d->net, d->loop, &sim);
 }
 

@@ -115,6 +115,7 @@ int main(int argc, char **argv)
 	log_set_level(level_of(config.log_level));
 	raise_descriptor_limit();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a full quota is an error to report, not the end */
 	if (loop_new(&loop, &e)) {
 		fprintf(stderr, "reeved: %s\n", e.detail);
 		return EXIT_FAILURE;
