@@ -28,7 +28,7 @@ static inline size_t buf_len(const struct buf *b)
 /* Borrowed: valid until the next call that appends. */
 static inline uint8_t *buf_data(const struct buf *b)
 {
-	return b->base + b->start;
+	return b->base ? b->base + b->start : NULL; /* NULL + 0 is undefined */
 }
 
 /* Makes room for `n` more bytes and points *room at it; RV_ETOOBIG beyond the cap. The
