@@ -1,7 +1,6 @@
 #include "pool/db/schema.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <string.h>
 
 #include "base/limits.h"
@@ -236,14 +235,19 @@ const struct schema_arg *schema_arg_by_name(
 	return NULL;
 }
 
+/* ASCII only: tolower would depend on the locale. */
+static char lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
 /* '-' and '_' alike, case ignored. */
 static bool typed_eq(const char *name, const char *typed, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
 		char c = typed[i] == '-' ? '_' : typed[i];
 
-		if (name[i] == '\0' ||
-			tolower((unsigned char)name[i]) != tolower((unsigned char)c))
+		if (name[i] == '\0' || lower(name[i]) != lower(c))
 			return false;
 	}
 	return name[len] == '\0';
