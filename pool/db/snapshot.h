@@ -7,7 +7,7 @@
  * freed between slices.
  *
  * Bytes: 16 bytes "REEVESNAP" + version; then frames of length (4 bytes, little endian),
- * checksum (8, XXH3 seeded with the frame's number), payload (at most 64 KiB). The
+ * checksum (8, XXH3 seeded with the frame's number), payload (at most 16 KiB). The
  * payloads joined are records, each a length and one msgpack object; the last one carries
  * count and database hash. Any changed, missing or added byte is refused.
  */
@@ -17,7 +17,8 @@
 #include "base/buf.h"
 #include "pool/db/db.h"
 
-enum { SNAPSHOT_SLICE_BYTES = 64 << 10 }; /* the most that one step appends, about */
+/* Bytes of one step, about: 400 rows, which take a millisecond or two to decode. */
+enum { SNAPSHOT_SLICE_BYTES = 16 << 10 };
 
 struct snapshot_encoder;
 struct snapshot_decoder;
@@ -30,8 +31,8 @@ void snapshot_encoder_free(struct snapshot_encoder *s); /* at any time; NULL-saf
 uint64_t snapshot_encoder_seq(const struct snapshot_encoder *s);
 
 /* Appends at most SNAPSHOT_SLICE_BYTES + 28 bytes to `out`. RV_EAGAIN: more to come; 0:
- * that was the last; RV_ENOMEM or RV_ETOOBIG (by out's cap): nothing was appended, try
- * again. */
+ * that was the last, don't call again; RV_ENOMEM or RV_ETOOBIG (by out's cap): nothing
+ * was appended, try again. */
 int snapshot_encode(struct snapshot_encoder *s, struct buf *out) RV_MUST_CHECK;
 
 /* `seed` as for db_new. NULL: out of memory. */

@@ -16,6 +16,7 @@ struct snapshot_decoder {
 	struct buf raw;	    /* bytes of a frame that is not complete yet */
 	struct buf records; /* payload of a record that is not complete yet */
 	struct buf scratch;
+	msgpack_zone *zone; /* of the record being read */
 	uint64_t sum;
 	bool begun, first, last; /* magic, first and last record have been read */
 	uint64_t objects;
@@ -34,7 +35,8 @@ struct snapshot_decoder *snapshot_decoder_new(uint64_t seed)
 	buf_init(&d->records, 2 * (DB_MAX_ROW_BYTES + SNAPSHOT_SLICE_BYTES));
 	buf_init(&d->scratch, 4 * DB_MAX_ROW_BYTES);
 	d->db = db_new(seed);
-	if (!d->db) {
+	d->zone = msgpack_zone_new(MSGPACK_ZONE_CHUNK_SIZE);
+	if (!d->db || !d->zone) {
 		snapshot_decoder_free(d);
 		return NULL;
 	}
@@ -49,6 +51,8 @@ void snapshot_decoder_free(struct snapshot_decoder *d)
 	buf_fini(&d->raw);
 	buf_fini(&d->records);
 	buf_fini(&d->scratch);
+	if (d->zone)
+		msgpack_zone_free(d->zone);
 	free(d);
 }
 
@@ -75,6 +79,7 @@ static int read_first(
 	struct snapshot_decoder *d, const msgpack_object_array *a, struct rv_error *e)
 {
 	uint64_t level, wall;
+	int rc;
 
 	if (a->size < 1 || !get_number(&a->ptr[0], &level))
 		return corrupt(e, "its first record");
@@ -92,7 +97,9 @@ static int read_first(
 		return corrupt(e, "its first record");
 	d->db->wall_ms = (int64_t)wall;
 	d->first = true;
-	return 0;
+	/* Growing them half-way would make one slice long. */
+	rc = table_reserve(&d->db->by_uuid, d->objects);
+	return rc ? rc : table_reserve(&d->db->by_name, d->objects);
 }
 
 static int read_field(struct row *row, const msgpack_object_kv *kv, struct rv_error *e)
@@ -190,40 +197,29 @@ static int read_record(
 	struct snapshot_decoder *d, const uint8_t *bytes, size_t len, struct rv_error *e)
 {
 	const msgpack_object_array *a;
-	msgpack_zone *zone;
 	msgpack_object o;
 	size_t off = 0;
 	uint64_t objects;
-	int rc;
 
 	if (d->last)
 		return corrupt(e, "something follows its end");
 	if (mpcheck(bytes, len, NULL))
 		return corrupt(e, "a record is malformed");
-	zone = msgpack_zone_new(MSGPACK_ZONE_CHUNK_SIZE);
-	if (!zone)
+	msgpack_zone_clear(d->zone);
+	if (msgpack_unpack((const char *)bytes, len, &off, d->zone, &o) < 0)
 		return RV_ENOMEM;
-	if (msgpack_unpack((const char *)bytes, len, &off, zone, &o) < 0) {
-		rc = RV_ENOMEM;
-		goto out;
-	}
 	a = &o.via.array;
-	if (o.type != MSGPACK_OBJECT_ARRAY) {
-		rc = corrupt(e, "a record is no array");
-	} else if (!d->first) {
-		rc = read_first(d, a, e);
-	} else if (a->size == 5) {
-		rc = read_row(d, a, e);
-	} else if (a->size == 1 && get_number(&a->ptr[0], &objects) &&
-		   objects == d->objects && objects == d->db->objects) {
-		d->last = true;
-		rc = 0;
-	} else {
-		rc = corrupt(e, "a record of unknown form");
-	}
-out:
-	msgpack_zone_free(zone);
-	return rc;
+	if (o.type != MSGPACK_OBJECT_ARRAY)
+		return corrupt(e, "a record is no array");
+	if (!d->first)
+		return read_first(d, a, e);
+	if (a->size == 5)
+		return read_row(d, a, e);
+	if (a->size != 1 || !get_number(&a->ptr[0], &objects) || objects != d->objects ||
+		objects != d->db->objects)
+		return corrupt(e, "a record of unknown form");
+	d->last = true;
+	return 0;
 }
 
 /* Reads all complete records of a frame's payload. */

@@ -1,5 +1,6 @@
 #include "pool/db/table.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
@@ -16,6 +17,23 @@ void table_fini(struct table *t)
 {
 	free(t->buckets);
 	*t = (struct table){0};
+}
+
+int table_reserve(struct table *t, size_t count)
+{
+	struct table_node **buckets;
+	size_t size = t->size;
+
+	assert(t->count == 0);
+	while (size < count)
+		size *= 2;
+	buckets = calloc(size, sizeof buckets[0]);
+	if (!buckets)
+		return RV_ENOMEM;
+	free(t->buckets);
+	t->buckets = buckets;
+	t->size = size;
+	return 0;
 }
 
 uint64_t table_hash(const struct table *t, const void *key, size_t len)

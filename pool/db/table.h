@@ -26,6 +26,9 @@ struct table {
 int table_init(struct table *t, uint64_t seed) RV_MUST_CHECK; /* RV_ENOMEM */
 void table_fini(struct table *t); /* the nodes are not touched */
 
+/* Makes it as large as `count` nodes need, at once. Only while it is empty. RV_ENOMEM. */
+int table_reserve(struct table *t, size_t count) RV_MUST_CHECK;
+
 uint64_t table_hash(const struct table *t, const void *key, size_t len);
 
 /* Grows where memory allows; without, the table only gets slower. */
