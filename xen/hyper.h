@@ -348,7 +348,8 @@ static inline bool hyper_req_busy(const struct hyper_req *req)
 
 enum hyper_event_kind {
 	HYPER_EV_INTRODUCED,  /* a domain is there (made by us or another tool) */
-	HYPER_EV_SHUTDOWN,    /* it ended by itself or on request; once per ending */
+	HYPER_EV_SHUTDOWN,    /* it ended, by itself or on request; once per ending; the
+				 suspend of a hyper_save is told too (reason suspend) */
 	HYPER_EV_RELEASED,    /* it is gone, its memory free; once per domain */
 	HYPER_EV_BALLOON,     /* actual_kib moved; the driver looks often while it does */
 	HYPER_EV_FEATURES,    /* the guest wrote what it can do (can_balloon changed) */

@@ -250,6 +250,36 @@ static void faults_of_create_and_destroy(void **state)
 	host_fini(&h);
 }
 
+/* Two builds at once can't have the same memory, and a build that is cancelled half-way
+ * gives its share back. */
+static void memory_is_claimed_once(void **state)
+{
+	struct hyper_req one, two;
+	struct guest a, b;
+	struct host h;
+
+	(void)state;
+	host_init(&h, false);
+	guest_spec(&h, &a);
+	guest_spec(&h, &b);
+	a.spec.static_max_kib = a.spec.target_kib = 1200 * MIB / KIB;
+	b.spec.static_max_kib = b.spec.target_kib = 1200 * MIB / KIB;
+	hyper_req_init(&one, on_done, &h);
+	hyper_req_init(&two, on_done, &h);
+	hyper_create(h.hyper, &one, &a.spec);
+	hyper_create(h.hyper, &two, &b.spec);
+	wait_done(&h);
+	assert_int_equal(two.rc, RV_EMEMORY);
+	assert_non_null(strstr(two.error.detail, "claimed"));
+	assert_true(hyper_req_busy(&one));
+	hyper_cancel(&one);
+	wait_done(&h);
+	assert_int_equal(one.rc, RV_ECANCELLED);
+	assert_int_equal(count_domains(&h, NULL), 0);
+	assert_int_equal(create(&h, &b), 0);
+	host_fini(&h);
+}
+
 static void foreign_hands(void **state)
 {
 	struct hyper_domain_id ghost;
@@ -718,6 +748,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(faults_of_one_step),
 		cmocka_unit_test(faults_of_create_and_destroy),
+		cmocka_unit_test(memory_is_claimed_once),
 		cmocka_unit_test(foreign_hands),
 		cmocka_unit_test(xenstored_away),
 		cmocka_unit_test(starved_balloon),
