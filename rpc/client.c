@@ -249,8 +249,7 @@ int rpc_client_login(struct rpc_client *c, const char *user, const char *passwor
 	rc = rpc_client_end(c, timeout_ms, &result, e);
 	if (rc)
 		return rc;
-	token = result->type == MSGPACK_OBJECT_MAP ? rpc_map_get(result, "session")
-						   : NULL;
+	token = result->type == MSGPACK_OBJECT_MAP ? rpc_map_get(result, "value") : NULL;
 	if (!token || token->type != MSGPACK_OBJECT_STR ||
 		token->via.str.size >= sizeof text)
 		return rv_error_set(

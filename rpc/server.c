@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "rpc/connection.h"
 
-enum { URL_MAX = 256 };
+enum { URL_MAX = 256, REAP_BATCH = 64 };
 
 /* --- deadlines --------------------------------------------------------------- */
 
@@ -51,9 +51,11 @@ static void server_reap(void *arg)
 {
 	struct rpc_server *s = arg;
 
-	while (!list_empty(&s->doomed))
+	for (int i = 0; i < REAP_BATCH && !list_empty(&s->doomed); i++)
 		connection_close(
 			CONTAINER_OF(s->doomed.next, struct connection, queue_node));
+	if (!list_empty(&s->doomed))
+		defer_start(&s->reaper);
 }
 
 static void server_wake(void *arg)

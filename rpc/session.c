@@ -49,6 +49,8 @@ struct sessions {
 	int login_count;
 	struct login_limit *limit;
 	uid_t own_uid;
+	EVP_MD *sha256; /* fetched once: OpenSSL 3 takes its time to find it */
+	EVP_MD_CTX *hash;
 	/* A hash of nothing in particular: verified against for unknown users, so that
 	 * they take as long as known ones. */
 	char decoy[PASSWORD_HASH_SIZE];
@@ -93,9 +95,12 @@ static void sessions_expire(struct sessions *s)
 	}
 }
 
-static bool token_digest(const char *token, size_t len, uint8_t digest[DIGEST_BYTES])
+static bool token_digest(const struct sessions *s, const char *token, size_t len,
+	uint8_t digest[DIGEST_BYTES])
 {
-	return EVP_Digest(token, len, digest, NULL, EVP_sha256(), NULL) == 1;
+	return EVP_DigestInit_ex2(s->hash, s->sha256, NULL) == 1 &&
+	       EVP_DigestUpdate(s->hash, token, len) == 1 &&
+	       EVP_DigestFinal_ex(s->hash, digest, NULL) == 1;
 }
 
 static struct session *session_find(struct sessions *s, const char *token, size_t len)
@@ -103,7 +108,7 @@ static struct session *session_find(struct sessions *s, const char *token, size_
 	uint8_t digest[DIGEST_BYTES];
 
 	sessions_expire(s);
-	if (len != SESSION_TOKEN_LEN || !token_digest(token, len, digest))
+	if (len != SESSION_TOKEN_LEN || !token_digest(s, token, len, digest))
 		return NULL;
 	return map_get(&s->by_digest, digest, sizeof digest);
 }
@@ -152,7 +157,7 @@ static int session_make(struct sessions *s, const char *user, enum role role,
 	snprintf(session->user, sizeof session->user, "%s", user);
 	session->role = role;
 	session->used_us = now_us(s);
-	if (!token_digest(token, SESSION_TOKEN_LEN, session->digest) ||
+	if (!token_digest(s, token, SESSION_TOKEN_LEN, session->digest) ||
 		map_add(&s->by_digest, session->digest, sizeof session->digest,
 			session) != 0) {
 		free(session);
@@ -184,14 +189,28 @@ size_t sessions_count(const struct sessions *s)
 
 /* --- life -------------------------------------------------------------------- */
 
+static void sessions_release(struct sessions *s)
+{
+	login_limit_free(s->limit);
+	EVP_MD_CTX_free(s->hash);
+	EVP_MD_free(s->sha256);
+	free(s);
+}
+
 int sessions_new(
 	struct sessions **out, const struct sessions_config *config, struct rv_error *e)
 {
 	struct sessions *s = calloc(1, sizeof *s);
 
 	*out = NULL;
-	if (!s || !(s->limit = login_limit_new())) {
-		free(s);
+	if (s) {
+		s->limit = login_limit_new();
+		s->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+		s->hash = EVP_MD_CTX_new();
+	}
+	if (!s || !s->limit || !s->sha256 || !s->hash) {
+		if (s)
+			sessions_release(s);
 		return rv_error_set(e, RV_ENOMEM, "sessions: out of memory");
 	}
 	s->config = *config;
@@ -220,8 +239,7 @@ void sessions_free(struct sessions *s)
 	while (!list_empty(&s->all))
 		session_drop(s, CONTAINER_OF(s->all.next, struct session, node));
 	map_fini(&s->by_digest);
-	login_limit_free(s->limit);
-	free(s);
+	sessions_release(s);
 }
 
 /* --- identity ---------------------------------------------------------------- */
@@ -313,7 +331,7 @@ static void login_reply(struct login *l, const char *token)
 	msgpack_packer *pk = rpc_reply_begin(l->req);
 
 	msgpack_pack_map(pk, 4);
-	rpc_pack_key(pk, "session");
+	rpc_pack_key(pk, "value");
 	rpc_pack_key(pk, token);
 	rpc_pack_key(pk, "user");
 	rpc_pack_text(pk, l->user);
@@ -337,7 +355,8 @@ static void login_done(struct job *job, int rc)
 	}
 	list_remove(&l->node);
 	s->login_count--;
-	login_limit_note(s->limit, l->source, now_us(s), l->rc == 0);
+	if (l->rc == 0 || l->rc == RV_EAUTH)
+		login_limit_note(s->limit, l->source, now_us(s), l->rc == 0);
 	if (l->rc == 0)
 		l->rc = session_make(s, l->user, l->account.role, token, &l->error);
 	if (l->rc) {
@@ -438,6 +457,7 @@ static void session_logout(struct sessions *s, struct rpc_request *req)
 {
 	struct session *session =
 		req->session ? session_find(s, req->session, req->session_len) : NULL;
+	msgpack_packer *pk;
 
 	if (!session) {
 		rpc_reply_failuref(req, RV_EAUTH,
@@ -445,7 +465,11 @@ static void session_logout(struct sessions *s, struct rpc_request *req)
 		return;
 	}
 	session_drop(s, session);
-	rpc_reply_nil(req);
+	pk = rpc_reply_begin(req);
+	msgpack_pack_map(pk, 1);
+	rpc_pack_key(pk, "value");
+	msgpack_pack_nil(pk);
+	rpc_reply_end(req);
 }
 
 static void session_get_identity(struct sessions *s, struct rpc_request *req)
@@ -459,6 +483,8 @@ static void session_get_identity(struct sessions *s, struct rpc_request *req)
 		return;
 	}
 	pk = rpc_reply_begin(req);
+	msgpack_pack_map(pk, 1);
+	rpc_pack_key(pk, "value");
 	msgpack_pack_map(pk, 3);
 	rpc_pack_key(pk, "user");
 	rpc_pack_text(pk, who.user);

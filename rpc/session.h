@@ -76,8 +76,9 @@ int sessions_identify(struct sessions *s, const struct rpc_peer *peer, const cha
 int session_check_role(const struct session_identity *who, enum role least,
 	const char *method, struct rv_error *e) RV_MUST_CHECK;
 
-/* Serves session.login_with_password {uname, pwd} → {session, user, role, idle_ms},
- * session.logout {session} → nil, session.get_identity {} → {user, role, via}.
+/* Serves session.login_with_password {uname, pwd} → {value: token, user, role, idle_ms},
+ * session.logout {session} → {value: nil}, and
+ * session.get_identity {} → {value: {user, role, via}}.
  * False: not a session method, the request is untouched. True: it is answered, or will
  * be. */
 bool sessions_handle(struct sessions *s, struct rpc_request *req);

@@ -404,6 +404,7 @@ static void assert_identity(
 
 	if (rpc_client_call(c, "session.get_identity", NULL, 0, CALL_MS, &result, &e))
 		fail_msg("%s", e.detail);
+	result = rpc_map_get(result, "value");
 	o = rpc_map_get(result, "user");
 	assert_int_equal(o->via.str.size, strlen(user));
 	assert_memory_equal(o->via.str.ptr, user, strlen(user));

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -433,10 +434,13 @@ static int raw_connect(int family, const struct sockaddr *address, socklen_t len
 {
 	int fd = socket(family, SOCK_STREAM, 0);
 	struct timeval patience = {.tv_sec = 10};
+	int on = 1;
 
 	CHECK(fd >= 0);
 	CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
 	CHECK(connect(fd, address, len) == 0);
+	if (family == AF_INET)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	return fd;
 }
 
