@@ -25,6 +25,9 @@
  * Identity. Domids are reused, so a domain is named by (host boot id, domid, handle,
  * owner generation) and the driver compares all four before it acts: a domain that is not
  * there gives RV_ENOENT, a boot id, handle or generation that differs RV_ESTALE.
+ *
+ * While a create, restore, save or destroy is at work on a domain, any other call for it
+ * but info, console, set_maxmem and relabel is refused with RV_EBUSY.
  */
 #ifndef REEVE_XEN_HYPER_H
 #define REEVE_XEN_HYPER_H
