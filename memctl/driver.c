@@ -51,7 +51,31 @@ static uint64_t progress_due(const struct domain *g, int64_t elapsed_us)
 	return max_kib(STEP_KIB, due);
 }
 
-static void learn_speed(struct domain *g, uint64_t progress, int64_t elapsed_us)
+static int64_t clamp_us(int64_t v, int64_t lo, int64_t hi)
+{
+	return v < lo ? lo : v > hi ? hi : v;
+}
+
+void driver_set_speed(const struct memctl *m, struct domain *g, uint64_t kib_per_s)
+{
+	const struct memctl_config *c = &m->config;
+	int64_t step_us;
+
+	g->speed_kib_per_s = kib_per_s;
+	g->stuck_after_us = c->stuck_max_us;
+	g->lag_after_us = c->poll_us * LAG_POLLS_UNKNOWN;
+	if (kib_per_s == 0)
+		return;
+	step_us = (int64_t)(STEP_KIB * UINT64_C(1000000) / kib_per_s);
+	g->stuck_after_us =
+		clamp_us(step_us * PROGRESS_SHARE, c->stuck_min_us, c->stuck_max_us);
+	g->lag_after_us = c->poll_us * LAG_POLLS;
+	if (step_us * 2 > g->lag_after_us)
+		g->lag_after_us = step_us * 2;
+}
+
+static void learn_speed(
+	const struct memctl *m, struct domain *g, uint64_t progress, int64_t elapsed_us)
 {
 	uint64_t v;
 
@@ -60,7 +84,7 @@ static void learn_speed(struct domain *g, uint64_t progress, int64_t elapsed_us)
 	v = progress * 1000000 / (uint64_t)elapsed_us;
 	if (v == 0)
 		v = 1;
-	g->speed_kib_per_s = g->speed_kib_per_s ? (g->speed_kib_per_s * 3 + v) / 4 : v;
+	driver_set_speed(m, g, g->speed_kib_per_s ? (g->speed_kib_per_s * 3 + v) / 4 : v);
 }
 
 void driver_seen(struct memctl *m, struct domain *g, int64_t now, uint64_t actual_kib)
@@ -82,7 +106,7 @@ void driver_seen(struct memctl *m, struct domain *g, int64_t now, uint64_t actua
 		return;
 	/* The last stretch ended at some moment between two looks: too slow by half. */
 	if (after > m->config.tolerance_kib || g->speed_kib_per_s == 0)
-		learn_speed(g, progress, elapsed);
+		learn_speed(m, g, progress, elapsed);
 	g->mark_kib = actual_kib;
 	g->mark_us = now;
 	g->lagging = false;
@@ -195,37 +219,11 @@ static void judge_probing(struct memctl *m, struct domain *g, int64_t now)
 
 /* ---- Proven */
 
-static int64_t clamp_us(int64_t v, int64_t lo, int64_t hi)
-{
-	return v < lo ? lo : v > hi ? hi : v;
-}
-
-/* How long it may take for STEP_KIB * PROGRESS_SHARE at its own speed. */
-static int64_t stuck_after_us(const struct memctl *m, const struct domain *g)
-{
-	if (g->speed_kib_per_s == 0)
-		return m->config.stuck_max_us;
-	return clamp_us((int64_t)(STEP_KIB * PROGRESS_SHARE * UINT64_C(1000000) /
-				  g->speed_kib_per_s),
-		m->config.stuck_min_us, m->config.stuck_max_us);
-}
-
-static int64_t lag_after_us(const struct memctl *m, const struct domain *g)
-{
-	int64_t step;
-
-	if (g->speed_kib_per_s == 0)
-		return m->config.poll_us * LAG_POLLS_UNKNOWN;
-	step = (int64_t)(STEP_KIB * 2 * UINT64_C(1000000) / g->speed_kib_per_s);
-	return step > m->config.poll_us * LAG_POLLS ? step
-						    : m->config.poll_us * LAG_POLLS;
-}
-
 static void judge_shrinking(struct memctl *m, struct domain *g, int64_t now)
 {
-	if (now - g->mark_us < stuck_after_us(m, g)) {
-		g->lagging = now - g->mark_us >= lag_after_us(m, g);
-		step_by(m, g->mark_us + stuck_after_us(m, g));
+	if (now - g->mark_us < g->stuck_after_us) {
+		g->lagging = now - g->mark_us >= g->lag_after_us;
+		step_by(m, g->mark_us + g->stuck_after_us);
 		return;
 	}
 	if (offset_is_likely(m, g)) {
@@ -245,8 +243,8 @@ static void judge_shrinking(struct memctl *m, struct domain *g, int64_t now)
 
 static void judge_growing(struct memctl *m, struct domain *g, int64_t now)
 {
-	if (now - g->mark_us < stuck_after_us(m, g)) {
-		step_by(m, g->mark_us + stuck_after_us(m, g));
+	if (now - g->mark_us < g->stuck_after_us) {
+		step_by(m, g->mark_us + g->stuck_after_us);
 		return;
 	}
 	if (offset_is_likely(m, g)) {
@@ -266,7 +264,7 @@ static void judge_proven(struct memctl *m, struct domain *g, int64_t now)
 
 	if (left == 0) {
 		/* Rests near its target: the difference is its own and stays. */
-		if (g->mark_us == MEMCTL_NEVER || now - g->mark_us >= lag_after_us(m, g))
+		if (g->mark_us == MEMCTL_NEVER || now - g->mark_us >= g->lag_after_us)
 			learn_offset(m, g);
 		g->lagging = false;
 		return;

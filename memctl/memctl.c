@@ -218,6 +218,7 @@ int memctl_domain_add(struct memctl *m, const struct memctl_domain *d,
 	g->d.maxmem_kib = sane_kib(d->maxmem_kib);
 	if (g->d.target_kib == 0)
 		g->d.target_kib = g->d.actual_kib;
+	driver_set_speed(m, g, 0);
 	g->share_kib = domain_commit(g);
 	g->owed = g->d.target_kib < g->d.dynamic_min_kib;
 	if (r) {

@@ -25,6 +25,7 @@ struct domain {
 	uint64_t mark_kib;
 	int64_t mark_us;
 	uint64_t speed_kib_per_s;
+	int64_t stuck_after_us, lag_after_us; /* without progress, by that speed */
 	int64_t stuck_us;
 	bool lagging; /* asked to shrink and not moving as it should */
 	bool ordered; /* its target is ours */
@@ -122,6 +123,9 @@ void memctl_remove_reservation(struct memctl *m, size_t i);
 
 /* A size was seen. */
 void driver_seen(struct memctl *m, struct domain *g, int64_t now, uint64_t actual_kib);
+
+/* Sets a speed, and what follows from it; 0: not known. */
+void driver_set_speed(const struct memctl *m, struct domain *g, uint64_t kib_per_s);
 
 /* Progress is measured from here. */
 void driver_restart(struct domain *g, int64_t now);

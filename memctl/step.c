@@ -10,7 +10,7 @@
  */
 
 enum {
-	LOCK_KIB = 256,	  /* maxmem follows a squeezed guest in steps like this */
+	LOCK_PARTS = 32,
 	RACE_POLLS = 2,	  /* a driver must not run dry between two looks */
 	LAG_POLLS = 8,	  /* between looks at guests that all lag */
 	POLLS_TO_GO = 16, /* look so many times until memory should be free */
@@ -178,20 +178,39 @@ static uint64_t wanted_kib(const struct memctl *m)
 
 /* ---- maxmem follows */
 
-static void lock_in(struct memctl *m, bool waiting)
+static uint64_t loose_kib(const struct domain *g)
+{
+	if ((!domain_adjustable(g) && g->balloon != MEMCTL_STUCK) ||
+		g->d.mode != MEMCTL_RUNNING)
+		return 0;
+	return less_kib(g->d.maxmem_kib,
+		max_kib(g->d.actual_kib, domain_level(g, g->d.target_kib)));
+}
+
+static void lock_in(struct memctl *m, uint64_t least_kib)
 {
 	for (size_t i = 0; i < m->n_domains; i++) {
 		struct domain *g = &m->domains[i];
-		uint64_t need, step = waiting ? LOCK_KIB : m->config.tolerance_kib;
+		uint64_t loose = loose_kib(g);
 
-		if ((!domain_adjustable(g) && g->balloon != MEMCTL_STUCK) ||
-			g->d.mode != MEMCTL_RUNNING)
-			continue;
-		need = max_kib(g->d.actual_kib, domain_level(g, g->d.target_kib));
-		if (g->d.maxmem_kib >= need + step ||
-			(g->d.maxmem_kib > need && driver_distance(m, g) == 0))
-			step_set_maxmem(m, g, need);
+		if (loose >= least_kib || (loose > 0 && driver_distance(m, g) == 0))
+			step_set_maxmem(m, g, g->d.maxmem_kib - loose);
 	}
+}
+
+/* While memory is waited for, what guests have let go of is locked in when it can end a
+ * wait or brings all of them noticeably nearer: not page by page at every look. */
+static void lock_in_for(struct memctl *m, uint64_t wanted)
+{
+	uint64_t loose = 0, enough = wanted / LOCK_PARTS;
+
+	for (size_t i = 0; i < m->n_domains; i++)
+		loose += loose_kib(&m->domains[i]);
+	for (size_t i = 0; i < m->n_reservations; i++)
+		if (!m->reservations[i].granted)
+			enough = min_kib(enough, remaining(&m->reservations[i]));
+	if (loose > 0 && loose >= enough)
+		lock_in(m, 1);
 }
 
 /* ---- Squeezing */
@@ -406,7 +425,7 @@ static void balance(struct memctl *m, int64_t now)
 	size_t n = share_out(m, now);
 
 	share_downwards(m, n, now);
-	lock_in(m, false);
+	lock_in(m, m->config.tolerance_kib);
 	if (m->squeezed_us != INT64_MIN && now - m->squeezed_us < m->config.grow_delay_us)
 		step_by(m, m->squeezed_us + m->config.grow_delay_us);
 	else
@@ -429,13 +448,14 @@ struct memctl_step memctl_step(struct memctl *m, int64_t now_us)
 		driver_judge(m, &m->domains[i], now_us);
 	refuse_hopeless(m);
 	wanted = wanted_kib(m);
-	lock_in(m, wanted > 0);
+	if (wanted > 0)
+		lock_in_for(m, wanted);
 	hand_out(m);
 	wanted = wanted_kib(m);
 	if (wanted > 0) {
 		squeeze(m, now_us, wanted);
 		/* What was never taken is free as soon as maxmem says so. */
-		lock_in(m, true);
+		lock_in_for(m, wanted);
 		hand_out(m);
 	}
 	if (wanted_kib(m) == 0)

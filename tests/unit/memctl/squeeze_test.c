@@ -130,6 +130,23 @@ static void reservations_progress_together(void **state)
 	host_fini(&h);
 }
 
+static void no_reservation_starves_another(void **state)
+{
+	struct host h;
+
+	(void)state;
+	host_init(&h, 40 * GiB, 1);
+	for (unsigned i = 0; i < 10; i++)
+		host_add(&h, IDEAL, 100, 1 * GiB, 4 * GiB, 4 * GiB, true);
+	host_step(&h);
+	host_reserve(&h, 1, 4 * GiB, 600 * second);
+	host_reserve(&h, 2, 5 * GiB, 600 * second);
+	host_run(&h, h.now + 4 * second);
+	assert_in_range(memctl_reservation_at(h.m, 0).held_kib, 1 * GiB, 2 * GiB);
+	assert_in_range(memctl_reservation_at(h.m, 1).held_kib, 1 * GiB, 2 * GiB);
+	host_fini(&h);
+}
+
 static void refuses_at_once_what_can_not_work_out(void **state)
 {
 	struct host h;
@@ -330,6 +347,7 @@ int main(void)
 		cmocka_unit_test(takes_no_longer_than_the_drivers),
 		cmocka_unit_test(a_stuck_guest_costs_nothing_where_others_can_give),
 		cmocka_unit_test(reservations_progress_together),
+		cmocka_unit_test(no_reservation_starves_another),
 		cmocka_unit_test(refuses_at_once_what_can_not_work_out),
 		cmocka_unit_test(a_reservation_ends_at_its_deadline),
 		cmocka_unit_test(a_reservation_passes_to_the_new_domain),
