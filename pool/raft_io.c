@@ -450,7 +450,8 @@ static int rio_write_meta(struct rio *rio, const struct slots *meta)
 
 	if (rio->failed)
 		return RAFT_IOERR;
-	rc = slots_write_both(rio->meta_file, FRAME_META, &next, &e);
+	rc = slots_write_both(
+		rio->meta_file, FRAME_META, &next, rio->config.meta_first, &e);
 	if (rc) {
 		rio_fail(rio, rc, &e);
 		return rio_raft_error(rc);

@@ -30,6 +30,7 @@ struct rio_config {
 	struct rlog_transport *transport; /* may be NULL */
 	const struct rlog_fsm *fsm;
 	void *fsm_arg;
+	unsigned *meta_first; /* see slots_write_both; outlives this voter */
 	/* libraft has just run and may be in another state. */
 	void (*touched)(void *arg);
 	/* The disk failed; once. Called from a callback of its own. */

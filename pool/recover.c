@@ -84,18 +84,20 @@ static int list_files(struct listing *l, struct disk *d, struct rv_error *e)
 	return rc;
 }
 
-static int read_slots(
-	struct recovered *r, struct disk *d, struct listing *l, struct rv_error *e)
+static int read_slots(struct recovered *r, struct disk *d, struct listing *l,
+	const struct recover_config *config, struct rv_error *e)
 {
 	bool data = l->segment_count > 0 || l->snapshot_count > 0;
 	struct slots mark = {0};
+	unsigned first = 0;
 	int rc;
 
 	if (data && (!l->meta || !l->mark))
 		return rv_error_set(e, RV_ECORRUPT,
 			"%s/%s is missing though there is a log: " REJOIN, d->path,
 			l->meta ? SEGMENTS_MARK : SEGMENTS_META);
-	rc = slots_read(d, SEGMENTS_META, FRAME_META, &r->meta, &r->healed, e);
+	rc = slots_read(d, SEGMENTS_META, FRAME_META, &r->meta, config->meta_first,
+		&r->healed, e);
 	if (rc)
 		return rc;
 	if (!l->mark && r->meta.term > 0)
@@ -105,8 +107,8 @@ static int read_slots(
 	if (!l->mark) /* died before it ever began */
 		rc = slots_create(d, SEGMENTS_MARK, FRAME_MARK, &mark, e);
 	if (!rc)
-		rc = slots_read(
-			d, SEGMENTS_MARK, FRAME_MARK, &r->segments.mark, &r->healed, e);
+		rc = slots_read(d, SEGMENTS_MARK, FRAME_MARK, &r->segments.mark, &first,
+			&r->healed, e);
 	return rc;
 }
 
@@ -551,13 +553,14 @@ static bool sole_voter(const struct recovered *r, uint64_t id)
 	return r->has_snapshot && raft_conf_sole_voter(&r->snapshot.conf, id);
 }
 
-static int write_meta(struct recovered *r, struct disk *d, struct rv_error *e)
+static int write_meta(struct recovered *r, struct disk *d,
+	const struct recover_config *config, struct rv_error *e)
 {
 	struct disk_file *file = NULL;
 	int rc = disk_open(d, SEGMENTS_META, &file, e);
 
 	if (!rc)
-		rc = slots_write_both(file, FRAME_META, &r->meta, e);
+		rc = slots_write_both(file, FRAME_META, &r->meta, config->meta_first, e);
 	disk_close(file);
 	return rc;
 }
@@ -573,7 +576,7 @@ static int begin_term(struct recovered *r, struct disk *d,
 		r->meta.term++;
 		r->meta.value = 0;
 	}
-	return write_meta(r, d, e);
+	return write_meta(r, d, config, e);
 }
 
 static int open_mark(struct recovered *r, struct disk *d, struct rv_error *e)
@@ -593,7 +596,7 @@ static int recover_files(struct recovered *r, struct disk *d, struct listing *l,
 		l->meta = l->mark = true;
 	}
 	if (!rc)
-		rc = read_slots(r, d, l, e);
+		rc = read_slots(r, d, l, config, e);
 	if (!rc && r->meta.identity != config->id)
 		rc = rv_error_set(e, RV_ESTATE,
 			"%s belongs to server %" PRIu64 ", not to %" PRIu64
@@ -626,7 +629,7 @@ int recover(struct recovered *r, struct disk *d, const struct recover_config *co
 		config->bootstrap->n > 0) {
 		if (r->meta.term == 0) {
 			r->meta.term = 1;
-			rc = write_meta(r, d, e);
+			rc = write_meta(r, d, config, e);
 		}
 		if (!rc)
 			rc = bootstrap(r, config, e);

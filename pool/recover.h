@@ -19,6 +19,7 @@ struct recover_config {
 	uint64_t segment_bytes;
 	unsigned trailing; /* entries before the snapshot to load */
 	const struct raft_configuration *bootstrap; /* borrowed; n 0: wait for a leader */
+	unsigned *meta_first; /* see slots_write_both; kept over failures */
 	/* What the state machine has applied and must find again (reopening); 0: none. */
 	uint64_t applied;
 };

@@ -389,6 +389,7 @@ static int start_raft(struct rlog *rlog, struct rv_error *e)
 		.transport = rlog->transport,
 		.fsm = rlog->fsm,
 		.fsm_arg = rlog->arg,
+		.meta_first = &rlog->meta_first,
 		.touched = rio_touched_us,
 		.failed = rio_failed_us,
 		.applying = rlog_applying,
@@ -527,6 +528,7 @@ static void open_begin(struct rlog *rlog)
 		.segment_bytes = rlog->config.segment_bytes,
 		.trailing = rlog->config.trailing_entries,
 		.bootstrap = &j->bootstrap,
+		.meta_first = &rlog->meta_first,
 		.applied = rlog->applied_index,
 	};
 	/* Opening again for nothing would only wear the disk. */

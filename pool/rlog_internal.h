@@ -98,6 +98,7 @@ struct rlog {
 	int64_t stop_deadline_us;
 	struct defer tell, closed;
 	uint64_t healed;
+	unsigned meta_first;
 };
 
 /* rlog.c */

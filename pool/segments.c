@@ -257,11 +257,13 @@ static int segments_remove_last(struct segments *s, struct rv_error *e)
 /* Writes a mark that says no more than `index`. */
 static int segments_lower_mark(struct segments *s, uint64_t index, struct rv_error *e)
 {
+	unsigned first = 0;
+
 	if (s->mark.value <= index)
 		return 0;
 	s->mark.value = index;
 	s->mark.term = s->mark.identity = 0; /* not known here: not checked */
-	return slots_write_both(s->mark_file, FRAME_MARK, &s->mark, e);
+	return slots_write_both(s->mark_file, FRAME_MARK, &s->mark, &first, e);
 }
 
 /* Finds where entry `index` begins in the last segment; state becomes that before it. */

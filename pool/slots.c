@@ -30,51 +30,58 @@ int slots_create(struct disk *d, const char *name, enum frame_type type, struct 
 }
 
 int slots_read(struct disk *d, const char *name, enum frame_type type, struct slots *s,
-	unsigned *healed, struct rv_error *e)
+	unsigned *first, unsigned *healed, struct rv_error *e)
 {
+	struct slots copy[2] = {{0}};
+	bool good[2] = {false};
 	uint8_t *bytes;
 	size_t len;
-	bool found = false;
 	int rc = disk_read(d, name, &bytes, &len, e);
 
 	if (rc)
 		return rc;
-	for (size_t at = 0; at < SLOTS_BYTES; at += SLOT_STRIDE) {
-		struct frame f;
+	for (unsigned i = 0; i < 2; i++) {
+		size_t at = (size_t)i * SLOT_STRIDE;
 		enum frame_verdict v = FRAME_BAD;
+		struct frame f;
 
 		if (at < len)
 			v = frame_parse(bytes + at, len - at, &f);
-		if (v != FRAME_GOOD)
-			(*healed)++;
-		if ((v != FRAME_GOOD && v != FRAME_HEALED) || f.type != type ||
-			(found && f.index < s->seq))
-			continue;
-		*s = (struct slots){f.index, f.term, f.synced, f.prev};
-		found = true;
+		*healed += v != FRAME_GOOD;
+		good[i] = (v == FRAME_GOOD || v == FRAME_HEALED) && f.type == type;
+		if (good[i])
+			copy[i] = (struct slots){f.index, f.term, f.synced, f.prev};
 	}
 	free(bytes);
-	if (found)
-		return 0;
-	return rv_error_set(e, RV_ECORRUPT,
-		"%s/%s: both copies are damaged (offsets 0 and %d); this host can't "
-		"prove "
-		"what it promised: remove it from the pool and let it join again, or "
-		"restore the directory from a backup",
-		d->path, name, SLOT_STRIDE);
+	if (!good[0] && !good[1])
+		return rv_error_set(e, RV_ECORRUPT,
+			"%s/%s: both copies are damaged (offsets 0 and %d); this host "
+			"can't prove what it promised: remove it from the pool and let "
+			"it "
+			"join again, or restore the directory from a backup",
+			d->path, name, SLOT_STRIDE);
+	if (copy[0].seq != copy[1].seq)
+		*first = copy[0].seq < copy[1].seq ? 0 : 1;
+	*s = copy[copy[0].seq < copy[1].seq];
+	return 0;
 }
 
-int slots_write_both(
-	struct disk_file *f, enum frame_type type, struct slots *s, struct rv_error *e)
+int slots_write_both(struct disk_file *f, enum frame_type type, struct slots *s,
+	unsigned *first, struct rv_error *e)
 {
 	uint8_t head[FRAME_HEAD_SIZE];
-	int rc;
+	int rc = 0;
 
 	s->seq++;
 	slot_encode(type, s, head);
-	rc = disk_write_now(f, 0, head, sizeof head, e);
-	if (!rc)
-		rc = disk_write_now(f, SLOT_STRIDE, head, sizeof head, e);
+	for (unsigned i = 0; i < 2 && !rc; i++) {
+		unsigned copy = *first ^ i;
+
+		rc = disk_write_now(
+			f, (uint64_t)copy * SLOT_STRIDE, head, sizeof head, e);
+		if (rc)
+			*first = copy;
+	}
 	return rc;
 }
 

@@ -23,14 +23,17 @@ struct slots {
 int slots_create(struct disk *d, const char *name, enum frame_type type, struct slots *s,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* RV_ENOENT; RV_ECORRUPT when neither copy is readable. *healed counts repaired and
- * unreadable copies (they are put right by the next write). */
+/* *first is set to the copy that must be written first next time, if one is worse than
+ * the other. RV_ENOENT; RV_ECORRUPT when neither copy is readable. *healed counts
+ * repaired and unreadable copies (they are put right by the next write). */
 int slots_read(struct disk *d, const char *name, enum frame_type type, struct slots *s,
-	unsigned *healed, struct rv_error *e) RV_MUST_CHECK;
+	unsigned *first, unsigned *healed, struct rv_error *e) RV_MUST_CHECK;
 
-/* Both copies, durable on return. Raises s->seq. */
+/* Both copies, durable on return. Raises s->seq. *first (0 or 1): the copy to begin with;
+ * after a failed sync the one whose state on disk is not known, though it reads well from
+ * the page cache: it must be written before the other one is put at risk. */
 int slots_write_both(struct disk_file *f, enum frame_type type, struct slots *s,
-	struct rv_error *e) RV_MUST_CHECK;
+	unsigned *first, struct rv_error *e) RV_MUST_CHECK;
 /* The older copy, durable on return. Raises s->seq. */
 int slots_write_one(struct disk_file *f, enum frame_type type, struct slots *s,
 	struct rv_error *e) RV_MUST_CHECK;

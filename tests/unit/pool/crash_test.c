@@ -218,7 +218,10 @@ static void test_lives(void **state)
 		run_seed(strtoull(one, NULL, 10));
 		return;
 	}
-	for (uint64_t seed = 1; seed <= SEEDS; seed++)
+	const char *many = getenv("REEVE_SEEDS");
+	uint64_t seeds = many ? strtoull(many, NULL, 10) : SEEDS;
+
+	for (uint64_t seed = 1; seed <= seeds; seed++)
 		run_seed(seed);
 	printf("lives %u acked %u rejected %u unknown %u crashes %u faults %u full %u "
 	       "refused %u reopened %u\n",
