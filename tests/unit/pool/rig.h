@@ -21,7 +21,7 @@
 #include "base/log.h"
 #include "pool/rlog.h"
 
-enum { RIG_MAX = 1 << 16 };
+enum { RIG_MAX = 1 << 14 };
 
 struct rig_machine {
 	uint64_t chain[RIG_MAX]; /* after each command */
