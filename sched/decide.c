@@ -26,7 +26,6 @@ struct search {
 	const struct filter *f;
 	enum picture_policy p;
 	uint64_t seed;
-	struct policy_loss loss;
 };
 
 /* Which hosts a pass looks at: each fact must be as said, or -1 for either. */
@@ -71,7 +70,7 @@ static void search_pass(const struct search *q, const struct pass *pass, struct 
 			if (memory[i] < need || !filter_fits(q->f, s, i) ||
 				(b->slot != SIZE_MAX && score < b->score))
 				continue;
-			score -= policy_loss(q->p, &q->loss, &s->holes[i]);
+			score -= policy_loss(q->p, &s->holes[i], q->f->vcpus, need);
 			consider(b, i, score, s->tie[i] - q->seed);
 		}
 	}
@@ -115,7 +114,6 @@ static size_t search(const struct sched *s, const struct sched_request *r,
 		wish = picture_slot(s, &r->affinity);
 	if (wish != SIZE_MAX && picture_bit(f->can, wish) && filter_fits(f, s, wish))
 		return wish;
-	policy_loss_init(&q.loss, r->vcpus, r->memory_min_kib);
 	for (int stale = 0; stale <= (s->n_stale > 0); stale++)
 		for (int avoid = 0; avoid <= (r->n_avoid > 0); avoid++)
 			if (search_tiers(&q, s->n_stale ? stale : -1,

@@ -65,9 +65,10 @@ enum picture_fact {
 
 /* What weighs the loss of large holes, see policy.h. */
 struct picture_holes {
-	uint8_t vcpus; /* free vCPUs below the limit, modulo HOLES_VCPUS */
-	uint8_t gib;   /* free GiB, modulo HOLES_GIB */
+	uint64_t room_kib;
+	uint32_t vcpus; /* free below the limit */
 	uint32_t per_vcpu, per_gib;
+	uint8_t vcpus_log2, room_log2; /* the largest slots */
 };
 
 struct sched {

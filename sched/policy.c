@@ -4,7 +4,7 @@
 
 enum {
 	AGE_SHORT_S = 300, /* ages count on a logarithmic scale from here */
-	KIB_PER_GIB_SHIFT = 20,
+	HOLES_WEIGHT = 2,
 };
 
 /* log2(1 + s / AGE_SHORT_S) in millionths, linear between powers of two. */
@@ -78,49 +78,30 @@ int64_t policy_standing(enum picture_policy p, const struct reeve_sched_host *h)
 	return p == PICTURE_GREEDY ? standing_greedy(h) : standing_conservative(h);
 }
 
+/* The largest power of two that is at most a third of `whole`. */
+static uint8_t largest_log2(uint64_t whole)
+{
+	return whole < 3 ? 0 : (uint8_t)(63 - __builtin_clzll(whole / 3));
+}
+
 struct picture_holes policy_holes(const struct reeve_sched_host *h)
 {
-	uint64_t gib = h->memory_total_kib >> KIB_PER_GIB_SHIFT;
+	int64_t cpu = cpu_free_ppm(h), memory = ppm_of(room_kib(h), h->memory_total_kib);
+	uint64_t used = (uint64_t)(POLICY_PPM - (cpu < memory ? cpu : memory));
+	uint64_t mib = h->memory_total_kib >> 10;
 	struct picture_holes holes = {
-		.gib = (uint8_t)((room_kib(h) >> KIB_PER_GIB_SHIFT) % HOLES_GIB),
-		.per_gib = gib ? (uint32_t)(POLICY_PPM / gib) : 0,
+		.room_kib = room_kib(h),
+		.room_log2 = largest_log2(h->memory_total_kib),
+		.per_gib = mib ? (uint32_t)(used * HOLES_WEIGHT * 1024 / mib) : 0,
 	};
 
 	/* Without a limit vCPUs share the pCPUs: there are no holes to keep. */
 	if (h->vcpus_limit > h->vcpus) {
-		holes.vcpus = (uint8_t)((h->vcpus_limit - h->vcpus) % HOLES_VCPUS);
-		holes.per_vcpu = POLICY_PPM / h->vcpus_limit;
+		holes.vcpus = h->vcpus_limit - h->vcpus;
+		holes.vcpus_log2 = largest_log2(h->vcpus_limit);
+		holes.per_vcpu = (uint32_t)(used * HOLES_WEIGHT / h->vcpus_limit);
 	}
 	return holes;
-}
-
-/* How much room of slots of `first`, 2 * first, ... `largest` is broken by taking `taken`
- * from a host with `left` modulo the largest. */
-static uint32_t broken(uint64_t left, uint64_t taken, uint32_t first, uint32_t largest)
-{
-	uint32_t sum = 0;
-
-	/* Any number of whole largest slots below makes no difference to how many end
-	 * inside, so that `left` never goes below zero here. */
-	left += (taken / largest + 1) * largest;
-	for (uint32_t slot = first; slot <= largest; slot *= 2)
-		sum += (uint32_t)((left / slot - (left - taken) / slot) * slot);
-	return sum;
-}
-
-void policy_loss_init(struct policy_loss *l, uint32_t vcpus, uint64_t memory_kib)
-{
-	uint64_t gib = (memory_kib + (1 << KIB_PER_GIB_SHIFT) - 1) >> KIB_PER_GIB_SHIFT;
-
-	/* Beyond any real host; keeps the sums far from overflow. */
-	if (vcpus > 1 << 16)
-		vcpus = 1 << 16;
-	if (gib > 1 << 16)
-		gib = 1 << 16;
-	for (uint32_t left = 0; left < HOLES_VCPUS; left++)
-		l->vcpus[left] = broken(left, vcpus, 2, HOLES_VCPUS);
-	for (uint32_t left = 0; left < HOLES_GIB; left++)
-		l->gib[left] = broken(left, gib, 8, HOLES_GIB);
 }
 
 unsigned policy_tier(enum picture_policy p, struct policy_tier t)
@@ -148,11 +129,10 @@ static int64_t score(enum picture_policy p, const struct reeve_sched_host *h,
 		.squeeze = h->memory_free_kib < vm->memory_min_kib,
 	};
 	struct picture_holes holes = policy_holes(h);
-	struct policy_loss loss;
 
-	policy_loss_init(&loss, vm->vcpus, vm->memory_min_kib);
 	return policy_score(policy_rank(h->flags, policy_tier(p, t)),
-		policy_standing(p, h), policy_loss(p, &loss, &holes));
+		policy_standing(p, h),
+		policy_loss(p, &holes, vm->vcpus, vm->memory_min_kib));
 }
 
 static int64_t score_greedy(

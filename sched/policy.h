@@ -6,12 +6,12 @@
  * doesn't depend on the request, so it is computed when the host changes and bounds the
  * score from above.
  *
- * Loss: a host's free room is thought of as slots of 2, 4, 8, 16 vCPUs (and 8 to 128
- * GiB). Each slot that the request would break counts with its size, so that small VMs go
- * where large ones would not fit anyway. Sizes are powers of two, so the number broken
- * depends only on the free room modulo the largest, and is looked up in a table made
- * once per request. On a fixed pool that sometimes overflows, most-free with this loss
- * turned away fewer vCPUs than best-fit and kept most room for large VMs (perf/place).
+ * Loss (greedy): a host's free room is thought of as slots of four sizes, powers of two
+ * up to a third of the host, in vCPUs below its limit and in memory. Each slot that the
+ * request would break counts with its size, the more the fuller the host is: while much
+ * is free the emptiest host is best, and as the pool fills small VMs go where large ones
+ * would not fit anyway. In a fixed pool that sometimes overflows this turned away fewer
+ * vCPUs than best-fit and random draws, and kept most room for large VMs (perf/place).
  */
 #ifndef REEVE_SCHED_POLICY_H
 #define REEVE_SCHED_POLICY_H
@@ -19,20 +19,11 @@
 #include "sched/picture.h"
 
 enum {
-	HOLES_VCPUS = 16, /* the largest slots */
-	HOLES_GIB = 128,
+	HOLES_SIZES = 4,
 	POLICY_PPM = 1000000,
 	POLICY_BUSY_PPM = 900000, /* conservative fills hosts up to this CPU load */
 	POLICY_RANK_SHIFT = 40,
 };
-
-/* What one request breaks, by the host's free room. */
-struct policy_loss {
-	uint32_t vcpus[HOLES_VCPUS];
-	uint32_t gib[HOLES_GIB];
-};
-
-void policy_loss_init(struct policy_loss *l, uint32_t vcpus, uint64_t memory_kib);
 
 int64_t policy_standing(enum picture_policy p, const struct reeve_sched_host *h);
 struct picture_holes policy_holes(const struct reeve_sched_host *h);
@@ -40,15 +31,34 @@ struct picture_holes policy_holes(const struct reeve_sched_host *h);
 /* Too little CPU left for conservative to fill it further. */
 bool policy_busy(const struct reeve_sched_host *h);
 
-/* The loss of a host in the unit of standing, never negative. */
-static inline int64_t policy_loss(
-	enum picture_policy p, const struct policy_loss *l, const struct picture_holes *h)
+/* The room of slots that taking `taken` from `left` breaks; the largest is 1 << log2.
+ * taken <= left. */
+static inline uint64_t policy_broken(uint64_t left, uint64_t taken, unsigned log2)
 {
-	uint64_t v = (uint64_t)l->vcpus[h->vcpus] * h->per_vcpu;
-	uint64_t m = (uint64_t)l->gib[h->gib] * h->per_gib;
+	uint64_t sum = 0;
 
-	v = v > m ? v : m;
-	return (int64_t)(p == PICTURE_GREEDY ? v * 2 : v / 2);
+	for (unsigned q = log2; q + HOLES_SIZES > log2; q--) {
+		sum += ((left >> q) - ((left - taken) >> q)) << q;
+		if (q == 0)
+			break;
+	}
+	return sum;
+}
+
+/* The loss of a host that can hold the request, in the unit of standing, >= 0. */
+static inline int64_t policy_loss(enum picture_policy p, const struct picture_holes *h,
+	uint32_t vcpus, uint64_t memory_kib)
+{
+	uint64_t v, m;
+
+	if (p != PICTURE_GREEDY)
+		return 0;
+	v = policy_broken(h->vcpus, vcpus < h->vcpus ? vcpus : h->vcpus, h->vcpus_log2);
+	m = policy_broken(h->room_kib,
+		memory_kib < h->room_kib ? memory_kib : h->room_kib, h->room_log2);
+	v *= h->per_vcpu;
+	m = (m >> 10) * h->per_gib >> 10;
+	return (int64_t)(v > m ? v : m);
 }
 
 /* How the policy ranks the ways to find memory; higher is better, 0 to 7. */
