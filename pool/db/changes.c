@@ -254,7 +254,8 @@ static int walk_live(struct walk *w, struct changes_token *t, uint64_t logged_fr
 {
 	const struct list *all = &w->db->recent[1];
 	const struct list *node = all->prev;
-	uint64_t since = t->instance == w->db->seed ? t->live : 0;
+	bool ours = t->instance == w->db->seed && t->live <= w->db->live_count;
+	uint64_t since = ours ? t->live : 0;
 
 	t->instance = w->db->seed;
 	t->live = since;

@@ -35,7 +35,8 @@ uint64_t snapshot_encoder_seq(const struct snapshot_encoder *s);
  * was appended, try again. */
 int snapshot_encode(struct snapshot_encoder *s, struct buf *out) RV_MUST_CHECK;
 
-/* `seed` as for db_new. NULL: out of memory. */
+/* `seed` as for db_new, and another one than that of the database it will replace: tokens
+ * of event.from count live changes by it. NULL: out of memory. */
 struct snapshot_decoder *snapshot_decoder_new(uint64_t seed);
 void snapshot_decoder_free(struct snapshot_decoder *d); /* NULL-safe */
 

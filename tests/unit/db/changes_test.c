@@ -261,6 +261,34 @@ static void clients_that_follow_know_all(void **state)
 	db_free(db);
 }
 
+static void entries_are_not_torn_apart(void **state)
+{
+	struct db *db = db_new(1);
+	struct changes_token t = changes_now(db);
+	struct txn txn;
+
+	(void)state;
+	txn_init(&txn, db, 0);
+	for (unsigned i = 1; i <= 5; i++)
+		txn_create(&txn, CLASS_VM, nth(i));
+	assert_int_equal(run(db, &txn, NULL), 0);
+	make(db, CLASS_VM, 6, "next");
+	assert_int_equal(ask(db, &t, CHANGES_ALL, 2), CHANGES_SOME);
+	assert_int_equal(seen.count, 5);
+	assert_int_equal(ask(db, &t, CHANGES_ALL, 2), CHANGES_SOME);
+	assert_int_equal(seen.count, 1);
+	/* Pages of a fresh start: each object once, in order. */
+	t = (struct changes_token){0};
+	assert_int_equal(ask(db, &t, CHANGES_ALL, 4), CHANGES_FRESH);
+	assert_int_equal(seen.count, 4);
+	assert_int_equal(ask(db, &t, CHANGES_ALL, 4), CHANGES_SOME);
+	assert_int_equal(seen.count, 2);
+	assert_true(saw(0, CHANGE_ADD, 5));
+	assert_true(saw(1, CHANGE_ADD, 6));
+	assert_int_equal(ask(db, &t, CHANGES_ALL, 4), CHANGES_NONE);
+	db_free(db);
+}
+
 static void a_stopped_walk_keeps_the_token(void **state)
 {
 	struct db *db = db_new(1);
@@ -321,6 +349,7 @@ int main(void)
 		cmocka_unit_test(other_generations_start_anew),
 		cmocka_unit_test(too_old_tokens_start_anew),
 		cmocka_unit_test(clients_that_follow_know_all),
+		cmocka_unit_test(entries_are_not_torn_apart),
 		cmocka_unit_test(a_stopped_walk_keeps_the_token),
 		cmocka_unit_test(tokens_are_text),
 	};
