@@ -30,7 +30,7 @@ struct memory_domain {
 	uint64_t sent_kib;
 	bool target_due, maxmem_due, sent_is_target;
 	struct list node; /* of those that are gone but for an unanswered request */
-	bool gone;
+	bool gone, kept;
 	struct hyper_req req;
 	struct timer retry;
 };
@@ -145,6 +145,8 @@ static uint64_t memory_forget(struct vm_memory *m, struct memory_domain *d)
 	map_remove(&m->domains, &d->domid, sizeof d->domid);
 	memctl_domain_remove(m->ctl, d->domid);
 	timer_stop(&d->retry);
+	if (d->kept)
+		m->building--;
 	if (hyper_req_busy(&d->req)) {
 		d->gone = true;
 		list_push_back(&m->leaving, &d->node);
@@ -207,6 +209,18 @@ void vm_memory_gone(struct vm_memory *m, uint32_t domid)
 	memory_resync(m);
 }
 
+/* While it is kept the hypervisor's free pages are not taken over: those of the dead
+ * domain would be among them. */
+void vm_memory_keep(struct vm_memory *m, uint32_t domid)
+{
+	struct memory_domain *d = memory_find(m, domid);
+
+	if (!d || d->kept)
+		return;
+	d->kept = true;
+	m->building++;
+}
+
 void vm_memory_mode(struct vm_memory *m, uint32_t domid, enum memctl_mode mode)
 {
 	if (memctl_domain_mode(m->ctl, loop_now_us(m->loop), domid, mode) == 0)
@@ -242,7 +256,8 @@ static void memory_event(void *arg, const struct hyper_event *event)
 	}
 	switch (event->kind) {
 	case HYPER_EV_RELEASED:
-		vm_memory_gone(m, d->domid);
+		if (!d->kept)
+			vm_memory_gone(m, d->domid);
 		return;
 	case HYPER_EV_BALLOON:
 		memory_book(m, memory_less(m->free_kib + d->held_kib,

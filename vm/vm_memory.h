@@ -82,6 +82,10 @@ int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
  * memory as free. Unknown: nothing. */
 void vm_memory_gone(struct vm_memory *m, uint32_t domid);
 
+/* Its domain will be destroyed and have a successor: what it holds stays promised until
+ * vm_memory_succeed, or vm_memory_gone. Unknown: nothing. */
+void vm_memory_keep(struct vm_memory *m, uint32_t domid);
+
 /* As vm_memory_gone, and reserves `kib` with what it held in one step, so that nobody
  * gets between a domain and its successor (reboot). As vm_memory_reserve otherwise. */
 int vm_memory_succeed(struct vm_memory *m, uint32_t domid, struct vm_reservation *r,

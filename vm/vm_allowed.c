@@ -1,0 +1,143 @@
+#include "vm/vm_allowed.h"
+
+#include <string.h>
+
+#define STATE(s) (1u << VM_POWER_STATE_##s)
+
+struct allowed_rule {
+	const char *name, *method;
+	unsigned states;       /* power states in which it makes sense */
+	bool template;	       /* on templates too */
+	bool snapshot;	       /* on snapshots too */
+	const char *otherwise; /* what to do about another power state */
+};
+
+static const struct allowed_rule rules[VM_OP_COUNT] = {
+	[VM_OP_START] = {"start", "VM.start", STATE(HALTED), false, false,
+		"Shut it down first, or resume or unpause it"},
+	[VM_OP_START_ON] = {"start_on", "VM.start_on", STATE(HALTED), false, false,
+		"Shut it down first, or resume or unpause it"},
+	[VM_OP_RESUME] = {"resume", "VM.resume", STATE(SUSPENDED), false, false,
+		"Only a suspended VM can be resumed; start or unpause this one"},
+	[VM_OP_CLEAN_SHUTDOWN] = {"clean_shutdown", "VM.clean_shutdown", STATE(RUNNING),
+		false, false,
+		"Only a running guest can shut itself down; use vm-shutdown --force "
+		"for a paused or suspended one"},
+	[VM_OP_HARD_SHUTDOWN] = {"hard_shutdown", "VM.hard_shutdown",
+		STATE(RUNNING) | STATE(PAUSED) | STATE(SUSPENDED), false, false,
+		"There is nothing to shut down"},
+	[VM_OP_CLEAN_REBOOT] = {"clean_reboot", "VM.clean_reboot", STATE(RUNNING), false,
+		false, "Only a running guest can reboot itself"},
+	[VM_OP_HARD_REBOOT] = {"hard_reboot", "VM.hard_reboot",
+		STATE(RUNNING) | STATE(PAUSED), false, false, "Start or resume it"},
+	[VM_OP_PAUSE] = {"pause", "VM.pause", STATE(RUNNING), false, false,
+		"Only a running VM can be paused"},
+	[VM_OP_UNPAUSE] = {"unpause", "VM.unpause", STATE(PAUSED), false, false,
+		"Only a paused VM can be unpaused"},
+	[VM_OP_SUSPEND] = {"suspend", "VM.suspend", STATE(RUNNING), false, false,
+		"Only a running VM can be suspended"},
+	[VM_OP_CLONE] = {"clone", "VM.clone", STATE(HALTED), true, true,
+		"Shut it down first: its disks must not change while they are copied"},
+	[VM_OP_PROVISION] = {"provision", "VM.provision", STATE(HALTED), true, false,
+		"Shut it down first"},
+	[VM_OP_DESTROY] = {"destroy", "VM.destroy", STATE(HALTED), true, true,
+		"Shut it down first (vm-shutdown --force discards a suspended state)"},
+	[VM_OP_VBD_PLUG] = {"VBD.plug", "VBD.plug", STATE(RUNNING), false, false,
+		"A drive of a halted VM is attached when it starts"},
+	[VM_OP_VBD_UNPLUG] = {"VBD.unplug", "VBD.unplug", STATE(RUNNING), false, false,
+		"Only a running VM has drives attached"},
+	[VM_OP_VIF_PLUG] = {"VIF.plug", "VIF.plug", STATE(RUNNING), false, false,
+		"An interface of a halted VM is attached when it starts"},
+	[VM_OP_VIF_UNPLUG] = {"VIF.unplug", "VIF.unplug", STATE(RUNNING), false, false,
+		"Only a running VM has interfaces attached"},
+};
+
+const char *vm_operation_name(enum vm_operation op)
+{
+	return op < VM_OP_COUNT ? rules[op].name : "";
+}
+
+const char *vm_operation_method(enum vm_operation op)
+{
+	return op < VM_OP_COUNT ? rules[op].method : "";
+}
+
+int vm_operation_by_name(const char *name)
+{
+	for (int i = 0; i < VM_OP_COUNT; i++)
+		if (strcmp(rules[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+int vm_allowed(const struct vm_condition *c, enum vm_operation op)
+{
+	const struct allowed_rule *r = &rules[op];
+
+	if (c->is_a_snapshot && !r->snapshot)
+		return RV_ENOTALLOWED;
+	if (c->is_a_template && !r->template)
+		return RV_ENOTALLOWED;
+	if (!(r->states & (1u << c->power_state)))
+		return RV_ESTATE;
+	if (c->busy)
+		return RV_EBUSY;
+	/* The plug can be pulled while a guest takes its time to end. */
+	if (c->current != VM_OP_COUNT &&
+		(op != VM_OP_HARD_SHUTDOWN || c->current == VM_OP_HARD_SHUTDOWN ||
+			!c->current_cancellable))
+		return RV_EBUSY;
+	if (c->has_domain && (op == VM_OP_START || op == VM_OP_START_ON ||
+				     op == VM_OP_RESUME || op == VM_OP_DESTROY))
+		return RV_ESTATE;
+	return 0;
+}
+
+uint32_t vm_allowed_all(const struct vm_condition *c)
+{
+	uint32_t all = 0;
+
+	for (int op = 0; op < VM_OP_COUNT; op++)
+		if (vm_allowed(c, op) == 0)
+			all |= 1u << op;
+	return all;
+}
+
+static const char *state_text(enum vm_power_state state)
+{
+	static const char *const texts[VM_POWER_STATE_COUNT] = {
+		[VM_POWER_STATE_HALTED] = "Halted",
+		[VM_POWER_STATE_PAUSED] = "Paused",
+		[VM_POWER_STATE_RUNNING] = "Running",
+		[VM_POWER_STATE_SUSPENDED] = "Suspended",
+	};
+
+	return texts[state];
+}
+
+int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
+	const char *name, const char *current, const char *task, struct rv_error *e)
+{
+	const struct allowed_rule *r = &rules[op];
+
+	if (rc == RV_ENOTALLOWED)
+		return rv_error_set(e, rc,
+			"VM %s is a %s: %s is for VMs. Clone it first (vm-clone)", name,
+			c->is_a_snapshot ? "snapshot" : "template", r->name);
+	if (rc == RV_EBUSY)
+		return rv_error_set(e, rc,
+			"VM %s: %s has to wait, another operation is in progress: "
+			"%s%s%s. "
+			"Try again when it has ended, or cancel it",
+			name, r->name, current ? current : "migration",
+			task ? ", task " : "", task ? task : "");
+	if (c->has_domain && (r->states & (1u << c->power_state)))
+		return rv_error_set(e, rc,
+			"VM %s is %s in the database, but a domain of it exists that the "
+			"database does not know: see the messages (message-list), end "
+			"that "
+			"domain first",
+			name, state_text(c->power_state));
+	return rv_error_set(e, rc, "VM %s is %s: %s is not possible. %s", name,
+		state_text(c->power_state), r->name, r->otherwise);
+}

@@ -1,0 +1,581 @@
+/*
+ *	RESERVE ─► PLUG ─► CREATE ─► RECORD ─► UNPAUSE ─────────► BUILT
+ *	   │        │      │  ╲        │         │    ╲
+ *	   │        │      │   ╲       │         │     ╰─► LOOK: does it run?
+ *	   │        │      │    ╰──► SETTLING ◄──╯         │
+ *	   ▼        ▼      ▼           ▼                   ▼
+ *	 UNDO (destroy, then devices; vm_teardown) ──────────────► UNDONE
+ *
+ * No way back after UNPAUSE was sent, but where it surely failed. The owner's record is
+ * committed before the domain may run: DESIGN.md, one owner always.
+ */
+#include "vm/vm_build.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+
+enum { RESERVE, PLUG, CREATE, RECORD, UNPAUSE, LOOK, SETTLING, UNDO, BUILT, UNDONE };
+
+enum {
+	BUILD_MEMORY_MS = 60 * 1000, /* how long to wait for others to be squeezed */
+	BUILD_DOMAIN_MS = 5 * 60 * 1000,
+	BUILD_LOOK_MS = 500,
+};
+
+static const struct op_state states[] = {
+	[RESERVE] = {"reserve", OP_TO(PLUG) | OP_TO(UNDO)},
+	[PLUG] = {"plug", OP_TO(CREATE) | OP_TO(UNDO)},
+	[CREATE] = {"create", OP_TO(RECORD) | OP_TO(SETTLING) | OP_TO(UNDO)},
+	[RECORD] = {"record", OP_TO(UNPAUSE) | OP_TO(BUILT) | OP_TO(UNDO)},
+	[UNPAUSE] = {"unpause", OP_TO(BUILT) | OP_TO(LOOK) | OP_TO(UNDO)},
+	[LOOK] = {"look", OP_TO(LOOK) | OP_TO(BUILT) | OP_TO(UNDO)},
+	[SETTLING] = {"settling", OP_TO(UNDO)},
+	[UNDO] = {"undo", OP_TO(UNDONE)},
+	[BUILT] = {"built", 0},
+	[UNDONE] = {"undone", 0},
+};
+
+static const struct op_table table = {"vm.build", states, 10, RESERVE};
+
+static void build_step(struct op *op);
+
+static struct vm_build *build_of(struct op *op)
+{
+	return CONTAINER_OF(op, struct vm_build, op);
+}
+
+static void build_answered(void *arg, struct hyper_req *req)
+{
+	struct vm_build *b = arg;
+
+	if (op_resume(&b->op, req->token))
+		build_step(&b->op);
+}
+
+static void build_resume(void *arg, uint64_t token, int rc)
+{
+	struct vm_build *b = arg;
+
+	(void)rc;
+	if (op_resume(&b->op, token))
+		build_step(&b->op);
+}
+
+/* --- undo ----------------------------------------------------------------------------
+ */
+
+static void undone(struct vm_teardown *t)
+{
+	struct vm_build *b = t->owner ? CONTAINER_OF(t, struct vm_build, undo) : NULL;
+
+	b->domain_left = t->domain_left;
+	b->devices_left = t->devices_left;
+	if (t->op.error.code)
+		op_fail_with(&b->op, &t->op.error);
+	op_move(&b->op, UNDONE);
+	op_finish(&b->op);
+}
+
+static void undo(struct vm_build *b)
+{
+	op_move(&b->op, UNDO);
+	vm_memory_release(&b->reservation);
+	b->undo = (struct vm_teardown){
+		.owner = b->owner,
+		.host = b->host,
+		.id = b->id,
+		.has_domain = b->maybe,
+		.devices = &b->devices,
+		.generation = b->generation,
+		.memory_domid = b->id.domid,
+	};
+	vm_teardown_start(&b->undo, undone);
+}
+
+/* Cancelled or failed, with nothing outstanding. */
+static bool build_over(struct vm_build *b)
+{
+	if (b->op.cancelled && !b->op.error.code)
+		op_fail(&b->op, RV_ECANCELLED, "VM %s: cancelled", b->owner->name);
+	return b->op.error.code != 0;
+}
+
+/* --- memory --------------------------------------------------------------------------
+ */
+
+static void reserved(void *arg, uint64_t token, int rc, uint64_t short_kib)
+{
+	struct vm_build *b = arg;
+
+	if (!op_resume(&b->op, token))
+		return;
+	if (rc) {
+		b->memory_refused = true;
+		op_fail(&b->op, rc,
+			"VM %s: needs %llu MiB of memory, %llu MiB are missing on its "
+			"host "
+			"even after squeezing the others. Stop or shrink a VM there",
+			b->owner->name, (unsigned long long)(b->need_kib >> 10),
+			(unsigned long long)((short_kib + 1023) >> 10));
+	}
+	build_step(&b->op);
+}
+
+static void enter_reserve(struct vm_build *b)
+{
+	struct vm_memory *m = b->host->memory;
+	uint64_t min_kib, max_kib, overhead_kib;
+	struct memctl_totals totals = vm_memory_totals(m);
+	struct rv_error e;
+	uint64_t token;
+	int rc;
+
+	vm_memory_needs(b->host, b->owner->row, &min_kib, &max_kib);
+	overhead_kib = vm_overhead_kib(b->host, b->owner->row);
+	/* A restored guest gets what it had: max(target, actual) of DESIGN.md section 8.
+	 */
+	if (b->source)
+		min_kib = max_kib = b->actual_kib;
+	/* What it would like if it is there now, else the least it can do with. */
+	b->target_kib = totals.unpromised_kib >= (int64_t)(max_kib + overhead_kib)
+				? max_kib
+				: min_kib;
+	b->need_kib = b->target_kib + overhead_kib;
+	token = op_await(&b->op, BUILD_MEMORY_MS);
+	vm_unplaced(b->owner);
+	if (b->has_predecessor)
+		rc = vm_memory_succeed(m, b->predecessor, &b->reservation,
+			&b->owner->task, b->need_kib, reserved, b, token, &e);
+	else
+		rc = vm_memory_reserve(m, &b->reservation, &b->owner->task, b->need_kib,
+			reserved, b, token, &e);
+	if (rc && op_resume(&b->op, token)) {
+		op_fail_with(&b->op, &e);
+		undo(b);
+	}
+}
+
+/* --- the domain ----------------------------------------------------------------------
+ */
+
+static void enter_plug(struct vm_build *b)
+{
+	vm_op_progress(b->owner, 0.2, "attaching devices");
+	op_move(&b->op, PLUG);
+	vm_devices_up(&b->devices, b->generation, build_resume, b, op_await(&b->op, 0));
+}
+
+static int platform_text(const struct row *vm, char *text, size_t size)
+{
+	const struct value *map = row_value(vm, VM_PLATFORM);
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < value_count(map); i++) {
+		int n = snprintf(text + len, size - len, "%s%s=%s", i ? " " : "",
+			value_key_at(map, i), value_at(map, i));
+		if (n < 0 || (size_t)n >= size - len)
+			return RV_ETOOBIG;
+		len += (size_t)n;
+	}
+	return 0;
+}
+
+static const char *text_or_null(const char *text)
+{
+	return *text ? text : NULL;
+}
+
+static void enter_create(struct vm_build *b)
+{
+	const struct row *vm = b->owner->row;
+	struct hyper_vbd_spec vbds[HYPER_MAX_VBDS];
+	struct hyper_vif_spec vifs[HYPER_MAX_VIFS];
+	char platform[4096], name[HYPER_NAME_SIZE];
+	struct hyper_domain_spec spec = {
+		.vm = b->owner->vm,
+		.handle = b->id.handle,
+		.generation = b->generation,
+		.name = name,
+		.type = (enum hyper_type)db_enum(vm, VM_DOMAIN_TYPE),
+		.vcpus_max = (uint32_t)db_int(vm, VM_VCPUS_MAX),
+		.vcpus_online = (uint32_t)db_int(vm, VM_VCPUS_AT_STARTUP),
+		.static_max_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MAX) >> 10,
+		.target_kib = b->target_kib,
+		.kernel = text_or_null(db_string(vm, VM_PV_KERNEL)),
+		.ramdisk = text_or_null(db_string(vm, VM_PV_RAMDISK)),
+		.cmdline = text_or_null(db_string(vm, VM_PV_ARGS)),
+		.bootloader = text_or_null(db_string(vm, VM_PV_BOOTLOADER)),
+		.vbds = vbds,
+		.vifs = vifs,
+		.console = true,
+		.on_poweroff = HYPER_ON_EXIT_PRESERVE,
+		.on_reboot = HYPER_ON_EXIT_PRESERVE,
+		.on_crash = HYPER_ON_EXIT_PRESERVE,
+		.platform = platform,
+	};
+	char text[UUID_TEXT_SIZE];
+
+	/* Unique on the host whatever people call their VMs, and short enough. */
+	snprintf(name, sizeof name, "%.80s-%.8s", b->owner->name,
+		uuid_format(&b->owner->vm, text));
+	if (platform_text(vm, platform, sizeof platform)) {
+		op_fail(&b->op, RV_ETOOBIG,
+			"VM %s: its platform map is too long; shorten "
+			"it (vm-param-remove)",
+			b->owner->name);
+		undo(b);
+		return;
+	}
+	for (size_t i = 0; i < b->devices.count; i++) {
+		const struct vm_device *v = &b->devices.list[i];
+
+		if (v->kind == VM_DEVICE_DISK)
+			vm_device_vbd(v, &vbds[spec.vbd_count++]);
+		else
+			vm_device_vif(v, &vifs[spec.vif_count++]);
+	}
+	vm_op_progress(b->owner, 0.4, "building the domain");
+	op_move(&b->op, CREATE);
+	vm_memory_build(&b->reservation);
+	b->maybe = true;
+	b->req.token = op_await(&b->op, BUILD_DOMAIN_MS);
+	if (b->source)
+		hyper_restore(b->host->hyper, &b->req, &spec, b->source);
+	else
+		hyper_create(b->host->hyper, &b->req, &spec);
+}
+
+static bool is_refusal(int rc)
+{
+	switch (rc) {
+	case RV_EINVAL:
+	case RV_EEXIST:
+	case RV_EBUSY:
+	case RV_EMEMORY:
+	case RV_ECPU:
+	case RV_ELIMIT:
+	case RV_EUNSUPPORTED:
+	case RV_ECORRUPT:
+	case RV_EPROTO:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The reservation becomes the domain's. */
+static int take_memory(struct vm_build *b)
+{
+	const struct row *vm = b->owner->row;
+	uint64_t static_max_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MAX) >> 10;
+	bool boots_full = db_enum(vm, VM_DOMAIN_TYPE) != VM_DOMAIN_TYPE_PV && !b->source;
+	struct memctl_domain d = {
+		.domid = b->id.domid,
+		.vm = b->owner->vm,
+		.static_min_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MIN) >> 10,
+		.static_max_kib = static_max_kib,
+		.dynamic_min_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MIN) >> 10,
+		.dynamic_max_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MAX) >> 10,
+		.actual_kib = b->target_kib,
+		.target_kib = b->target_kib,
+		.maxmem_kib = boots_full ? static_max_kib : b->target_kib,
+		.mode = MEMCTL_BUILDING,
+	};
+	struct rv_error e;
+	int rc = vm_memory_add(b->host->memory, &b->id, &d, vm_overhead_kib(b->host, vm),
+		&b->reservation, &e);
+
+	if (rc)
+		op_fail_with(&b->op, &e);
+	return rc;
+}
+
+static void txn_owner(void *arg, const struct db *db, struct txn *t)
+{
+	struct vm_build *b = arg;
+
+	txn_expect_ref(t, b->owner->vm, VM_INTENT_TASK, b->owner->task);
+	txn_expect_int(t, b->owner->vm, VM_OWNER_GENERATION,
+		db_int(db_row(db, CLASS_VM, b->owner->vm), VM_OWNER_GENERATION));
+	vm_txn_domain(db, t, b->owner->vm, &b->id, b->host->uuid);
+	vm_txn_attached(db, t, b->owner->vm, true, NULL);
+}
+
+static bool owner_holds(void *arg, const struct db *db)
+{
+	struct vm_build *b = arg;
+	const struct row *vm = db_row(db, CLASS_VM, b->owner->vm);
+	struct uuid handle = vm ? db_ref(vm, VM_DOMAIN_HANDLE) : UUID_NONE;
+
+	return uuid_eq(&handle, &b->id.handle);
+}
+
+static void built(struct vm_build *b)
+{
+	vm_memory_mode(b->host->memory, b->id.domid,
+		b->start_paused ? MEMCTL_PAUSED : MEMCTL_RUNNING);
+	op_move(&b->op, BUILT);
+	op_finish(&b->op);
+}
+
+static void in_create(struct vm_build *b)
+{
+	if (b->req.rc) {
+		if (is_refusal(b->req.rc))
+			b->maybe = false;
+		if (b->req.rc == RV_EMEMORY)
+			b->memory_refused = true;
+		if (b->req.rc == RV_ECANCELLED && b->op.cancelled)
+			build_over(b);
+		else
+			op_fail(&b->op, b->req.rc, "VM %s: %s", b->owner->name,
+				b->req.error.detail);
+	} else {
+		b->id = b->req.id;
+	}
+	if (build_over(b)) {
+		undo(b);
+		return;
+	}
+	if (vm_point(b->owner, "build.created"))
+		return;
+	if (take_memory(b)) {
+		undo(b);
+		return;
+	}
+	vm_op_progress(b->owner, 0.7, "recording its owner");
+	op_move(&b->op, RECORD);
+	vm_entry_commit(&b->entry, txn_owner, owner_holds, false, build_resume, b,
+		op_await(&b->op, 0));
+}
+
+static void in_record(struct vm_build *b)
+{
+	if (b->entry.rc)
+		op_fail(&b->op, b->entry.rc, "VM %s: its owner could not be recorded: %s",
+			b->owner->name, b->entry.error.detail);
+	else
+		b->recorded = true;
+	if (vm_point(b->owner, "build.recorded"))
+		return;
+	if (build_over(b)) {
+		undo(b);
+		return;
+	}
+	if (b->start_paused) {
+		built(b);
+		return;
+	}
+	op_move(&b->op, UNPAUSE);
+	b->req.token = op_await(&b->op, b->owner->mgr->config.answer_ms);
+	hyper_unpause(b->host->hyper, &b->req, &b->id);
+}
+
+static void look(struct vm_build *b)
+{
+	b->looked = false;
+	op_move(&b->op, LOOK);
+	op_await(&b->op, BUILD_LOOK_MS);
+}
+
+static void in_unpause(struct vm_build *b)
+{
+	if (vm_point(b->owner, "build.unpaused"))
+		return;
+	if (b->req.rc == 0) {
+		built(b);
+	} else if (is_refusal(b->req.rc)) {
+		op_fail(&b->op, b->req.rc, "VM %s: %s", b->owner->name,
+			b->req.error.detail);
+		undo(b);
+	} else {
+		look(b);
+	}
+}
+
+/* The answer to unpause left it open. */
+static void in_look(struct vm_build *b)
+{
+	const struct hyper_domain *d = &b->req.domain;
+
+	if (b->req.rc == RV_ENOENT || b->req.rc == RV_ESTALE) {
+		b->may_have_run = true;
+		op_fail(&b->op, RV_EHYPERVISOR,
+			"VM %s: its domain vanished while it was started",
+			b->owner->name);
+		undo(b);
+	} else if (b->req.rc) {
+		look(b);
+	} else if (d->state == HYPER_PAUSED || d->state == HYPER_BUILDING) {
+		op_fail(&b->op, RV_EHYPERVISOR, "VM %s: its domain could not be unpaused",
+			b->owner->name);
+		undo(b);
+	} else {
+		built(b); /* it ran; if it has ended already, that is its own ending */
+	}
+}
+
+/* Asked to end early while something is outstanding. */
+static void build_interrupt(struct vm_build *b)
+{
+	switch (b->op.state) {
+	case RESERVE:
+		build_over(b);
+		undo(b);
+		return;
+	case PLUG:
+		vm_devices_cancel(&b->devices);
+		return;
+	case CREATE:
+		build_over(b);
+		op_settle(&b->op, SETTLING, 0);
+		hyper_cancel(&b->req);
+		return;
+	default:
+		return; /* looked at when the answer is there, or too late */
+	}
+}
+
+static void build_step(struct op *op)
+{
+	struct vm_build *b = build_of(op);
+
+	if (op->awaiting) {
+		if (op->cancelled)
+			build_interrupt(b);
+		return;
+	}
+	switch (op->state) {
+	case RESERVE:
+		if (build_over(b))
+			undo(b);
+		else if (!b->reservation.granted)
+			enter_reserve(b);
+		else if (!vm_point(b->owner, "build.reserved"))
+			enter_plug(b);
+		return;
+	case PLUG:
+		if (b->devices.rc && !op->cancelled)
+			op_fail_with(op, &b->devices.error);
+		if (vm_point(b->owner, "build.plugged"))
+			return;
+		if (build_over(b))
+			undo(b);
+		else
+			enter_create(b);
+		return;
+	case CREATE:
+		in_create(b);
+		return;
+	case SETTLING:
+		if (b->req.rc == 0)
+			b->id = b->req.id;
+		undo(b);
+		return;
+	case RECORD:
+		in_record(b);
+		return;
+	case UNPAUSE:
+		in_unpause(b);
+		return;
+	case LOOK:
+		in_look(b);
+		return;
+	default:
+		vm_op_lost(op);
+	}
+}
+
+static void build_deadline(struct op *op)
+{
+	struct vm_build *b = build_of(op);
+
+	switch (op->state) {
+	case RESERVE:
+		op_fail(op, RV_ETIMEDOUT,
+			"VM %s: waited %d s for %llu MiB of memory that other VMs should "
+			"have given back; look for one that is stuck (host-memory-show)",
+			b->owner->name, BUILD_MEMORY_MS / 1000,
+			(unsigned long long)(b->need_kib >> 10));
+		undo(b);
+		return;
+	case CREATE:
+		op_fail(op, RV_ETIMEDOUT, "VM %s: its domain was not built within %d s",
+			b->owner->name, BUILD_DOMAIN_MS / 1000);
+		op_settle(op, SETTLING, 0);
+		hyper_cancel(&b->req);
+		return;
+	case UNPAUSE:
+		/* Answered once it surely happened or will not: see hyper.h. */
+		op_await(op, 0);
+		b->req.token = op->token;
+		hyper_cancel(&b->req);
+		return;
+	case LOOK:
+		if (b->looked) {
+			op_await(op, 0);
+			b->req.token = op->token;
+			hyper_cancel(&b->req);
+			return;
+		}
+		b->looked = true;
+		b->req.token = op_await(op, b->owner->mgr->config.answer_ms);
+		hyper_info(b->host->hyper, &b->req, &b->id);
+		return;
+	default:
+		vm_op_lost(op);
+	}
+}
+
+static void build_done(struct op *op)
+{
+	struct vm_build *b = build_of(op);
+
+	b->done(b);
+}
+
+void vm_build_start(struct vm_build *b, void (*done)(struct vm_build *b))
+{
+	struct vm_manager *m = b->owner->mgr;
+	struct rv_error e;
+
+	b->done = done;
+	b->id = (struct hyper_domain_id){
+		.boot_id = b->host->boot_id,
+		.domid = HYPER_DOMID_ANY,
+		.handle = vm_uuid(m),
+		.generation = b->generation,
+	};
+	hyper_req_init(&b->req, build_answered, b);
+	vm_entry_init(&b->entry, m->loop, m->pool);
+	if (!b->devices.list)
+		vm_devices_init(&b->devices, m->loop, b->host->storage, b->host->net);
+	b->op.on_deadline = build_deadline;
+	op_start(&b->op, m->loop, &table, build_step, build_done, b->owner->subject);
+	if (vm_devices_load(&b->devices, pool_db(m->pool), b->owner->row, UUID_NONE, &e))
+		op_fail_with(&b->op, &e);
+}
+
+bool vm_build_cancellable(const struct vm_build *b)
+{
+	return !b->op.table || b->op.state < UNPAUSE;
+}
+
+void vm_build_stop(struct vm_build *b)
+{
+	vm_op_halt(&b->op);
+	vm_entry_stop(&b->entry);
+	vm_devices_stop(&b->devices);
+	if (b->undo.op.table)
+		vm_teardown_stop(&b->undo);
+	if (b->reservation.memory)
+		b->reservation.answer_due = false;
+}
+
+void vm_build_fini(struct vm_build *b)
+{
+	vm_devices_fini(&b->devices);
+}

@@ -1,0 +1,168 @@
+/* What a hypervisor tells: guests that end by themselves, domains that vanish, ghosts. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "vm/vm_look.h"
+#include "vm/vm_op.h"
+
+enum { EVENTS_CRASH_LOOP_MS = 30 * 1000 };
+
+/* --- ghosts --------------------------------------------------------------------------
+ */
+
+static struct vm_ghost *ghost_find(struct vm_host *h, const struct hyper_domain_id *id)
+{
+	for (size_t i = 0; i < h->ghost_count; i++)
+		if (h->ghosts[i].id.domid == id->domid &&
+			uuid_eq(&h->ghosts[i].id.handle, &id->handle))
+			return &h->ghosts[i];
+	return NULL;
+}
+
+void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *d)
+{
+	const struct row *vm;
+
+	if (ghost_find(h, &d->id) || h->ghost_count == VM_MAX_GHOSTS)
+		return;
+	h->ghosts[h->ghost_count++] = (struct vm_ghost){.id = d->id, .vm = d->vm};
+	vm = db_row(pool_db(h->mgr->pool), CLASS_VM, d->vm);
+	vm_note(h->mgr, "DOMAIN_UNKNOWN", 2, d->vm,
+		"domain %u (%s) runs on this host, but the database does not know "
+		"it%s%s. "
+		"It was left alone: end it (xl destroy %u) if it should not be there",
+		d->id.domid, d->name, vm ? "; it bears the mark of VM " : "",
+		vm ? row_name(vm) : "", d->id.domid);
+}
+
+void vm_ghost_forget(struct vm_host *h, uint32_t domid)
+{
+	for (size_t i = 0; i < h->ghost_count; i++)
+		if (h->ghosts[i].id.domid == domid) {
+			h->ghosts[i] = h->ghosts[--h->ghost_count];
+			return;
+		}
+}
+
+/* --- endings -------------------------------------------------------------------------
+ */
+
+static enum vm_after after(const struct row *vm, enum hyper_reason reason)
+{
+	switch (reason) {
+	case HYPER_REASON_REBOOT:
+		return (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_REBOOT);
+	case HYPER_REASON_CRASH:
+	case HYPER_REASON_WATCHDOG:
+		return (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_CRASH);
+	default:
+		return (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_SHUTDOWN);
+	}
+}
+
+/* One that crashes as soon as it is up would do so for ever. */
+static bool crash_loop(struct vm_host *h, const struct row *vm, enum hyper_reason reason)
+{
+	const struct row *metrics = db_follow(pool_db(h->mgr->pool), vm, VM_METRICS);
+
+	return (reason == HYPER_REASON_CRASH || reason == HYPER_REASON_WATCHDOG) &&
+	       metrics &&
+	       loop_wall_ms(h->mgr->loop) - db_int(metrics, VM_METRICS_START_TIME) <
+		       EVENTS_CRASH_LOOP_MS;
+}
+
+static void guest_ended_by(
+	struct vm_host *h, const struct row *vm, enum hyper_reason reason)
+{
+	static const char *const names[] = {
+		[HYPER_REASON_NONE] = "VM_SHUTDOWN",
+		[HYPER_REASON_POWEROFF] = "VM_SHUTDOWN",
+		[HYPER_REASON_REBOOT] = "VM_REBOOTED",
+		[HYPER_REASON_SUSPEND] = "VM_SHUTDOWN",
+		[HYPER_REASON_CRASH] = "VM_CRASHED",
+		[HYPER_REASON_WATCHDOG] = "VM_CRASHED",
+	};
+	struct vm_op_args args = {.vm = row_uuid(vm)};
+	enum vm_after action = after(vm, reason);
+	enum vm_operation kind = VM_OP_HARD_SHUTDOWN;
+	char note[160];
+	struct rv_error e;
+
+	snprintf(note, sizeof note, "VM %.80s: its guest ended by itself (%s)",
+		row_name(vm), hyper_reason_name(reason));
+	if (action == VM_AFTER_RESTART && !crash_loop(h, vm, reason))
+		kind = VM_OP_HARD_REBOOT;
+	if (action == VM_AFTER_PRESERVE) {
+		vm_preserve(h, vm, note);
+		return;
+	}
+	if (vm_op_start_internal(h->mgr, kind, &args, UUID_NONE, names[reason], note, &e))
+		vm_note(h->mgr, "VM_NOT_SETTLED", 2, args.vm, "%s; %s", note, e.detail);
+}
+
+static bool is_recorded(const struct row *vm, const struct hyper_domain *d)
+{
+	struct hyper_domain_id id;
+
+	return vm && vm_recorded(vm, &id) && id.domid == d->id.domid &&
+	       uuid_eq(&id.handle, &d->id.handle);
+}
+
+void vm_guest_ended(struct vm_host *h, const struct hyper_event *event)
+{
+	const struct hyper_domain *d = &event->domain;
+	const struct row *vm = db_row(pool_db(h->mgr->pool), CLASS_VM, d->vm);
+	struct uuid on = vm ? db_ref(vm, VM_RESIDENT_ON) : UUID_NONE;
+
+	if (!is_recorded(vm, d) || !uuid_eq(&on, &h->uuid))
+		return;
+	if (vm_op_of(h->mgr, &d->vm))
+		return; /* looked at again when that has ended */
+	if (event->kind == HYPER_EV_RELEASED)
+		vm_look_at(h, vm, NULL, NULL);
+	else if (d->reason == HYPER_REASON_SUSPEND)
+		vm_look_at(h, vm, d, NULL);
+	else
+		guest_ended_by(h, vm, d->reason);
+}
+
+void vm_host_event(void *arg, const struct hyper_event *event)
+{
+	struct vm_host *h = arg;
+	const struct hyper_domain *d = &event->domain;
+	struct vm_op *o;
+
+	if (h->mgr->stopped || !h->seen)
+		return;
+	switch (event->kind) {
+	case HYPER_EV_INTRODUCED:
+		if (uuid_is_none(&d->vm))
+			vm_ghost_seen(h, d);
+		else if (!vm_op_of(h->mgr, &d->vm))
+			vm_manager_look(h->mgr);
+		return;
+	case HYPER_EV_STORED_LOST:
+		vm_note(h->mgr, "XENSTORED_LOST", 1, UUID_NONE,
+			"xenstored answers no more: VMs run on, but can't be managed "
+			"until "
+			"the host is restarted");
+		return;
+	case HYPER_EV_RELEASED:
+		vm_ghost_forget(h, d->id.domid);
+		break;
+	case HYPER_EV_SHUTDOWN:
+		break;
+	default:
+		return;
+	}
+	o = uuid_is_none(&d->vm) ? NULL : vm_op_of(h->mgr, &d->vm);
+	if (!o) {
+		vm_guest_ended(h, event);
+	} else if (o->begun && o->verb->guest_ended) {
+		o->verb->guest_ended(o, event);
+	} else {
+		o->guest_event = *event;
+		o->guest_event_due = true;
+	}
+}

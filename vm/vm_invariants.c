@@ -1,0 +1,167 @@
+#include "vm/vm_invariants.h"
+
+#include <string.h>
+
+static bool judged(const struct vm_observed *o, const struct row *vm)
+{
+	return o->seq == UINT64_MAX || row_seq(vm) <= o->seq;
+}
+
+static bool is_owner(
+	const struct row *vm, const struct vm_observed *o, const struct hyper_domain *d)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON),
+		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
+
+	return uuid_eq(&on, &o->host) && uuid_eq(&handle, &d->id.handle) &&
+	       db_int(vm, VM_OWNER_GENERATION) == (int64_t)d->id.generation;
+}
+
+/* 1: a VM runs on at most one host, and that is the owner the database names. */
+static int check_owner(const struct db *db, const struct vm_observed *hosts, size_t count,
+	const struct vm_observed *o, const struct hyper_domain *d, struct rv_error *e)
+{
+	const struct row *vm = db_row(db, CLASS_VM, d->vm);
+
+	if (d->state != HYPER_RUNNING || !vm || !judged(o, vm))
+		return 0;
+	if (!is_owner(vm, o, d))
+		return rv_error_set(e, RV_EINTERNAL,
+			"VM %s runs as domain %u of generation %llu, which the database "
+			"does not name as its owner (generation %lld)",
+			row_name(vm), d->id.domid, (unsigned long long)d->id.generation,
+			(long long)db_int(vm, VM_OWNER_GENERATION));
+	for (size_t h = 0; h < count; h++)
+		for (size_t i = 0; i < hosts[h].domain_count; i++) {
+			const struct hyper_domain *x = &hosts[h].domains[i];
+
+			if (x != d && x->state == HYPER_RUNNING &&
+				uuid_eq(&x->vm, &d->vm))
+				return rv_error_set(e, RV_EINTERNAL,
+					"VM %s runs twice: as domain %u and as domain %u",
+					row_name(vm), d->id.domid, x->id.domid);
+		}
+	return 0;
+}
+
+/* What reservations are being built into already: counted as used, too. */
+static uint64_t building_kib(
+	const struct db *db, const struct vm_observed *o, const struct uuid *owner)
+{
+	uint64_t sum = 0;
+	const struct row *vm = db_next_ref(db, VM_INTENT_TASK, *owner, NULL);
+	struct uuid uuid = vm ? row_uuid(vm) : UUID_NONE;
+	struct memctl_view view;
+
+	for (size_t i = 0; vm && i < o->domain_count; i++)
+		if (uuid_eq(&o->domains[i].vm, &uuid) &&
+			memctl_domain_get(o->memory, o->domains[i].id.domid, &view))
+			sum += o->domains[i].actual_kib + o->domains[i].overhead_kib;
+	return sum;
+}
+
+/* 2: promised and used fit into the host; targets are within their limits. */
+static int check_memory(
+	const struct db *db, const struct vm_observed *o, struct rv_error *e)
+{
+	uint64_t sum_kib = o->dom0_kib;
+	int rc;
+
+	for (size_t i = 0; i < o->domain_count; i++)
+		sum_kib += o->domains[i].actual_kib + o->domains[i].overhead_kib;
+	for (size_t i = 0; o->memory && i < memctl_reservation_count(o->memory); i++) {
+		struct memctl_reservation r = memctl_reservation_at(o->memory, i);
+		uint64_t built_kib = building_kib(db, o, &r.owner);
+
+		if (r.granted && r.kib > built_kib)
+			sum_kib += r.kib - built_kib;
+	}
+	if (o->total_kib && sum_kib > o->total_kib)
+		return rv_error_set(e, RV_EINTERNAL,
+			"memory used and promised is %llu KiB, the host has %llu",
+			(unsigned long long)sum_kib, (unsigned long long)o->total_kib);
+	if (!o->memory)
+		return 0;
+	for (size_t i = 0; i < memctl_domain_count(o->memory); i++) {
+		struct memctl_view v = memctl_domain_at(o->memory, i);
+
+		if (v.d.mode == MEMCTL_RUNNING && v.d.target_kib &&
+			(v.d.target_kib < v.d.dynamic_min_kib ||
+				v.d.target_kib > v.d.static_max_kib))
+			return rv_error_set(e, RV_EINTERNAL,
+				"domain %u has the memory target %llu KiB, outside of "
+				"dynamic-min %llu and static-max %llu",
+				v.d.domid, (unsigned long long)v.d.target_kib,
+				(unsigned long long)v.d.dynamic_min_kib,
+				(unsigned long long)v.d.static_max_kib);
+	}
+	rc = memctl_check(o->memory, e);
+	return rc;
+}
+
+static bool task_pending(const struct db *db, struct uuid uuid)
+{
+	const struct row *task = db_row(db, CLASS_TASK, uuid);
+
+	return task && db_enum(task, TASK_STATUS) == TASK_STATUS_PENDING;
+}
+
+/* 3: who holds memory is at work. */
+static int check_reservations(
+	const struct db *db, const struct vm_observed *o, struct rv_error *e)
+{
+	char text[UUID_TEXT_SIZE];
+
+	for (size_t i = 0; o->memory && i < memctl_reservation_count(o->memory); i++) {
+		struct memctl_reservation r = memctl_reservation_at(o->memory, i);
+
+		if (!task_pending(db, r.owner))
+			return rv_error_set(e, RV_EINTERNAL,
+				"operation %s has ended and still holds %llu KiB of "
+				"memory",
+				uuid_format(&r.owner, text), (unsigned long long)r.kib);
+	}
+	return 0;
+}
+
+/* 6: an operation that is current is pending, one that has ended is nobody's. */
+static int check_operations(const struct db *db, const struct row *vm, struct rv_error *e)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+	struct uuid intent = db_ref(vm, VM_INTENT_TASK), task;
+
+	for (size_t i = 0; i < value_count(current); i++) {
+		const char *key = value_key_at(current, i);
+
+		if (uuid_parse(&task, key, strlen(key)) || !task_pending(db, task))
+			return rv_error_set(e, RV_EINTERNAL,
+				"VM %s: its operation %s (%s) has ended but is still "
+				"listed",
+				row_name(vm), value_at(current, i), key);
+	}
+	if (!uuid_is_none(&intent) && !task_pending(db, intent))
+		return rv_error_set(e, RV_EINTERNAL, "VM %s: its intent's task has ended",
+			row_name(vm));
+	if (db_enum(vm, VM_INTENT) != VM_INTENT_NONE && value_count(current) == 0)
+		return rv_error_set(e, RV_EINTERNAL,
+			"VM %s has an intent, but no operation", row_name(vm));
+	return 0;
+}
+
+int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
+	size_t count, struct rv_error *e)
+{
+	for (size_t h = 0; h < count; h++) {
+		for (size_t i = 0; i < hosts[h].domain_count; i++)
+			if (check_owner(
+				    db, hosts, count, &hosts[h], &hosts[h].domains[i], e))
+				return e->code;
+		if (check_memory(db, &hosts[h], e) ||
+			check_reservations(db, &hosts[h], e))
+			return e->code;
+	}
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
+		if (check_operations(db, vm, e))
+			return e->code;
+	return 0;
+}

@@ -1,0 +1,406 @@
+/*
+ *	vm_look_begin ─► hyper_host (first time) ─► hyper_list ─► each VM: vm_decide
+ *	                                                       ╰─► each domain: known?
+ *
+ * The list is as old as its answer took: a VM whose row has changed since the question
+ *was asked, or that has an operation at work, is left for the next look.
+ */
+#include "vm/vm_look.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "vm/vm_invariants.h"
+#include "vm/vm_memory.h"
+
+enum { LOOK_RETRY_MS = 1000 };
+
+/* --- one VM --------------------------------------------------------------------------
+ */
+
+static enum vm_found found(const struct hyper_domain *d)
+{
+	if (!d)
+		return VM_FOUND_NONE;
+	switch (d->state) {
+	case HYPER_BUILDING:
+		return VM_FOUND_BUILDING;
+	case HYPER_PAUSED:
+		return VM_FOUND_PAUSED;
+	case HYPER_RUNNING:
+		return VM_FOUND_RUNNING;
+	case HYPER_SHUTDOWN:
+		return d->reason == HYPER_REASON_SUSPEND ? VM_FOUND_SUSPENDED
+							 : VM_FOUND_ENDED;
+	case HYPER_DYING:
+		return VM_FOUND_NONE;
+	}
+	return VM_FOUND_NONE;
+}
+
+static bool attached(const struct db *db, struct uuid vm)
+{
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));)
+		if (db_bool(r, VBD_CURRENTLY_ATTACHED))
+			return true;
+	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, vm, r));)
+		if (db_bool(r, VIF_CURRENTLY_ATTACHED))
+			return true;
+	return false;
+}
+
+static void see(struct vm_host *h, const struct row *vm, const struct hyper_domain *d,
+	const struct vm_leftovers *left, struct vm_seen *s)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+	const char *generation = db_map_get(vm, VM_INTENT_DATA, "generation");
+	const char *paused = db_map_get(vm, VM_INTENT_DATA, "start_paused");
+	struct hyper_domain_id id;
+	char now[24];
+
+	*s = (struct vm_seen){
+		.power_state = (enum vm_power_state)db_enum(vm, VM_POWER_STATE),
+		.intent = (enum vm_intent)db_enum(vm, VM_INTENT),
+		.kind = VM_OP_COUNT,
+		.recorded = vm_recorded(vm, &id),
+		.same_boot = uuid_eq(&id.boot_id, &h->boot_id),
+		.start_paused = paused != NULL,
+		.preserved = db_string(vm, VM_PAUSED_BY)[0] != '\0',
+		.attached = attached(pool_db(h->mgr->pool), row_uuid(vm)),
+		.leftovers = left && left->count > 0,
+		.found = found(d),
+		.after_crash = (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_CRASH),
+	};
+	snprintf(now, sizeof now, "%lld", (long long)db_int(vm, VM_OWNER_GENERATION));
+	s->advanced = generation && strcmp(generation, now) != 0;
+	if (value_count(current) > 0) {
+		int kind = vm_operation_by_name(value_at(current, 0));
+
+		if (kind >= 0)
+			s->kind = (enum vm_operation)kind;
+	}
+}
+
+static struct uuid current_task(const struct row *vm)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+	struct uuid task = UUID_NONE;
+	const char *text;
+
+	if (value_count(current) == 0)
+		return task;
+	text = value_key_at(current, 0);
+	if (uuid_parse(&task, text, strlen(text)))
+		return UUID_NONE;
+	return task;
+}
+
+void vm_look_at(struct vm_host *h, const struct row *vm, const struct hyper_domain *d,
+	const struct vm_leftovers *left)
+{
+	static const struct vm_leftovers none;
+	struct vm_op_args args = {.vm = row_uuid(vm)};
+	struct hyper_event event = {.kind = HYPER_EV_SHUTDOWN};
+	struct vm_verdict v;
+	struct vm_seen s;
+	struct rv_error e;
+	int rc = 0;
+
+	see(h, vm, d, left, &s);
+	v = vm_decide(&s);
+	switch (v.what) {
+	case VM_KEEP:
+		return;
+	case VM_GUEST_ENDED:
+		event.domain = *d;
+		vm_guest_ended(h, &event);
+		return;
+	case VM_RERUN:
+		rc = vm_op_start_internal(
+			h->mgr, v.kind, &args, current_task(vm), NULL, NULL, &e);
+		break;
+	case VM_SETTLE:
+		rc = vm_settle(h, vm, s.kind, &v, left ? left : &none, &e);
+		break;
+	}
+	if (rc)
+		log_warn("vm.look", "vm=%s rc=%s msg=\"%s\"", row_name(vm),
+			rv_error_symbol(rc), e.detail);
+}
+
+void vm_preserve(struct vm_host *h, const struct row *vm, const char *note)
+{
+	static const struct vm_leftovers none;
+	struct vm_verdict v = {
+		.what = VM_SETTLE,
+		.keep_domain = true,
+		.power_state = VM_POWER_STATE_PAUSED,
+		.paused_by = note,
+		.why = note,
+		.note = "VM_CRASHED",
+	};
+	struct rv_error e;
+
+	if (vm_settle(h, vm, VM_OP_COUNT, &v, &none, &e))
+		log_warn("vm.look", "vm=%s msg=\"%s\"", row_name(vm), e.detail);
+}
+
+/* --- all of a host -------------------------------------------------------------------
+ */
+
+static void add_memory(
+	struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
+{
+	struct memctl_domain m = {
+		.domid = d->id.domid,
+		.vm = d->vm,
+		.static_min_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MIN) >> 10,
+		.static_max_kib = d->static_max_kib,
+		.dynamic_min_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MIN) >> 10,
+		.dynamic_max_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MAX) >> 10,
+		.actual_kib = d->actual_kib,
+		.target_kib = d->target_kib,
+		.maxmem_kib = d->maxmem_kib,
+		.pod_kib = d->pod_kib,
+		.mode = MEMCTL_FROZEN,
+	};
+	struct rv_error e;
+
+	if (d->state == HYPER_RUNNING)
+		m.mode = MEMCTL_RUNNING;
+	else if (d->state == HYPER_PAUSED)
+		m.mode = MEMCTL_PAUSED;
+	/* What is there counts, even where the record says otherwise by now. */
+	if (m.static_min_kib > m.static_max_kib)
+		m.static_min_kib = m.static_max_kib;
+	if (m.dynamic_max_kib > m.static_max_kib)
+		m.dynamic_max_kib = m.static_max_kib;
+	if (m.dynamic_min_kib > m.dynamic_max_kib)
+		m.dynamic_min_kib = m.dynamic_max_kib;
+	if (m.dynamic_min_kib < m.static_min_kib)
+		m.static_min_kib = m.dynamic_min_kib;
+	if (vm_memory_add(h->memory, &d->id, &m, d->overhead_kib, NULL, &e))
+		log_warn("vm.look", "domid=%u msg=\"%s\"", d->id.domid, e.detail);
+}
+
+static bool recorded_as(const struct row *vm, const struct hyper_domain *d)
+{
+	struct hyper_domain_id id;
+
+	return vm_recorded(vm, &id) && uuid_eq(&id.handle, &d->id.handle) &&
+	       uuid_eq(&id.boot_id, &d->id.boot_id);
+}
+
+static bool concerns(const struct vm_host *h, const struct row *vm)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON), intent = db_ref(vm, VM_INTENT_HOST);
+
+	if (!uuid_is_none(&on))
+		return uuid_eq(&on, &h->uuid);
+	if (!uuid_is_none(&intent))
+		return uuid_eq(&intent, &h->uuid);
+	/* On no host: whoever is first. */
+	return h == h->mgr->hosts[0];
+}
+
+static bool changed_since(const struct row *vm, uint64_t seq)
+{
+	return row_seq(vm) > seq;
+}
+
+/* A domain of a VM that the database has not recorded as the VM's: half-made, or a ghost.
+ */
+static bool is_half_made(const struct row *vm, const struct hyper_domain *d)
+{
+	uint64_t generation = (uint64_t)db_int(vm, VM_OWNER_GENERATION);
+
+	return d->state != HYPER_RUNNING || d->id.generation > generation;
+}
+
+static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req)
+{
+	struct vm_leftovers left = {.count = 0};
+	const struct hyper_domain *own = NULL;
+	struct uuid uuid = row_uuid(vm);
+
+	for (size_t i = 0; i < req->domain_count; i++) {
+		const struct hyper_domain *d = &req->domains[i];
+
+		if (!uuid_eq(&d->vm, &uuid) || d->state == HYPER_DYING)
+			continue;
+		if (recorded_as(vm, d))
+			own = d;
+		else if (!is_half_made(vm, d))
+			vm_ghost_seen(h, d);
+		else if (left.count < VM_MAX_LEFTOVERS)
+			left.id[left.count++] = d->id;
+	}
+	vm_look_at(h, vm, own, &left);
+}
+
+/* A broken invariant is told once, and again when it is another one. */
+static void vm_complain(struct vm_host *h, const struct hyper_req *req)
+{
+	struct vm_manager *m = h->mgr;
+	struct vm_observed seen = {
+		.host = h->uuid,
+		.domains = req->domains,
+		.domain_count = req->domain_count,
+		.total_kib = h->total_kib,
+		.dom0_kib = h->dom0_kib,
+		.memory = vm_memory_controller(h->memory),
+		.seq = h->look_seq,
+	};
+	struct rv_error e;
+
+	if (vm_invariants_check(pool_db(m->pool), &seen, 1, &e) == 0)
+		return;
+	if (strncmp(m->complaint, e.detail, sizeof m->complaint - 1) == 0)
+		return;
+	snprintf(m->complaint, sizeof m->complaint, "%s", e.detail);
+	vm_note(m, "INVARIANT_BROKEN", 1, UUID_NONE, "%s", e.detail);
+}
+
+static void adopted(void *arg, uint64_t token, const struct net_result *result)
+{
+	(void)arg;
+	(void)token;
+	if (result->rc)
+		log_warn("vm.look", "msg=\"%s\"", result->error.detail);
+}
+
+static void vm_adopt_vif(struct vm_host *h, const struct row *vif)
+{
+	const struct row *network = db_follow(pool_db(h->mgr->pool), vif, VIF_NETWORK);
+	struct uuid uuid = row_uuid(network);
+	char bridge[NET_NAME_SIZE];
+	struct net_call call = {
+		.verb = NET_VIF_PLUG,
+		.vif = row_uuid(vif),
+		.network = uuid,
+		.bridge = bridge,
+		.mac = db_string(vif, VIF_MAC),
+		.mtu = (int)db_int(vif, VIF_MTU),
+		.vlan = NET_VLAN_NONE,
+		.done = adopted,
+	};
+	struct rv_error e;
+
+	if (db_string(network, NETWORK_BRIDGE)[0])
+		snprintf(bridge, sizeof bridge, "%s", db_string(network, NETWORK_BRIDGE));
+	else
+		net_bridge_name(&uuid, bridge);
+	if (net_start(h->net, &call, NULL, &e))
+		log_warn("vm.look", "msg=\"%s\"", e.detail);
+}
+
+static void adopt_devices(struct vm_host *h, const struct row *vm)
+{
+	/* The network port keeps its reservations in memory only. */
+	for (const struct row *r = NULL;
+		(r = db_next_ref(pool_db(h->mgr->pool), VIF_VM, row_uuid(vm), r));)
+		if (db_bool(r, VIF_CURRENTLY_ATTACHED))
+			vm_adopt_vif(h, r);
+}
+
+static void look_first(struct vm_host *h, const struct hyper_req *req)
+{
+	const struct db *db = pool_db(h->mgr->pool);
+
+	for (size_t i = 0; i < req->domain_count; i++) {
+		const struct hyper_domain *d = &req->domains[i];
+		const struct row *vm = db_row(db, CLASS_VM, d->vm);
+
+		if (vm && recorded_as(vm, d)) {
+			add_memory(h, vm, d);
+			adopt_devices(h, vm);
+		}
+	}
+}
+
+static void look_listed(void *arg, struct hyper_req *req)
+{
+	struct vm_host *h = arg;
+	struct vm_manager *m = h->mgr;
+	const struct db *db = pool_db(m->pool);
+
+	h->looking = false;
+	if (m->stopped)
+		return;
+	if (req->rc) {
+		log_warn("vm.look", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),
+			req->error.detail);
+		timer_start_ms(&m->look, LOOK_RETRY_MS);
+		return;
+	}
+	if (!h->listed)
+		look_first(h, req);
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));) {
+		struct uuid uuid = row_uuid(vm);
+
+		if (concerns(h, vm) && !vm_op_of(m, &uuid) &&
+			!(h->listed && changed_since(vm, h->look_seq)))
+			look_vm(h, vm, req);
+	}
+	for (size_t i = 0; i < req->domain_count; i++) {
+		const struct hyper_domain *d = &req->domains[i];
+
+		if (!db_row(db, CLASS_VM, d->vm))
+			vm_ghost_seen(h, d);
+	}
+	vm_complain(h, req);
+	h->listed = true;
+	vm_manager_seen(m);
+}
+
+static void look_hosted(void *arg, struct hyper_req *req)
+{
+	struct vm_host *h = arg;
+
+	if (h->mgr->stopped)
+		return;
+	if (req->rc) {
+		h->looking = false;
+		log_warn("vm.look", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),
+			req->error.detail);
+		timer_start_ms(&h->mgr->look, LOOK_RETRY_MS);
+		return;
+	}
+	h->boot_id = req->host->boot_id;
+	h->total_kib = req->host->total_kib;
+	h->dom0_kib = req->host->dom0_kib;
+	if (!h->seen)
+		vm_memory_sync(h->memory, req->host);
+	h->seen = true;
+	h->look_seq = pool_seq(h->mgr->pool);
+	hyper_list(h->hyper, &h->look_req);
+}
+
+void vm_look_init(struct vm_host *h)
+{
+	hyper_req_init(&h->look_req, look_listed, h);
+	hyper_req_init(&h->host_req, look_hosted, h);
+}
+
+void vm_look_begin(struct vm_host *h)
+{
+	if (h->looking)
+		return;
+	h->looking = true;
+	if (h->seen) {
+		h->look_seq = pool_seq(h->mgr->pool);
+		hyper_list(h->hyper, &h->look_req);
+	} else {
+		hyper_host(h->hyper, &h->host_req);
+	}
+}
+
+void vm_look_timer(void *arg)
+{
+	struct vm_manager *m = arg;
+
+	for (size_t i = 0; i < m->host_count; i++)
+		vm_look_begin(m->hosts[i]);
+	timer_start_ms(&m->look, m->config.look_ms);
+}

@@ -1,0 +1,281 @@
+#include "vm/vm.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "sched/sched.h"
+#include "vm/vm_look.h"
+#include "vm/vm_op.h"
+
+/* --- looking -------------------------------------------------------------------------
+ */
+
+struct vm_host *vm_host_find(const struct vm_manager *m, const struct uuid *host)
+{
+	for (size_t i = 0; i < m->host_count; i++)
+		if (uuid_eq(&m->hosts[i]->uuid, host))
+			return m->hosts[i];
+	return NULL;
+}
+
+struct vm_op *vm_op_of(const struct vm_manager *m, const struct uuid *vm)
+{
+	return map_get(&m->by_vm, vm, sizeof *vm);
+}
+
+bool vm_recorded(const struct row *vm, struct hyper_domain_id *id)
+{
+	int64_t domid = db_int(vm, VM_DOMID);
+
+	*id = (struct hyper_domain_id){
+		.boot_id = db_ref(vm, VM_HOST_BOOT_ID),
+		.domid = domid < 0 ? HYPER_DOMID_ANY : (uint32_t)domid,
+		.handle = db_ref(vm, VM_DOMAIN_HANDLE),
+		.generation = (uint64_t)db_int(vm, VM_OWNER_GENERATION),
+	};
+	return !uuid_is_none(&id->handle);
+}
+
+static bool has_ghost(const struct vm_manager *m, struct uuid vm)
+{
+	for (size_t i = 0; i < m->host_count; i++)
+		for (size_t j = 0; j < m->hosts[i]->ghost_count; j++)
+			if (uuid_eq(&m->hosts[i]->ghosts[j].vm, &vm))
+				return true;
+	return false;
+}
+
+void vm_condition(
+	const struct vm_manager *m, const struct row *vm, struct vm_condition *c)
+{
+	struct uuid uuid = row_uuid(vm);
+	const struct vm_op *o = vm_op_of(m, &uuid);
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+
+	*c = (struct vm_condition){
+		.power_state = (enum vm_power_state)db_enum(vm, VM_POWER_STATE),
+		.is_a_template = db_bool(vm, VM_IS_A_TEMPLATE),
+		.is_a_snapshot = db_bool(vm, VM_IS_A_SNAPSHOT),
+		.has_domain = has_ghost(m, uuid),
+		.current = VM_OP_COUNT,
+	};
+	if (o) {
+		c->current = o->kind;
+		c->current_cancellable = !o->begun || o->verb->cancellable(o);
+	} else if (value_count(current) > 0) {
+		int kind = vm_operation_by_name(value_at(current, 0));
+
+		c->busy = true;
+		if (kind >= 0)
+			c->current = (enum vm_operation)kind;
+	}
+}
+
+uint32_t vm_allowed_now(const struct vm_manager *m, const struct row *vm)
+{
+	struct vm_condition c;
+
+	vm_condition(m, vm, &c);
+	return vm_allowed_all(&c);
+}
+
+struct vm_memory *vm_host_memory(const struct vm_manager *m, const struct uuid *host)
+{
+	struct vm_host *h = vm_host_find(m, host);
+
+	return h ? h->memory : NULL;
+}
+
+void vm_memory_changed(struct vm_manager *m, const struct uuid *vm)
+{
+	const struct row *row = db_row(pool_db(m->pool), CLASS_VM, *vm);
+	struct uuid host = row ? db_ref(row, VM_RESIDENT_ON) : UUID_NONE;
+	struct vm_host *h = vm_host_find(m, &host);
+	struct hyper_domain_id id;
+	struct rv_error e;
+	int rc;
+
+	if (!h || !vm_recorded(row, &id))
+		return;
+	rc = vm_memory_range(h->memory, id.domid,
+		(uint64_t)db_int(row, VM_MEMORY_DYNAMIC_MIN) >> 10,
+		(uint64_t)db_int(row, VM_MEMORY_DYNAMIC_MAX) >> 10, &e);
+	if (rc)
+		log_warn("vm.memory", "vm=%s rc=%s msg=\"%s\"", row_name(row),
+			rv_error_symbol(rc), e.detail);
+}
+
+size_t vm_op_count(const struct vm_manager *m)
+{
+	return m->op_count;
+}
+
+const char *vm_manager_complaint(const struct vm_manager *m)
+{
+	return m->complaint[0] ? m->complaint : NULL;
+}
+
+struct uuid vm_uuid(struct vm_manager *m)
+{
+	return uuid_random(loop_prng(m->loop));
+}
+
+/* --- life ----------------------------------------------------------------------------
+ */
+
+static void manager_settle(void *arg)
+{
+	struct vm_manager *m = arg;
+	vm_ready_fn *fn = m->ready_fn;
+
+	m->ready_fn = NULL;
+	if (fn)
+		fn(m->ready_arg);
+}
+
+int vm_manager_new(struct vm_manager **out, const struct vm_manager_config *config,
+	struct rv_error *e)
+{
+	struct vm_manager *m = calloc(1, sizeof *m);
+
+	*out = NULL;
+	if (!m)
+		return rv_error_set(e, RV_ENOMEM, "no memory for the VM manager");
+	m->sched = sched_new(SCHED_MAX_HOSTS);
+	if (!m->sched) {
+		free(m);
+		return rv_error_set(e, RV_ENOMEM, "no memory for the VM manager");
+	}
+	m->config = *config;
+	if (m->config.look_ms <= 0)
+		m->config.look_ms = VM_LOOK_MS;
+	if (m->config.answer_ms <= 0)
+		m->config.answer_ms = VM_ANSWER_MS;
+	m->loop = config->loop;
+	m->pool = config->pool;
+	m->policy = &sched_greedy;
+	list_init(&m->ops);
+	list_init(&m->waiting);
+	list_init(&m->notes);
+	map_init(&m->by_vm, prng_next(loop_prng(m->loop)));
+	map_init(&m->by_task, prng_next(loop_prng(m->loop)));
+	timer_init(&m->look, m->loop, "vm.look", vm_look_timer, m);
+	defer_init(&m->settle, m->loop, "vm.ready", manager_settle, m);
+	*out = m;
+	return 0;
+}
+
+/* What the controller found out about a guest's driver. */
+static void manager_balloon(void *arg, const struct memctl_action *a)
+{
+	struct vm_host *h = arg;
+
+	if (a->what == MEMCTL_DECLARE_STUCK)
+		vm_note(h->mgr, "VM_MEMORY_STUCK", 3, a->vm,
+			"domain %u does not give back memory it was asked for; its share "
+			"is "
+			"taken from others until it moves again",
+			a->domid);
+	else if (a->what == MEMCTL_DECLARE_FREE)
+		log_info("vm.memory", "domid=%u msg=\"balloon moves again\"", a->domid);
+}
+
+int vm_manager_add_host(
+	struct vm_manager *m, const struct vm_host_config *config, struct rv_error *e)
+{
+	struct vm_host *h;
+
+	if (m->host_count == VM_MAX_HOSTS)
+		return rv_error_set(e, RV_ELIMIT, "at most %d hosts", VM_MAX_HOSTS);
+	if (vm_host_find(m, &config->uuid))
+		return rv_error_set(e, RV_EEXIST, "the host is there already");
+	h = calloc(1, sizeof *h);
+	if (!h)
+		return rv_error_set(e, RV_ENOMEM, "no memory for a host");
+	h->mgr = m;
+	h->uuid = config->uuid;
+	h->hyper = config->hyper;
+	h->storage = config->storage;
+	h->net = config->net;
+	if (vm_memory_new(
+		    &h->memory, m->loop, h->hyper, config->memory, manager_balloon, h)) {
+		free(h);
+		return rv_error_set(e, RV_ENOMEM, "no memory for a host");
+	}
+	vm_look_init(h);
+	hyper_listen(h->hyper, &h->listener, vm_host_event, h);
+	m->hosts[m->host_count++] = h;
+	return 0;
+}
+
+void vm_manager_set_policy(struct vm_manager *m, const struct reeve_sched_policy *p)
+{
+	m->policy = p ? p : &sched_greedy;
+}
+
+void vm_manager_start(struct vm_manager *m, vm_ready_fn *ready, void *arg)
+{
+	assert(!m->started && m->host_count > 0);
+	m->started = true;
+	m->ready_fn = ready;
+	m->ready_arg = arg;
+	timer_start_ms(&m->look, 0);
+}
+
+bool vm_manager_ready(const struct vm_manager *m)
+{
+	return m->ready;
+}
+
+void vm_manager_seen(struct vm_manager *m)
+{
+	if (m->ready)
+		return;
+	for (size_t i = 0; i < m->host_count; i++)
+		if (!m->hosts[i]->listed)
+			return;
+	m->ready = true;
+	defer_start(&m->settle);
+}
+
+void vm_manager_look(struct vm_manager *m)
+{
+	if (m->started && !m->stopped)
+		timer_start_ms(&m->look, 0);
+}
+
+void vm_manager_stop(struct vm_manager *m)
+{
+	if (m->stopped)
+		return;
+	m->stopped = true;
+	m->ready = false;
+	timer_stop(&m->look);
+	defer_stop(&m->settle);
+	vm_ops_stop(m);
+	vm_notes_stop(m);
+	for (size_t i = 0; i < m->host_count; i++) {
+		hyper_unlisten(&m->hosts[i]->listener);
+		vm_memory_stop(m->hosts[i]->memory);
+	}
+}
+
+void vm_manager_free(struct vm_manager *m)
+{
+	if (!m)
+		return;
+	assert(m->stopped);
+	vm_ops_free(m);
+	vm_notes_free(m);
+	for (size_t i = 0; i < m->host_count; i++) {
+		vm_memory_free(m->hosts[i]->memory);
+		free(m->hosts[i]);
+	}
+	map_fini(&m->by_vm);
+	map_fini(&m->by_task);
+	sched_free(m->sched);
+	free(m);
+}

@@ -1,0 +1,342 @@
+/* Gathers what sched/ decides on, and says its answer in words. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "sched/sched.h"
+#include "vm/vm_op.h"
+
+enum { PLACE_MAX_OBJECTS = HYPER_MAX_VBDS + HYPER_MAX_VIFS + 1, PLACE_BATCH = 256 };
+
+/* --- what a VM needs -----------------------------------------------------------------
+ */
+
+static uint64_t vm_kib(const struct row *vm, enum schema_field_id field)
+{
+	int64_t bytes = db_int(vm, field);
+
+	return bytes > 0 ? (uint64_t)bytes >> 10 : 0;
+}
+
+uint64_t vm_overhead_kib(const struct vm_host *h, const struct row *vm)
+{
+	struct hyper_domain_spec spec = {
+		.type = (enum hyper_type)db_enum(vm, VM_DOMAIN_TYPE),
+		.vcpus_max = (uint32_t)db_int(vm, VM_VCPUS_MAX),
+		.static_max_kib = vm_kib(vm, VM_MEMORY_STATIC_MAX),
+	};
+
+	return hyper_overhead_kib(h->hyper, &spec);
+}
+
+/* PV guests boot at their target; PVH and HVM guests believe in static-max and must get
+ * it, until they have booted (DESIGN.md section 8). */
+void vm_memory_needs(const struct vm_host *h, const struct row *vm, uint64_t *min_kib,
+	uint64_t *max_kib)
+{
+	(void)h;
+	if (db_enum(vm, VM_DOMAIN_TYPE) == VM_DOMAIN_TYPE_PV) {
+		*min_kib = vm_kib(vm, VM_MEMORY_DYNAMIC_MIN);
+		*max_kib = vm_kib(vm, VM_MEMORY_DYNAMIC_MAX);
+	} else {
+		*min_kib = *max_kib = vm_kib(vm, VM_MEMORY_STATIC_MAX);
+	}
+}
+
+int vm_check(const struct row *vm, struct rv_error *e)
+{
+	uint64_t smin = vm_kib(vm, VM_MEMORY_STATIC_MIN),
+		 dmin = vm_kib(vm, VM_MEMORY_DYNAMIC_MIN),
+		 dmax = vm_kib(vm, VM_MEMORY_DYNAMIC_MAX),
+		 smax = vm_kib(vm, VM_MEMORY_STATIC_MAX);
+	int64_t vcpus = db_int(vm, VM_VCPUS_MAX),
+		online = db_int(vm, VM_VCPUS_AT_STARTUP);
+
+	if (smin > dmin || dmin > dmax || dmax > smax || dmin == 0)
+		return rv_error_set(e, RV_EINVAL,
+			"VM %s: its memory limits contradict one another: they must be "
+			"static-min <= dynamic-min <= dynamic-max <= static-max, and are "
+			"%llu, %llu, %llu, %llu KiB. Set them with vm-memory-limits-set",
+			row_name(vm), (unsigned long long)smin, (unsigned long long)dmin,
+			(unsigned long long)dmax, (unsigned long long)smax);
+	if (vcpus < 1 || vcpus > HYPER_MAX_VCPUS || online < 1 || online > vcpus)
+		return rv_error_set(e, RV_EINVAL,
+			"VM %s: VCPUs_max is %lld and VCPUs_at_startup %lld; they must "
+			"be "
+			"1 <= at_startup <= max <= %d",
+			row_name(vm), (long long)vcpus, (long long)online,
+			HYPER_MAX_VCPUS);
+	return 0;
+}
+
+/* --- the picture of the hosts --------------------------------------------------------
+ */
+
+static int place_count(void *arg, const struct change *c)
+{
+	size_t *n = arg;
+
+	(void)c;
+	(*n)++;
+	return 0;
+}
+
+/* Whether a host, or what is attached to it, has changed since the last time. */
+static bool place_changed(struct vm_manager *m, const struct db *db)
+{
+	const uint64_t classes = CHANGES_CLASS(CLASS_HOST) | CHANGES_CLASS(CLASS_PBD) |
+				 CHANGES_CLASS(CLASS_PIF) | CHANGES_CLASS(CLASS_NETWORK);
+	enum changes_status status;
+	size_t n = 0;
+
+	do {
+		if (changes_since(db, &m->sched_token, classes, PLACE_BATCH, place_count,
+			    &n, &status))
+			return true;
+	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
+	return n > 0;
+}
+
+static size_t host_srs(const struct db *db, struct uuid host, struct uuid *list)
+{
+	size_t n = 0;
+
+	for (const struct row *r = NULL; (r = db_next_ref(db, PBD_HOST, host, r));)
+		if (db_bool(r, PBD_CURRENTLY_ATTACHED) && n < SCHED_MAX_HOST_SRS)
+			list[n++] = db_ref(r, PBD_SR);
+	return n;
+}
+
+/* Those with a plugged PIF here, and those that need none: no host has a PIF in them. */
+static size_t host_networks(const struct db *db, struct uuid host, struct uuid *list)
+{
+	size_t n = 0;
+
+	for (const struct row *r = NULL; (r = db_next(db, CLASS_NETWORK, r));) {
+		const struct row *pif = NULL;
+		bool usable = true;
+
+		while ((pif = db_next_ref(db, PIF_NETWORK, row_uuid(r), pif))) {
+			struct uuid on = db_ref(pif, PIF_HOST);
+
+			usable = uuid_eq(&on, &host) &&
+				 db_bool(pif, PIF_CURRENTLY_ATTACHED);
+			if (usable)
+				break;
+		}
+		if (usable && n < SCHED_MAX_HOST_SRS)
+			list[n++] = row_uuid(r);
+	}
+	return n;
+}
+
+static void place_load(const struct vm_manager *m, const struct db *db,
+	const struct row *host, struct sched_load *load)
+{
+	struct uuid uuid = row_uuid(host);
+	struct vm_host *h = vm_host_find(m, &uuid);
+	double cpu = db_float(host, HOST_CPU_UTILISATION);
+
+	*load = (struct sched_load){
+		.cpu_load_ppm = cpu > 0 && cpu <= 1 ? (uint32_t)(cpu * 1e6) : 0};
+	for (const struct row *r = NULL;
+		(r = db_next_ref(db, VM_RESIDENT_ON, uuid, r));) {
+		load->vms++;
+		load->vcpus += (uint32_t)db_int(r, VM_VCPUS_MAX);
+	}
+	if (h) {
+		struct memctl_totals t = vm_memory_totals(h->memory);
+
+		load->memory_total_kib = vm_memory_total_kib(h->memory);
+		load->memory_free_kib = t.free_kib;
+		load->memory_promised_kib =
+			t.reserved_kib + t.growable_kib + h->placed_kib;
+		load->memory_squeezable_kib = t.squeezable_kib;
+	} else {
+		load->memory_total_kib = (uint64_t)db_int(host, HOST_MEMORY_TOTAL) >> 10;
+		load->memory_free_kib = (uint64_t)db_int(host, HOST_MEMORY_FREE) >> 10;
+		load->memory_squeezable_kib =
+			(uint64_t)db_int(host, HOST_MEMORY_SQUEEZABLE) >> 10;
+	}
+}
+
+static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_error *e)
+{
+	bool changed = place_changed(m, db) || sched_host_count(m->sched) == 0;
+	struct uuid *srs = NULL, *networks = NULL;
+	int rc = 0;
+
+	if (changed) {
+		srs = calloc(SCHED_MAX_HOST_SRS, sizeof *srs);
+		networks = calloc(SCHED_MAX_HOST_SRS, sizeof *networks);
+		if (!srs || !networks) {
+			rc = rv_error_set(e, RV_ENOMEM, "no memory for a placement");
+			goto out;
+		}
+	}
+	for (const struct row *r = NULL; !rc && (r = db_next(db, CLASS_HOST, r));) {
+		struct sched_host host = {.uuid = row_uuid(r)};
+
+		place_load(m, db, r, &host.load);
+		if (!changed) {
+			rc = sched_host_load(m->sched, &host.uuid, &host.load);
+			continue;
+		}
+		host.enabled = db_bool(r, HOST_ENABLED);
+		host.live = vm_host_find(m, &host.uuid) != NULL;
+		host.clock_ok = true;
+		host.pcpus = (uint32_t)db_int(r, HOST_CPU_COUNT);
+		host.srs = srs;
+		host.n_srs = host_srs(db, host.uuid, srs);
+		host.networks = networks;
+		host.n_networks = host_networks(db, host.uuid, networks);
+		rc = sched_host_set(m->sched, &host, e);
+	}
+out:
+	free(srs);
+	free(networks);
+	return rc;
+}
+
+/* --- deciding ------------------------------------------------------------------------
+ */
+
+struct place_wish {
+	struct sched_request request;
+	struct uuid srs[PLACE_MAX_OBJECTS], networks[PLACE_MAX_OBJECTS];
+	struct sched_exclusion exclude[VM_MAX_HOSTS];
+};
+
+static void place_wish(struct vm_manager *m, const struct db *db, const struct row *vm,
+	const struct uuid *on, const struct uuid *refused, size_t refused_count,
+	struct place_wish *w)
+{
+	struct sched_request *q = &w->request;
+	struct uuid uuid = row_uuid(vm);
+	const struct row *suspend = db_follow(db, vm, VM_SUSPEND_VDI);
+	uint64_t overhead_kib = vm_overhead_kib(m->hosts[0], vm);
+
+	*q = (struct sched_request){
+		.vm = uuid,
+		.vcpus = (uint32_t)db_int(vm, VM_VCPUS_MAX),
+		.srs = w->srs,
+		.networks = w->networks,
+		.exclude = w->exclude,
+		.affinity = db_ref(vm, VM_AFFINITY),
+	};
+	if (on)
+		q->on = *on;
+	vm_memory_needs(m->hosts[0], vm, &q->memory_min_kib, &q->memory_max_kib);
+	q->memory_min_kib += overhead_kib;
+	q->memory_max_kib += overhead_kib;
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, uuid, r));) {
+		const struct row *vdi = db_follow(db, r, VBD_VDI);
+
+		if (vdi && q->n_srs < PLACE_MAX_OBJECTS - 1)
+			w->srs[q->n_srs++] = db_ref(vdi, VDI_SR);
+	}
+	if (suspend)
+		w->srs[q->n_srs++] = db_ref(suspend, VDI_SR);
+	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, uuid, r));)
+		if (q->n_networks < PLACE_MAX_OBJECTS)
+			w->networks[q->n_networks++] = db_ref(r, VIF_NETWORK);
+	for (size_t i = 0; i < refused_count && i < VM_MAX_HOSTS; i++)
+		w->exclude[q->n_exclude++] = (struct sched_exclusion){
+			.host = refused[i], .what = SCHED_EXCLUDED_REFUSED};
+}
+
+static const char *place_name(void *arg, const struct uuid *object)
+{
+	const struct row *row = db_row_any(arg, *object);
+
+	return row ? row_name(row) : NULL;
+}
+
+/* Every reason, in words. */
+static int place_refuse(struct vm_manager *m, const struct db *db, const struct row *vm,
+	const struct place_wish *w, uint64_t seed, struct rv_error *e)
+{
+	size_t size = sched_host_count(m->sched), count = 0;
+	struct sched_reason *reasons = calloc(size ? size : 1, sizeof *reasons);
+	struct sched_decision d;
+	int rc;
+
+	if (!reasons)
+		return rv_error_set(e, RV_ENOMEM, "no memory for a placement");
+	rc = sched_explain(
+		m->sched, &w->request, m->policy, seed, &d, reasons, size, &count, e);
+	if (rc == RV_ENOHOST) {
+		sched_refuse(reasons, count, place_name, (void *)db, e);
+		rv_error_prefix(e, "VM %s", row_name(vm));
+	}
+	free(reasons);
+	return rc ? rc : RV_EAGAIN;
+}
+
+int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
+	const struct uuid *refused, size_t refused_count, struct vm_host **host,
+	struct rv_error *e)
+{
+	const struct db *db = pool_db(m->pool);
+	struct place_wish w;
+	struct sched_decision d;
+	uint64_t seed = prng_next(loop_prng(m->loop));
+	bool fell_back = false;
+	int rc;
+
+	*host = NULL;
+	if (m->host_count == 0)
+		return rv_error_set(e, RV_ENOHOST, "no host is ready to run VMs");
+	rc = vm_check(vm, e);
+	if (!rc)
+		rc = place_refresh(m, db, e);
+	if (rc)
+		return rc;
+	place_wish(m, db, vm, on && !uuid_is_none(on) ? on : NULL, refused, refused_count,
+		&w);
+	rc = sched_decide_or_fall_back(
+		m->sched, &w.request, m->policy, &sched_greedy, seed, &d, &fell_back, e);
+	if (fell_back)
+		vm_note(m, "SCHEDULER_FAILED", 2, UUID_NONE,
+			"placement policy %s erred, greedy was used instead: %s",
+			m->policy->name, e->detail);
+	if (rc)
+		return place_refuse(m, db, vm, &w, seed, e);
+	*host = vm_host_find(m, &d.host);
+	if (!*host)
+		return rv_error_set(
+			e, RV_ENOHOST, "VM %s: the host chosen is gone", row_name(vm));
+	return 0;
+}
+
+int vm_place_explain(struct vm_manager *m, const struct uuid *vm, const struct uuid *on,
+	struct uuid *host, struct rv_error *e)
+{
+	const struct row *row = db_row(pool_db(m->pool), CLASS_VM, *vm);
+	struct vm_host *h;
+	int rc;
+
+	if (!row)
+		return rv_error_set(e, RV_ENOENT, "there is no such VM");
+	rc = vm_place(m, row, on, NULL, 0, &h, e);
+	if (!rc)
+		*host = h->uuid;
+	return rc;
+}
+
+/* Between placing and asking for the memory, others must not count on it. */
+void vm_placed(struct vm_op *o, const struct row *vm)
+{
+	uint64_t min_kib, max_kib;
+
+	vm_memory_needs(o->host, vm, &min_kib, &max_kib);
+	o->placed_kib = min_kib + vm_overhead_kib(o->host, vm);
+	o->host->placed_kib += o->placed_kib;
+}
+
+void vm_unplaced(struct vm_op *o)
+{
+	if (o->placed_kib)
+		o->host->placed_kib -= o->placed_kib;
+	o->placed_kib = 0;
+}
