@@ -1,6 +1,7 @@
 #include "perf/report.h"
 
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,19 +11,24 @@
 
 void report_begin(struct report *r, const char *benchmark, int argc, char **argv)
 {
-	static const struct option options[] = {{"json", required_argument, NULL, 'j'}, {0}};
+	static const struct option options[] = {{"json", required_argument, NULL, 'j'},
+		{"quick", no_argument, NULL, 'q'}, {0}};
 	int option;
 
 	*r = (struct report){.benchmark = benchmark};
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option != 'j') {
-			fprintf(stderr, "usage: perf_%s [--json FILE]\n", benchmark);
+		if (option == 'j') {
+			r->json_path = optarg;
+		} else if (option == 'q') {
+			r->quick = true;
+		} else {
+			fprintf(stderr, "usage: perf_%s [--quick] [--json FILE]\n",
+				benchmark);
 			exit(2);
 		}
-		r->json_path = optarg;
 	}
-	printf("%-28s %14s %-8s %14s %8s  %s\n", benchmark, "value", "unit", "peer", "ratio",
-		"bar");
+	printf("%-28s %14s %-8s %14s %8s  %s\n", benchmark, "value", "unit", "peer",
+		"ratio", "bar");
 	fflush(stdout);
 }
 
@@ -71,11 +77,11 @@ void report_add(struct report *r, struct report_result result)
 		snprintf(peer, sizeof peer, "%.1f", result.peer_value);
 		snprintf(ratio, sizeof ratio, "%.2f", result_ratio(&result));
 	}
-	printf("%-28s %14.1f %-8s %14s %8s  %s%s\n", result.name, result.value, result.unit,
-		peer, ratio, bar,
-		result.kind == REPORT_NO_BAR	? ""
-		: result_passes(&result)	? "  met"
-						: "  NOT MET");
+	printf("%-28s %14.1f %-8s %14s %8s  %s%s\n", result.name, result.value,
+		result.unit, peer, ratio, bar,
+		result.kind == REPORT_NO_BAR ? ""
+		: result_passes(&result)     ? "  met"
+					     : "  NOT MET");
 	fflush(stdout);
 }
 
@@ -84,14 +90,15 @@ static void json_result(FILE *f, const struct report_result *x)
 	char bar[48];
 
 	bar_text(x, bar, sizeof bar);
-	fprintf(f, "  {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"", x->name, x->value,
-		x->unit);
+	fprintf(f, "  {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"", x->name,
+		x->value, x->unit);
 	if (x->peer)
-		fprintf(f, ", \"peer\": \"%s\", \"peer_value\": %.6g, \"ratio\": %.4g", x->peer,
-			x->peer_value, result_ratio(x));
+		fprintf(f, ", \"peer\": \"%s\", \"peer_value\": %.6g, \"ratio\": %.4g",
+			x->peer, x->peer_value, result_ratio(x));
 	else
 		fprintf(f, ", \"peer\": null, \"peer_value\": null, \"ratio\": null");
-	fprintf(f, ", \"bar\": \"%s\", \"pass\": %s}", bar, result_passes(x) ? "true" : "false");
+	fprintf(f, ", \"bar\": \"%s\", \"pass\": %s}", bar,
+		result_passes(x) ? "true" : "false");
 }
 
 int report_end(const struct report *r)
@@ -108,9 +115,11 @@ int report_end(const struct report *r)
 	}
 	uname(&names);
 	fprintf(f,
-		"{\"benchmark\": \"%s\", \"machine\": {\"system\": \"%s %s\", \"cpus\": %ld}, "
+		"{\"benchmark\": \"%s\", \"machine\": {\"system\": \"%s %s\", \"cpus\": "
+		"%ld}, "
 		"\"results\": [\n",
-		r->benchmark, names.sysname, names.release, sysconf(_SC_NPROCESSORS_ONLN));
+		r->benchmark, names.sysname, names.release,
+		sysconf(_SC_NPROCESSORS_ONLN));
 	for (size_t i = 0; i < r->count; i++) {
 		json_result(f, &r->results[i]);
 		fputs(i + 1 < r->count ? ",\n" : "\n", f);
@@ -150,4 +159,17 @@ double report_percentile(double *values, size_t count, double p)
 		return 0;
 	qsort(values, count, sizeof values[0], compare_doubles);
 	return values[(size_t)(p * (double)(count - 1) + 0.5)];
+}
+
+void report_die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fflush(stdout);
+	fputs("perf: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(EXIT_FAILURE);
 }

@@ -32,22 +32,27 @@ struct report_result {
 
 struct report {
 	const char *benchmark, *json_path;
+	bool quick; /* only to see that it runs: rounds as short as can be */
 	struct report_result results[REPORT_MAX];
 	size_t count;
 };
 
-/* Reads `--json FILE`; prints usage and exits on anything else. */
+/* Reads `--json FILE` and `--quick`; prints usage and exits on anything else. */
 void report_begin(struct report *r, const char *benchmark, int argc, char **argv);
 void report_add(struct report *r, struct report_result result);
 /* Prints the table, writes the JSON; the exit status for main. */
 int report_end(const struct report *r);
 
-/* --- measuring ----------------------------------------------------------------------- */
+/* --- measuring -----------------------------------------------------------------------
+ */
 
 double report_now_s(void);
 /* CPU seconds that a process has used so far; -1: it is gone. */
 double report_cpu_s(int pid);
 /* Sorts; p from 0 to 1. */
 double report_percentile(double *values, size_t count, double p);
+
+/* Ends the benchmark, saying why it can't be run. */
+void report_die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 #endif

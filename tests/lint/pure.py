@@ -15,12 +15,12 @@ ALLOWED = re.compile(
     malloc|calloc|realloc|free|mem(cpy|move|set|cmp|chr|rchr|mem)|str(len|nlen|cmp|ncmp|casecmp|ncasecmp|chr|rchr|str|dup|ndup|spn|cspn|pbrk|tok_r|n?cpy|ncat|cat)|stpcpy
     # text and numbers
     |v?snprintf|sscanf|strto(l|ul|ll|ull|d|f)|__isoc\d+_\w+|__ctype_b_loc|tolower|toupper
-    |qsort|bsearch|abs|labs|lround|llround|floor|ceil|sqrt|pow|exp|log|log2|fmin|fmax|fabs|round|trunc|ldexp|frexp|isfinite|(f?min|f?max)f?
+    |qsort(_r)?|bsearch|abs|labs|lround|llround|floor|ceil|sqrt|pow|exp|log|log2|fmin|fmax|fabs|round|trunc|ldexp|frexp|isfinite|(f?min|f?max)f?
     # our own pure helpers, xxhash, msgpack's in-memory half
     |(rv_error|uuid|prng|list|buf|map|units|mpcheck|value|schema|db|txn|changes|snapshot|sched|memctl|entry|row|record|token|field|class|policy|history)_\w+|mpcheck
     |XXH\w+|msgpack_(pack|sbuffer|unpack|unpacker|zone|object|unpacked)\w*
     # compiler and sanitizer run time
-    |__assert_fail|__stack_chk_fail|__errno_location|_GLOBAL_OFFSET_TABLE_
+    |__assert_fail|__(popcount|ctz|clz|parity)\w+|__stack_chk_fail|__errno_location|_GLOBAL_OFFSET_TABLE_
     |__(asan|ubsan|sanitizer|lsan|gcov|llvm|sancov)\w*|__\w+_chk|_Unwind\w+
     """,
     re.X,

@@ -1,6 +1,6 @@
 /* One end of a stream in a test: collects what arrives and what is told. */
-#ifndef TESTS_UNIT_REACTOR_ENDS_H
-#define TESTS_UNIT_REACTOR_ENDS_H
+#ifndef REEVE_TESTS_REACTOR_ENDS_H
+#define REEVE_TESTS_REACTOR_ENDS_H
 
 #include <setjmp.h>
 #include <stdarg.h>

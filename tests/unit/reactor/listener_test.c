@@ -26,7 +26,7 @@ static int setup(void **state)
 	struct rv_error e = {0};
 
 	log_set_level(LOG_ERROR);
-	strcpy(h->dir, "/tmp/reeve-listener-XXXXXX");
+	snprintf(h->dir, sizeof h->dir, "/tmp/reeve-listener-XXXXXX");
 	if (!mkdtemp(h->dir))
 		return -1;
 	snprintf(h->address, sizeof h->address, "unix:%s/sock", h->dir);
