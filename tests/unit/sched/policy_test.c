@@ -56,8 +56,9 @@ static void greedy_keeps_large_holes(void **state)
 	(void)state;
 	h = plain_host(1);
 	h.pcpus = h.vcpus_limit = 48;
-	h.load.memory_total_kib = h.load.memory_free_kib = 192 * GiB;
-	h.load.vcpus = 16; /* two holes of 16 */
+	h.load.memory_total_kib = 192 * GiB;
+	h.load.memory_free_kib = 150 * GiB; /* no hole of memory breaks */
+	h.load.vcpus = 16;		    /* two holes of 16 */
 	put(s, &h);
 	h.uuid = id('h', 2);
 	h.load.vcpus = 18; /* one hole of 16, one of 14 */

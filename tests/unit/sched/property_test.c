@@ -268,22 +268,29 @@ static void conservative_packs_near_the_optimum(void **state)
 
 static void ties_are_drawn_by_seed(void **state)
 {
-	struct sched *s = sched_new(8);
+	struct sched *s = sched_new(200);
 	struct sched_request r = vm(1 * GiB, 1);
+	struct reeve_sched_policy slow = sched_greedy;
 	struct prng p;
-	unsigned hits[8] = {0};
+	unsigned hits[200] = {0}, hit = 0;
 
 	(void)state;
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 200; i++) {
 		struct sched_host h = plain_host(i);
 
 		put(s, &h);
 	}
 	prng_seed(&p, 1);
-	for (unsigned i = 0; i < 800; i++)
-		hits[place(s, &r, &sched_greedy, prng_next(&p))]++;
-	for (unsigned i = 0; i < 8; i++)
-		assert_true(hits[i] > 0);
+	for (unsigned i = 0; i < 2000; i++) {
+		uint64_t draw = prng_next(&p);
+		int at = place(s, &r, &sched_greedy, draw);
+
+		hits[at]++;
+		assert_int_equal(place(s, &r, &slow, draw), at);
+	}
+	for (unsigned i = 0; i < 200; i++)
+		hit += hits[i] > 0;
+	assert_true(hit > 150);
 	sched_free(s);
 }
 
