@@ -25,9 +25,8 @@ static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
 	sim.cpus = (uint32_t)c->sim_cpus;
 	sim.step_us = (int64_t)c->sim_step_ms * 1000;
 	sim.state_path = state;
-	log_warn("daemon.drivers",
-		"hypervisor=simulated msg=\"NO VM REALLY RUNS: this host has no Xen, or "
-		"[hypervisor] driver = simulated\"");
+	log_warn("daemon.drivers", "hypervisor=simulated msg=\"NO VM REALLY RUNS: %s\"",
+		why);
 	return hyper_sim_new(&d->hyper, d->loop, &sim, e);
 }
 
