@@ -118,10 +118,14 @@ void metrics_start(struct metrics *m)
 	on_interval(m);
 }
 
+void metrics_stop(struct metrics *m)
+{
+	if (m)
+		timer_stop(&m->timer);
+}
+
 void metrics_free(struct metrics *m)
 {
-	if (!m)
-		return;
-	timer_stop(&m->timer);
+	metrics_stop(m);
 	free(m);
 }

@@ -10,6 +10,7 @@ enum { METRICS_INTERVAL_MS = 1000 };
 /* Returned owned. */
 int metrics_new(struct metrics **out, struct daemon *d) RV_MUST_CHECK;
 void metrics_start(struct metrics *m);
-void metrics_free(struct metrics *m); /* NULL-safe; before the hypervisor's driver */
+void metrics_stop(struct metrics *m); /* NULL-safe */
+void metrics_free(struct metrics *m); /* after the hypervisor's driver; NULL-safe */
 
 #endif

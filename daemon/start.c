@@ -368,9 +368,7 @@ void daemon_fini(struct daemon *d)
 	listen_close(d);
 	sessions_free(d->sessions);
 	worker_free(d->worker);
-	metrics_free(d->metrics);
-	attach_free(d->attach);
-	chores_free(d);
+	metrics_stop(d->metrics);
 	defer_stop(&d->look);
 	pool_unsubscribe(&d->subscriber);
 	if (d->vms)
@@ -379,6 +377,10 @@ void daemon_fini(struct daemon *d)
 	storage_free(d->storage);
 	net_free(d->net);
 	pool_free(d->pool);
+	/* What had asked the ports and the pool: freed after them. */
+	metrics_free(d->metrics);
+	chores_free(d);
+	attach_free(d->attach);
 	vm_manager_free(d->vms);
 	disk_free(d->disk);
 	calls_free(d);
