@@ -230,7 +230,7 @@ static int config_server(nng_tls_engine_config *config, const char *name)
 {
 	if (!name || strlen(name) > SERVER_NAME_MAX)
 		return NNG_EINVAL;
-	strcpy(config->server, name);
+	memcpy(config->server, name, strlen(name) + 1);
 	return 0;
 }
 

@@ -34,7 +34,7 @@ static int derive(const char *password, const uint8_t salt[static SALT_BYTES], i
 static void to_hex(const uint8_t *bytes, size_t n, char *text)
 {
 	for (size_t i = 0; i < n; i++)
-		sprintf(text + 2 * i, "%02x", bytes[i]);
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
 }
 
 static bool from_hex(const char *text, size_t n, uint8_t *bytes)

@@ -339,7 +339,7 @@ static void make_certificates(struct harness *h, struct harness_server *s)
 	x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
 	CHECK(x && X509_digest(x, EVP_sha256(), digest, &len) && len == 32);
 	for (unsigned i = 0; i < len; i++)
-		sprintf(h->fingerprint + 2 * i, "%02x", digest[i]);
+		snprintf(h->fingerprint + 2 * i, 3, "%02x", digest[i]);
 	X509_free(x);
 	BIO_free(bio);
 }
@@ -353,7 +353,7 @@ void harness_start(struct harness *h, int max_connections, int64_t idle_ms)
 	memset(h, 0, sizeof *h);
 	if (!getenv("RPC_TEST_LOG"))
 		log_setup(LOG_ERROR, NULL, NULL);
-	strcpy(h->dir, "/tmp/reeve-rpc-XXXXXX");
+	snprintf(h->dir, sizeof h->dir, "/tmp/reeve-rpc-XXXXXX");
 	CHECK(mkdtemp(h->dir));
 	h->server = s;
 	s->h = h;
@@ -448,7 +448,7 @@ int raw_ipc(const struct harness *h)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	strcpy(address.sun_path, h->ipc_path);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", h->ipc_path);
 	return raw_connect(AF_UNIX, (struct sockaddr *)&address, sizeof address);
 }
 

@@ -404,14 +404,24 @@ static void connections_are_bounded(void **state)
 {
 	enum { MAX = 32 };
 	struct harness small;
-	int fds[MAX + 8];
+	int fds[MAX], waiting[2];
+	uint8_t hello[SP_HELLO_BYTES];
 
 	(void)state;
 	harness_start(&small, MAX, 0);
 	for (int i = 0; i < MAX - MAX / 16; i++)
 		fds[i] = raw_open(&small, SP_FRAMING_TCP);
-	/* tcp has had its share; ipc has a reserve. */
+	/* tcp has had its share: two more wait unaccepted, while ipc has a reserve. */
+	sp_hello_encode(hello, SP_REQ);
+	for (int i = 0; i < 2; i++) {
+		waiting[i] = raw_tcp(&small);
+		raw_send(waiting[i], hello, sizeof hello);
+	}
+	usleep(50000);
 	close(raw_open(&small, SP_FRAMING_IPC));
+	assert_int_equal(harness_stat(&small, "connections"), MAX - MAX / 16 + 1);
+	close(waiting[0]);
+	close(waiting[1]);
 	close(fds[0]);
 	fds[0] = raw_open(&small, SP_FRAMING_TCP);
 	for (int i = 0; i < MAX - MAX / 16; i++)

@@ -99,7 +99,7 @@ static void sources_leave_out_ports(void **state)
 	(void)state;
 	login_source(&peer, source);
 	assert_string_equal(source, "192.0.2.7");
-	strcpy(peer.name, "tcp:[2001:db8:1:2:3:4:5:6]:99");
+	snprintf(peer.name, sizeof peer.name, "tcp:[2001:db8:1:2:3:4:5:6]:99");
 	login_source(&peer, source);
 	assert_string_equal(source, "2001:db8:1:2::/64");
 	peer.has_credentials = true;
