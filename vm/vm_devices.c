@@ -74,6 +74,7 @@ static int nic_load(struct vm_device *v, const struct db *db, const struct row *
 	v->network = row_uuid(network);
 	v->devid = (uint32_t)n;
 	v->mtu = (int)db_int(vif, VIF_MTU);
+	v->unmanaged = !db_bool(network, NETWORK_MANAGED);
 	snprintf(v->device, sizeof v->device, "%d", n);
 	rc = net_mac_parse(db_string(vif, VIF_MAC), v->mac, e);
 	if (rc)
@@ -185,6 +186,8 @@ static void device_end(struct vm_device *v, int rc, const struct rv_error *e)
 		defer_start(&d->done);
 }
 
+static void device_begin(struct vm_device *v);
+
 static void device_answered(struct vm_device *v, int rc, const struct rv_error *e)
 {
 	struct vm_devices *d = v->set;
@@ -193,6 +196,13 @@ static void device_answered(struct vm_device *v, int rc, const struct rv_error *
 		return;
 	v->storage_request = NULL;
 	v->net_request = NULL;
+	/* First the network itself, which no VM may have needed here before. */
+	if (v->kind == VM_DEVICE_NIC && !d->down && !rc && !v->network_up &&
+		!d->cancelled) {
+		v->network_up = true;
+		device_begin(v);
+		return;
+	}
 	/* The claim is another's by now: nothing of ours is left to take down. */
 	if (d->down && rc == RV_ESTALE)
 		rc = 0;
@@ -219,7 +229,7 @@ static void device_net_done(void *arg, uint64_t token, const struct net_result *
 	struct vm_device *v = arg;
 
 	(void)token;
-	if (result->rc == 0 && !v->set->down)
+	if (result->rc == 0 && !v->set->down && v->network_up)
 		v->nic = result->vif_backend;
 	device_answered(v, result->rc, &result->error);
 }
@@ -245,7 +255,10 @@ static int nic_start(struct vm_device *v, struct rv_error *e)
 {
 	struct vm_devices *d = v->set;
 	struct net_call call = {
-		.verb = d->down ? NET_VIF_UNPLUG : NET_VIF_PLUG,
+		.verb = d->down		? NET_VIF_UNPLUG
+			: v->network_up ? NET_VIF_PLUG
+					: NET_UP,
+		.unmanaged = v->unmanaged,
 		.vif = v->uuid,
 		.network = v->network,
 		.bridge = v->bridge,
@@ -300,6 +313,7 @@ static void devices_run(struct vm_devices *d, uint64_t generation, bool all,
 		v->set = d;
 		v->busy = true;
 		v->tries = 0;
+		v->network_up = false;
 		timer_init(&v->retry, d->loop, "vm.devices.retry", device_retry, v);
 		d->pending++;
 		device_begin(v);

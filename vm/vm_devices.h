@@ -24,6 +24,8 @@ struct vm_device {
 	bool write, cdrom;
 	int mtu;
 	char mac[NET_MAC_SIZE], bridge[NET_NAME_SIZE];
+	bool unmanaged;	 /* the bridge is an admin's own */
+	bool network_up; /* the port said so, this time */
 
 	bool touched; /* bringing up was begun: may be up */
 	bool up;      /* surely */
