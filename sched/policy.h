@@ -22,7 +22,7 @@ enum {
 	HOLES_SIZES = 4,
 	POLICY_PPM = 1000000,
 	POLICY_BUSY_PPM = 900000, /* conservative fills hosts up to this CPU load */
-	POLICY_RANK_SHIFT = 40,
+	POLICY_RANK = 200 * POLICY_PPM,
 };
 
 int64_t policy_standing(enum picture_policy p, const struct reeve_sched_host *h);
@@ -70,16 +70,17 @@ struct policy_tier {
 unsigned policy_tier(enum picture_policy p, struct policy_tier t);
 
 /* Preferences above the tier: affinity, then fresh metrics, then nothing against it. */
-static inline unsigned policy_rank(uint32_t flags, unsigned tier)
+static inline int policy_rank(uint32_t flags, unsigned tier)
 {
-	return (flags & REEVE_SCHED_HOST_AFFINITY ? 32u : 0u) |
-	       (flags & REEVE_SCHED_HOST_STALE ? 0u : 16u) |
-	       (flags & REEVE_SCHED_HOST_AVOID ? 0u : 8u) | tier;
+	return (flags & REEVE_SCHED_HOST_AFFINITY ? 32 : 0) -
+	       (flags & REEVE_SCHED_HOST_STALE ? 16 : 0) -
+	       (flags & REEVE_SCHED_HOST_AVOID ? 8 : 0) + (int)tier;
 }
 
-static inline int64_t policy_score(unsigned rank, int64_t standing, int64_t loss)
+/* Standing and loss stay well within one rank. */
+static inline int64_t policy_score(int rank, int64_t standing, int64_t loss)
 {
-	return ((int64_t)rank << POLICY_RANK_SHIFT) + standing - loss;
+	return (int64_t)rank * POLICY_RANK + standing - loss;
 }
 
 /* The built-in one, or PICTURE_POLICIES for a table that is none. */
