@@ -160,11 +160,14 @@ void tasks_follow(struct call *c, struct uuid task)
 void tasks_join(struct call *c, struct uuid task)
 {
 	const struct row *row = db_row(pool_db(c->daemon->pool), CLASS_TASK, task);
-	char hash[17], text[UUID_TEXT_SIZE];
+	char hash[17], text[UUID_TEXT_SIZE], method[RPC_MAX_METHOD_BYTES + 1];
 
+	snprintf(method, sizeof method, "%s.%s", c->method->group, c->method->name);
 	tasks_hash(c, hash);
-	if (row && *db_string(row, TASK_ARGUMENTS_HASH) &&
-		strcmp(db_string(row, TASK_ARGUMENTS_HASH), hash) != 0) {
+	if (row && (strcmp(db_string(row, TASK_METHOD), method) != 0 ||
+			   (*db_string(row, TASK_ARGUMENTS_HASH) &&
+				   strcmp(db_string(row, TASK_ARGUMENTS_HASH), hash) !=
+					   0))) {
 		call_failf(c, RV_EPARAM,
 			"request %s was used before, for %s with other parameters; make "
 			"a new UUID for each call",

@@ -25,13 +25,13 @@ static void on_accepted(void *arg, int rc, const struct rv_error *e)
 static enum vm_operation operation_of(const struct schema_method *m)
 {
 	char name[64];
+	int kind = 0;
 
-	snprintf(name, sizeof name, "%s%s%s",
-		m->cls == CLASS_VBD   ? "vbd_"
-		: m->cls == CLASS_VIF ? "vif_"
-				      : "",
-		m->name, "");
-	return (enum vm_operation)vm_operation_by_name(name);
+	snprintf(name, sizeof name, "%s.%s", m->group, m->name);
+	while (kind < VM_OP_COUNT &&
+		strcmp(vm_operation_method((enum vm_operation)kind), name) != 0)
+		kind++;
+	return (enum vm_operation)kind;
 }
 
 static bool takes(const struct call *c, const char *name)

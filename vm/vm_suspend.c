@@ -16,6 +16,7 @@ enum { IMAGE, SAVE, SETTLING, FLUSH, COMMIT, TEARDOWN, RESUME, DISCARD, END, END
 
 enum {
 	SUSPEND_STALL_MS = 60 * 1000, /* without a byte from the guest */
+	SUSPEND_LOOK_MS = 250,	      /* how often its progress is told */
 	SUSPEND_RETRY_MS = 500,
 	SUSPEND_RETRIES = 10,
 };
@@ -43,7 +44,8 @@ struct suspend {
 	struct vm_teardown teardown;
 	struct hyper_domain_id id;
 	struct uuid sr, vdi;
-	uint64_t size, seen; /* bytes of the stream at the last look */
+	uint64_t size, seen; /* bytes of the stream at the last look ... */
+	int64_t seen_us;     /* ... that found more than the one before */
 	bool asked, waiting, discarded;
 	int tries;
 };
@@ -202,7 +204,8 @@ static void enter_save(struct suspend *s)
 	vm_op_progress(o, 0.05, "saving memory");
 	vm_memory_mode(o->host->memory, s->id.domid, MEMCTL_FROZEN);
 	op_move(&o->op, SAVE);
-	req = vm_op_call(o, SUSPEND_STALL_MS);
+	s->seen_us = loop_now_us(o->op.loop);
+	req = vm_op_call(o, SUSPEND_LOOK_MS);
 	spec.sink = vm_image_sink(&s->image, req, suspend_broken, s);
 	hyper_save(o->host->hyper, req, &s->id, &spec);
 }
@@ -423,9 +426,13 @@ static void suspend_deadline(struct op *op)
 	}
 	if (s->image.length > s->seen) {
 		s->seen = s->image.length;
+		s->seen_us = loop_now_us(op->loop);
 		vm_op_progress(
 			&s->vm, 0.05 + 0.85 * (double)s->seen / (double)s->size, NULL);
-		s->vm.hyper.token = op_await(op, SUSPEND_STALL_MS);
+	}
+	if (op->state == SAVE &&
+		loop_now_us(op->loop) - s->seen_us < SUSPEND_STALL_MS * INT64_C(1000)) {
+		s->vm.hyper.token = op_await(op, SUSPEND_LOOK_MS);
 		return;
 	}
 	op_fail(op, RV_ETIMEDOUT,

@@ -210,9 +210,11 @@ static int expect_name_free(
 		return rc;
 	row = db_by_name(db, c->cls->id, value_get_string(&name), NULL);
 	if (row)
-		rc = rv_error_set(e, RV_ECONFLICT,
-			"there is a %s named \"%.255s\" already", c->cls->name,
-			value_get_string(&name));
+		rc = rv_error_set(e, RV_EEXIST,
+			"there is a %s named \"%.255s\" already; names are unique: "
+			"choose "
+			"another",
+			c->cls->name, value_get_string(&name));
 	value_fini(&name);
 	return rc;
 }

@@ -134,8 +134,10 @@ static const char *object_name(const msgpack_object *o)
 
 static int mismatch(enum value_type type, const msgpack_object *o, struct rv_error *e)
 {
-	return rv_error_set(e, RV_EPARAM, "expected a %s, got %s", value_type_name(type),
-		object_name(o));
+	const char *wanted = value_type_name(type);
+
+	return rv_error_set(e, RV_EPARAM, "expected %s %s, got %s",
+		strchr("aeiou", wanted[0]) ? "an" : "a", wanted, object_name(o));
 }
 
 static int text_error(int rc, size_t len, struct rv_error *e)

@@ -132,7 +132,7 @@ static void each_expectation_can_fail(void **state)
 	CHECK(RV_ECONFLICT, txn_expect_exists(&t, CLASS_SR, nth(1)));
 	CHECK(RV_ECONFLICT, txn_expect_absent(&t, CLASS_VM, nth(1)));
 	CHECK(0, txn_expect_absent(&t, CLASS_VM, nth(9)));
-	CHECK(RV_ECONFLICT, txn_expect_name_free(&t, CLASS_VM, "web1"));
+	CHECK(RV_EEXIST, txn_expect_name_free(&t, CLASS_VM, "web1"));
 	CHECK(0, txn_expect_name_free(&t, CLASS_HOST, "web1"));
 	CHECK(0, txn_expect_unset(&t, nth(1), VM_RESIDENT_ON));
 	CHECK(RV_ECONFLICT, txn_expect_unset(&t, nth(1), VM_CURRENT_OPERATIONS));
