@@ -11,6 +11,7 @@
 #include "base/uuid.h"
 #include "daemon/config.h"
 #include "net/net.h"
+#include "pool/db/changes.h"
 #include "pool/pool.h"
 #include "reactor/op.h"
 #include "reactor/worker.h"
@@ -53,6 +54,7 @@ struct daemon {
 	struct pool_commit commit;
 	uint64_t start_token;
 	int *exit_status; /* borrowed: main's */
+	struct changes_token allowed_token;
 	bool serving, stopping;
 };
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/allowed.h"
 #include "daemon/attach.h"
 #include "daemon/bootstrap.h"
 #include "daemon/call.h"
@@ -137,6 +138,7 @@ static void on_look(void *arg)
 {
 	struct daemon *d = arg;
 
+	allowed_look(d);
 	tasks_look(d);
 	events_look(d);
 	listen_publish(d);
