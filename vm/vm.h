@@ -74,14 +74,13 @@ void vm_manager_set_policy(struct vm_manager *m, const struct reeve_sched_policy
 /* Compares database and hypervisors and settles what a former daemon left; call it when
  * this host becomes master, with SRs and networks plugged. `ready` is called once that
  * has been looked at (what has to be settled goes on as operations); operations are
- * accepted from then on. */
+ * accepted from then on. To be called again whenever this host becomes master again. */
 typedef void vm_ready_fn(void *arg);
 void vm_manager_start(struct vm_manager *m, vm_ready_fn *ready, void *arg);
 bool vm_manager_ready(const struct vm_manager *m);
 
-/* Not master any more, or the daemon ends: operations stop where they are, the next
- * master's reconciler settles them. Nothing is called back afterwards. Before the ports
- * are freed. */
+/* The daemon ends: operations stop where they are, the next master's reconciler settles
+ * them. Nothing is called back afterwards. Before the ports are freed. */
 void vm_manager_stop(struct vm_manager *m);
 /* After the ports and the pool were freed (their requests live in here). NULL-safe. */
 void vm_manager_free(struct vm_manager *m);

@@ -572,7 +572,7 @@ void vm_build_stop(struct vm_build *b)
 	if (b->undo.op.table)
 		vm_teardown_stop(&b->undo);
 	if (b->reservation.memory)
-		b->reservation.answer_due = false;
+		defer_stop(&b->reservation.answer);
 }
 
 void vm_build_fini(struct vm_build *b)

@@ -256,7 +256,7 @@ static void vm_complain(struct vm_host *h, const struct hyper_req *req)
 
 	if (vm_invariants_check(pool_db(m->pool), &seen, 1, &e) == 0)
 		return;
-	if (strncmp(m->complaint, e.detail, sizeof m->complaint - 1) == 0)
+	if (strcmp(m->complaint, e.detail) == 0)
 		return;
 	snprintf(m->complaint, sizeof m->complaint, "%s", e.detail);
 	vm_note(m, "INVARIANT_BROKEN", 1, UUID_NONE, "%s", e.detail);
@@ -312,7 +312,7 @@ static void look_first(struct vm_host *h, const struct hyper_req *req)
 		const struct hyper_domain *d = &req->domains[i];
 		const struct row *vm = db_row(db, CLASS_VM, d->vm);
 
-		if (vm && recorded_as(vm, d)) {
+		if (vm && recorded_as(vm, d) && !vm_op_of(h->mgr, &d->vm)) {
 			add_memory(h, vm, d);
 			adopt_devices(h, vm);
 		}
@@ -326,7 +326,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	const struct db *db = pool_db(m->pool);
 
 	h->looking = false;
-	if (m->stopped)
+	if (m->stopped || !pool_is_master(m->pool))
 		return;
 	if (req->rc) {
 		log_warn("vm.look", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),

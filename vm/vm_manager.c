@@ -218,8 +218,11 @@ void vm_manager_set_policy(struct vm_manager *m, const struct reeve_sched_policy
 
 void vm_manager_start(struct vm_manager *m, vm_ready_fn *ready, void *arg)
 {
-	assert(!m->started && m->host_count > 0);
+	assert(m->host_count > 0 && !m->stopped);
 	m->started = true;
+	m->ready = false;
+	for (size_t i = 0; i < m->host_count; i++)
+		m->hosts[i]->listed = false;
 	m->ready_fn = ready;
 	m->ready_arg = arg;
 	timer_start_ms(&m->look, 0);

@@ -160,9 +160,12 @@ int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
 	const struct memctl_domain *spec, uint64_t overhead_kib, struct vm_reservation *r,
 	struct rv_error *e)
 {
-	struct memory_domain *d = calloc(1, sizeof *d);
+	struct memory_domain *d = memory_find(m, spec->domid);
 	int rc;
 
+	if (!r && d && uuid_eq(&d->id.handle, &id->handle))
+		return 0;
+	d = calloc(1, sizeof *d);
 	if (!d)
 		return rv_error_set(e, RV_ENOMEM, "no memory to manage a domain's");
 	d->memory = m;

@@ -73,7 +73,8 @@ void vm_memory_release(struct vm_reservation *r);
 void vm_memory_build(struct vm_reservation *r);
 
 /* The domain is there, built with `r` (which is then used up), or found at start (r
- * NULL). overhead_kib is what the hypervisor holds beside d->actual_kib. */
+ * NULL; known already: nothing). overhead_kib is what the hypervisor holds beside
+ * d->actual_kib. */
 int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
 	const struct memctl_domain *d, uint64_t overhead_kib, struct vm_reservation *r,
 	struct rv_error *e) RV_MUST_CHECK;

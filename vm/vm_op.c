@@ -19,7 +19,7 @@ void vm_op_lost(const struct op *op)
 
 void vm_op_halt(struct op *op)
 {
-	if (!op->table || op->finished)
+	if (!op->table)
 		return;
 	timer_stop(&op->deadline);
 	defer_stop(&op->kick);

@@ -123,7 +123,7 @@ struct vm_manager {
 	vm_ready_fn *ready_fn;
 	void *ready_arg;
 	bool started, ready, stopped;
-	char complaint[256];
+	char complaint[RV_ERROR_DETAIL_MAX];
 	struct list notes; /* struct vm_note: messages under way */
 };
 
