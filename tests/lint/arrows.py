@@ -8,7 +8,7 @@ import sys
 
 REACTOR = {"base", "reactor"}
 PORTS = {"xen", "storage", "net"}
-VM = REACTOR | PORTS | {"sched", "memctl", "pool"}
+VM = REACTOR | PORTS | {"sched", "memctl", "pool", "link"}
 
 # Folder (or the longest matching sub-folder): the folders it may include from.
 MAY_USE = {
@@ -20,7 +20,8 @@ MAY_USE = {
     "xen": REACTOR | {"xen"},
     "storage": REACTOR | {"storage"},
     "net": REACTOR | {"net"},
-    "pool": REACTOR | {"pool"},
+    "link": REACTOR | {"link"},
+    "pool": REACTOR | {"link", "pool"},
     "pool/db": {"base", "pool/db"},
     "rpc": REACTOR | {"rpc"},
     "vm": VM | {"vm"},
@@ -34,7 +35,7 @@ PRIVATE = {
     r"(libxl|xenctrl|xenguest|xenstore|_libxl)\w*\.h": "xen",
     r"ev\.h": "reactor",
     r"raft\.h": "pool",
-    r"openssl/.*": "reactor rpc daemon cli",
+    r"openssl/.*": "reactor link rpc daemon cli",
     r"nng/.*": "rpc",
 }
 
