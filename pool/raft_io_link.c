@@ -188,7 +188,7 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 	struct rio *rio = RIO_OF(io);
 	struct rlog_transport *t = rio->config.transport;
 	struct rio_send *s = NULL;
-	int rc = t ? 0 : RV_ECLOSED;
+	int rc = t && !rio->failed ? 0 : RV_ECLOSED;
 
 	req->cb = cb;
 	if (cb) {

@@ -77,6 +77,9 @@ static int list_files(struct listing *l, struct disk *d, struct rv_error *e)
 		return rv_error_set(e, RV_ENOMEM, "%s: out of memory", d->path);
 	for (size_t i = 0; i < l->junk_count && !rc; i++)
 		rc = disk_remove(d, l->junk[i], e);
+	/* Also makes durable what names an earlier life left in the cache alone. */
+	if (!rc)
+		rc = disk_remove(d, SEGMENTS_SPARE, e);
 	if (l->segment_count > 1)
 		qsort(l->segments, l->segment_count, sizeof *l->segments, by_number);
 	if (l->snapshot_count > 1)
@@ -300,13 +303,28 @@ static uint64_t proof_behind(const struct reader *rd)
 	return proof;
 }
 
+/* A process that was killed may leave bytes in the page cache alone, and a failed sync
+ * bytes that only look written: what is built upon is written again and synced. */
+static int settle_tail(struct reader *rd, struct rv_error *e)
+{
+	struct disk_file *file = NULL;
+	int rc = disk_open(rd->disk, rd->name, &file, e);
+
+	if (!rc)
+		rc = disk_write(file, 0, rd->bytes, rd->at, e);
+	if (!rc && rd->at < rd->len)
+		rc = disk_truncate(file, rd->at, e);
+	if (!rc)
+		rc = disk_sync(file, e);
+	disk_close(file);
+	return rc;
+}
+
 /* The frame at rd->at is not readable: torn, or damaged? */
 static int judge_end(struct reader *rd, struct rv_error *e)
 {
 	struct recovered *r = rd->r;
-	struct disk_file *file = NULL;
 	uint64_t proof = rd->synced;
-	int rc;
 
 	if (proof_behind(rd) > proof)
 		proof = proof_behind(rd);
@@ -318,13 +336,7 @@ static int judge_end(struct reader *rd, struct rv_error *e)
 		return corrupt(rd, e, "damage");
 	r->cut_bytes = rd->len - rd->at;
 	snprintf(r->cut_where, sizeof r->cut_where, "%s offset %zu", rd->name, rd->at);
-	rc = disk_open(rd->disk, rd->name, &file, e);
-	if (!rc)
-		rc = disk_truncate(file, rd->at, e);
-	if (!rc)
-		rc = disk_sync(file, e);
-	disk_close(file);
-	return rc;
+	return 0;
 }
 
 static int read_frames(struct reader *rd, struct rv_error *e)
@@ -381,6 +393,8 @@ static int read_segment(struct reader *rd, uint64_t first, struct rv_error *e)
 		rc = read_frames(rd, e);
 	if (!rc && rd->next == first)
 		rc = corrupt(rd, e, "a segment without entries");
+	if (!rc && rd->last)
+		rc = settle_tail(rd, e);
 	free(rd->bytes);
 	rd->bytes = NULL;
 	if (rc)
@@ -570,8 +584,6 @@ static int write_meta(struct recovered *r, struct disk *d,
 static int begin_term(struct recovered *r, struct disk *d,
 	const struct recover_config *config, struct rv_error *e)
 {
-	if (!sole_voter(r, config->id) && r->healed == 0)
-		return 0;
 	if (sole_voter(r, config->id)) {
 		r->meta.term++;
 		r->meta.value = 0;

@@ -28,6 +28,7 @@ enum {
 	DEFAULT_RESERVE_BYTES = 256 << 10,
 	DEFAULT_OUTCOME_MS = 5000,
 	DEFAULT_RETRY_MS = 1000,
+	INSTALL_TIMEOUT_MS = 5000, /* until a snapshot is sent again */
 	STOP_POLL_MS = 2,
 	STOP_TIMEOUT_US = 5 * 1000000,
 };
@@ -376,6 +377,7 @@ static void raft_settings(struct rlog *rlog)
 
 	raft_set_election_timeout(r, rlog->config.election_ms);
 	raft_set_heartbeat_timeout(r, rlog->config.heartbeat_ms);
+	raft_set_install_snapshot_timeout(r, INSTALL_TIMEOUT_MS);
 	raft_set_pre_vote(r, true);
 	raft_set_snapshot_threshold(r, UINT_MAX);
 	raft_set_snapshot_trailing(r, rlog->config.trailing_entries);

@@ -197,6 +197,7 @@ int segments_append(struct segments *s, const struct segments_batch *batches,
 		rc = group_encode(s, batches, count, &g);
 	if (rc)
 		return no_memory(e);
+	s->torn = true;
 	if (begin) {
 		rc = segments_begin(s, e);
 	} else {
@@ -209,6 +210,7 @@ int segments_append(struct segments *s, const struct segments_batch *batches,
 	}
 	if (rc)
 		return rc;
+	s->torn = false;
 	s->link = g.link;
 	s->term = g.term;
 	s->next = g.next;
@@ -230,8 +232,10 @@ int segments_cut(struct segments *s, struct rv_error *e)
 	char name[DISK_NAME_MAX];
 	int rc;
 
-	/* A new segment may have got its name although the sync of that failed. */
 	segments_drop_spare(s);
+	if (!s->torn)
+		return 0;
+	/* A new segment may have got its name although the sync of that failed. */
 	rc = disk_remove(s->disk, segments_name(name, s->next), e);
 	if (rc)
 		return rc;
@@ -339,9 +343,11 @@ int segments_reset(struct segments *s, uint64_t next, struct rv_error *e)
 	/* Newest first: a crash in between leaves a log without a gap. */
 	while (!rc && s->count > 0)
 		rc = segments_remove_last(s, e);
+	if (rc)
+		return rc;
 	s->next = next;
 	s->link = s->term = s->offset = 0;
-	return rc;
+	return 0;
 }
 
 int segments_prune(struct segments *s, uint64_t keep_from, struct rv_error *e)

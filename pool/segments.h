@@ -37,6 +37,7 @@ struct segments {
 	uint64_t link;	 /* of the last frame */
 	uint64_t term;	 /* of the last entry */
 	uint64_t next;	 /* index of the next entry */
+	bool torn;	 /* an append failed half-way */
 	struct buf scratch;
 };
 
@@ -64,7 +65,7 @@ struct segments_batch {
 int segments_append(struct segments *s, const struct segments_batch *batches,
 	unsigned count, struct rv_error *e) RV_MUST_CHECK;
 
-/* After a failed append: removes, durably, whatever of it reached the disk. */
+/* After any failure: removes, durably, what a failed append left on the disk. */
 int segments_cut(struct segments *s, struct rv_error *e) RV_MUST_CHECK;
 
 /* Removes the entries from `index` on. */
