@@ -45,6 +45,11 @@ int cli_connect(struct cli *cli);
 int cli_call(struct cli *cli, const char *method, const struct params *p,
 	const msgpack_object **value);
 
+/* As cli_call for what changes something: adds a request UUID, so that a repeat after a
+ * broken connection has no second effect. */
+int cli_change(struct cli *cli, const char *method, struct params *p,
+	const msgpack_object **value);
+
 /* CLI_OK if every key=value was used and no plain word is left; else says what is known:
  * `known` is a text such as "vm=, on=". */
 int cli_check_used(struct cli *cli, const char *known);

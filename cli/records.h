@@ -19,7 +19,8 @@ struct records {
 	int shown; /* the first so many are printed; the rest is for filters and order */
 	struct record *list;
 	int count;
-	struct value *values; /* of all */
+	struct value *values; /* of all, also of those filtered away */
+	size_t value_count;
 };
 
 /* A condition typed as field=value or field:key=value. */

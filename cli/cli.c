@@ -1,0 +1,270 @@
+#include "cli/cli.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "cli/command.h"
+#include "cli/complete.h"
+#include "cli/help.h"
+#include "cli/verbs.h"
+
+/* One line, whatever is in it. */
+static void print_line(FILE *out, const char *text)
+{
+	for (const char *p = text; *p; p++)
+		fputc((unsigned char)*p < ' ' || *p == 0x7f ? ' ' : *p, out);
+	fputc('\n', out);
+}
+
+int cli_usage(struct cli *cli, const char *fmt, ...)
+{
+	char text[RV_ERROR_DETAIL_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	fputs("reeve: ", cli->err);
+	print_line(cli->err, text);
+	return CLI_USAGE;
+}
+
+static void print_error(struct cli *cli, const struct rv_error *e)
+{
+	fprintf(cli->err, "%s: ", rv_error_xenapi(e->code));
+	print_line(cli->err, e->detail[0] ? e->detail : rv_error_text(e->code));
+}
+
+int cli_refused(struct cli *cli, const struct rv_error *e)
+{
+	print_error(cli, e);
+	return CLI_REFUSED;
+}
+
+int cli_call_failed(struct cli *cli, const struct rv_error *e)
+{
+	print_error(cli, e);
+	return cli->connect.remote ? CLI_REFUSED : CLI_UNREACHABLE;
+}
+
+/* --- where the daemon is -------------------------------------------------------------
+ */
+
+static void set_text(char *out, const char *option, const char *variable)
+{
+	const char *text = option ? option : variable ? getenv(variable) : NULL;
+
+	if (text && !out[0])
+		snprintf(out, CONNECT_TEXT_MAX, "%s", text);
+}
+
+/* What neither option nor environment says comes from the profile: the one that was
+ * named, which must exist, or [default] if there is one. */
+static int read_profile(struct cli *cli, struct connect_target *t)
+{
+	const char *named =
+		cli->words.profile ? cli->words.profile : getenv("REEVE_PROFILE");
+	const char *dir = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	struct rv_error e = {0};
+	char path[CONNECT_TEXT_MAX];
+	int rc;
+
+	if (dir && *dir)
+		snprintf(path, sizeof path, "%s/reeve/config", dir);
+	else
+		snprintf(path, sizeof path, "%s/.config/reeve/config", home ? home : "");
+	rc = connect_profile(t, path, named ? named : "default", &e);
+	if (rc == RV_ENOENT && !named)
+		return CLI_OK;
+	return rc ? cli_usage(cli, "%s", e.detail) : CLI_OK;
+}
+
+/* From the environment, or asked for at a terminal without echo. */
+static int read_password(struct cli *cli, struct connect_target *t)
+{
+	const char *text = getenv("REEVE_PASSWORD");
+	struct termios before, silent;
+	size_t len;
+
+	if (text) {
+		set_text(t->password, text, NULL);
+		return CLI_OK;
+	}
+	if (!cli->in_tty)
+		return cli_usage(cli,
+			"user %.64s: REEVE_PASSWORD is not set, and there "
+			"is no terminal to ask for the password at",
+			t->user);
+	fprintf(cli->err, "Password of %s: ", t->user);
+	fflush(cli->err);
+	if (tcgetattr(fileno(cli->in), &before))
+		return cli_usage(cli, "the password can't be read without echo");
+	silent = before;
+	silent.c_lflag &= ~(tcflag_t)ECHO;
+	tcsetattr(fileno(cli->in), TCSAFLUSH, &silent);
+	if (!fgets(t->password, sizeof t->password, cli->in))
+		t->password[0] = '\0';
+	tcsetattr(fileno(cli->in), TCSAFLUSH, &before);
+	fputc('\n', cli->err);
+	len = strcspn(t->password, "\n");
+	t->password[len] = '\0';
+	return CLI_OK;
+}
+
+static int find_target(struct cli *cli)
+{
+	struct connect_target *t = &cli->connect.target;
+	int rc;
+
+	set_text(t->url, cli->words.url, "REEVE_URL");
+	set_text(t->user, cli->words.user, "REEVE_USER");
+	set_text(t->ca, cli->words.ca, NULL);
+	set_text(t->fingerprint, cli->words.fingerprint, NULL);
+	rc = read_profile(cli, t);
+	if (rc)
+		return rc;
+	set_text(t->url, CONNECT_URL_DEFAULT, NULL);
+	return t->user[0] && !t->password[0] ? read_password(cli, t) : CLI_OK;
+}
+
+int cli_connect(struct cli *cli)
+{
+	struct rv_error e = {0};
+	int rc;
+
+	if (cli->connect.client)
+		return CLI_OK;
+	rc = find_target(cli);
+	if (rc)
+		return rc;
+	if (cli->words.timeout_ms)
+		cli->connect.timeout_ms = cli->words.timeout_ms;
+	rc = connect_open(&cli->connect, cli->words.timeout_ms, &e);
+	if (rc == RV_EINVAL && !cli->connect.remote)
+		return cli_usage(cli, "%s", e.detail);
+	return rc ? cli_call_failed(cli, &e) : CLI_OK;
+}
+
+int cli_call(struct cli *cli, const char *method, const struct params *p,
+	const msgpack_object **value)
+{
+	struct rv_error e = {0};
+	int rc = cli_connect(cli);
+
+	if (rc)
+		return rc;
+	return connect_call(&cli->connect, method, p, 0, value, &e)
+		       ? cli_call_failed(cli, &e)
+		       : CLI_OK;
+}
+
+int cli_change(struct cli *cli, const char *method, struct params *p,
+	const msgpack_object **value)
+{
+	struct uuid request = connect_request(&cli->connect);
+
+	params_uuid(p, "request", &request);
+	return cli_call(cli, method, p, value);
+}
+
+int cli_check_used(struct cli *cli, const char *known)
+{
+	const struct word *word = words_unused(&cli->words);
+
+	if (!word)
+		return CLI_OK;
+	if (!word->key)
+		return cli_usage(cli, "%s: '%.64s' is no key=value", cli->words.command,
+			word->value);
+	return cli_usage(cli, "%s has no key '%.*s'; it takes %s", cli->words.command,
+		(int)(word->key_len < 64 ? word->key_len : 64), word->key, known);
+}
+
+/* --- running -------------------------------------------------------------------------
+ */
+
+static int run_command(struct cli *cli, const struct command *c)
+{
+	switch (c->kind) {
+	case COMMAND_LIST:
+		return verb_list(cli, c);
+	case COMMAND_PARAM_LIST:
+		return verb_param_list(cli, c);
+	case COMMAND_PARAM_GET:
+		return verb_param_get(cli, c);
+	case COMMAND_PARAM_SET:
+		return verb_param_set(cli, c);
+	case COMMAND_PARAM_ADD:
+		return verb_param_add(cli, c);
+	case COMMAND_PARAM_REMOVE:
+		return verb_param_remove(cli, c);
+	case COMMAND_PARAM_CLEAR:
+		return verb_param_clear(cli, c);
+	case COMMAND_METHOD:
+		return verb_method(cli, c);
+	case COMMAND_VM_INSTALL:
+		return verb_vm_install(cli, c);
+	case COMMAND_TASK_WAIT:
+		return verb_task_wait(cli, c);
+	case COMMAND_EVENT_WATCH:
+		return verb_event_watch(cli);
+	case COMMAND_HELP:
+		return help_run(cli);
+	case COMMAND_API_DOC:
+		api_doc_print(cli->out);
+		return CLI_OK;
+	}
+	return CLI_USAGE;
+}
+
+static int run_words(struct cli *cli)
+{
+	struct command c;
+
+	if (cli->words.version) {
+		fprintf(cli->out, "reeve %s\n", REEVE_VERSION);
+		return CLI_OK;
+	}
+	if (!cli->words.command) {
+		const struct word *word = words_unused(&cli->words);
+
+		if (word)
+			return cli_usage(cli,
+				"a command comes before key=value words; `reeve help` "
+				"lists them");
+		help_run(cli);
+		return cli->words.help ? CLI_OK : CLI_USAGE;
+	}
+	if (!command_find(cli->words.command, &c))
+		return help_unknown(cli, cli->words.command);
+	if (cli->words.help) {
+		help_command(cli->out, &c);
+		return CLI_OK;
+	}
+	return run_command(cli, &c);
+}
+
+int cli_run(struct cli *cli, int argc, char *const *argv)
+{
+	struct rv_error e = {0};
+	int status;
+
+	connect_init(&cli->connect);
+	if (argc == 3 && strcmp(argv[0], "--complete") == 0)
+		status = complete_run(cli, argv[1], (size_t)strtoull(argv[2], NULL, 10));
+	else if (words_parse(&cli->words, argc, argv, &e))
+		status = cli_usage(cli, "%s", e.detail);
+	else
+		status = run_words(cli);
+	words_fini(&cli->words);
+	connect_close(&cli->connect);
+	/* A full disk must not pass for success. */
+	if ((fflush(cli->out) || ferror(cli->out)) && status == CLI_OK) {
+		cli_usage(cli, "the output could not be written");
+		status = CLI_REFUSED;
+	}
+	return status;
+}
