@@ -1,0 +1,141 @@
+#include "daemon/config.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/units.h"
+
+/* Reads a configuration file with this text. */
+static int read_text(struct config *c, const char *text, struct rv_error *e)
+{
+	char path[] = "/tmp/reeve-config-XXXXXX";
+	int fd = mkstemp(path), rc;
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+	config_defaults(c);
+	rc = config_read(c, path, e);
+	unlink(path);
+	return rc;
+}
+
+static void defaults_are_good(void **state)
+{
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	config_defaults(&c);
+	assert_int_equal(config_check(&c, &e), 0);
+	assert_string_equal(c.state_dir, "/var/lib/reeve");
+	assert_int_equal(c.sim_memory, 32 * GIB);
+	assert_true(c.rpc_tls12);
+}
+
+static void a_file_overrides(void **state)
+{
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	assert_int_equal(
+		read_text(&c,
+			"[host]\nname-label = h7\n[hypervisor]\nsim-memory = 8GiB\n"
+			"sim-step=20ms\n[rpc]\ntls12 = no\n",
+			&e),
+		0);
+	assert_string_equal(c.name_label, "h7");
+	assert_int_equal(c.sim_memory, 8 * GIB);
+	assert_int_equal(c.sim_step_ms, 20);
+	assert_false(c.rpc_tls12);
+}
+
+static void mistakes_name_line_and_key(void **state)
+{
+	static const struct {
+		const char *text, *expected;
+	} cases[] = {
+		{"[host]\nnmae-label = x\n", "line 2: no setting [host] nmae-label"},
+		{"[hypervisor]\n\nsim-memory = much\n",
+			"line 3: hypervisor.sim-memory: 'much'"},
+		{"[hypervisor]\nsim-cpus = 4GiB\n",
+			"line 2: hypervisor.sim-cpus: '4GiB'"},
+		{"[rpc]\ntls12 = maybe\n",
+			"line 2: rpc.tls12: 'maybe' is not true or false"},
+		{"[host\n", "line 1: neither"},
+	};
+	struct rv_error e;
+	struct config c;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		assert_int_equal(read_text(&c, cases[i].text, &e), RV_EINVAL);
+		assert_non_null(strstr(e.detail, cases[i].expected));
+	}
+	assert_int_equal(config_read(&c, "/nonexistent/reeved.conf", &e), RV_ENOENT);
+}
+
+static void the_command_line_sets_one_key(void **state)
+{
+	static const char *const bad[] = {"", "host", "host.name-label", "=x", ".=x",
+		"host=name.label", "no.such=1", "hypervisor.sim-cpus=x"};
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	config_defaults(&c);
+	assert_int_equal(config_set(&c, "host.name-label=a=b.c", &e), 0);
+	assert_string_equal(c.name_label, "a=b.c");
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_int_equal(config_set(&c, bad[i], &e), RV_EINVAL);
+}
+
+static void contradictions_are_refused(void **state)
+{
+	static const char *const bad[] = {"hypervisor.driver=vmware",
+		"network.driver=token-ring", "log.level=loud", "hypervisor.sim-cpus=0",
+		"hypervisor.sim-memory=1GiB", "host.state-dir=relative"};
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		config_defaults(&c);
+		assert_int_equal(config_set(&c, bad[i], &e), 0);
+		assert_int_equal(config_check(&c, &e), RV_EINVAL);
+	}
+}
+
+static void texts_are_bounded(void **state)
+{
+	char big[CONFIG_TEXT_MAX + 64] = "host.name-label=";
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	memset(big + 16, 'x', CONFIG_TEXT_MAX - 1);
+	config_defaults(&c);
+	assert_int_equal(config_set(&c, big, &e), 0);
+	big[16 + CONFIG_TEXT_MAX - 1] = 'x';
+	assert_int_equal(config_set(&c, big, &e), RV_EINVAL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults_are_good),
+		cmocka_unit_test(a_file_overrides),
+		cmocka_unit_test(mistakes_name_line_and_key),
+		cmocka_unit_test(the_command_line_sets_one_key),
+		cmocka_unit_test(contradictions_are_refused),
+		cmocka_unit_test(texts_are_bounded),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
