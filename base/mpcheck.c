@@ -101,7 +101,7 @@ enum body { BODY_BYTES, BODY_STRING, BODY_ITEMS };
 static int scan_counted(
 	struct scan *s, size_t width, enum body body, uint64_t factor, uint64_t *items)
 {
-	uint64_t n;
+	uint64_t n = 0;
 	int rc = scan_number(s, width, &n);
 
 	if (rc)
@@ -120,7 +120,7 @@ static int scan_counted(
 /* Reads one header and its scalar body; *items is how many objects follow inside it. */
 static int scan_object(struct scan *s, uint64_t *items)
 {
-	uint64_t head;
+	uint64_t head = 0;
 	int rc = scan_number(s, 1, &head);
 
 	*items = 0;

@@ -54,7 +54,7 @@ struct daemon {
 	struct pool_commit commit;
 	uint64_t start_token;
 	int *exit_status; /* borrowed: main's */
-	struct changes_token allowed_token;
+	struct changes_token vm_live_token;
 	bool serving, stopping;
 };
 

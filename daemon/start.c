@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "daemon/allowed.h"
 #include "daemon/attach.h"
 #include "daemon/bootstrap.h"
 #include "daemon/call.h"
@@ -32,6 +31,7 @@
 #include "daemon/metrics.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
+#include "daemon/vm_live.h"
 
 enum start_state {
 	OPEN,
@@ -138,7 +138,7 @@ static void on_look(void *arg)
 {
 	struct daemon *d = arg;
 
-	allowed_look(d);
+	vm_live_look(d);
 	tasks_look(d);
 	events_look(d);
 	listen_publish(d);

@@ -1,4 +1,4 @@
-#include "daemon/allowed.h"
+#include "daemon/vm_live.h"
 
 #include <string.h>
 
@@ -6,7 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 
-enum { ALLOWED_BATCH = 256 };
+enum { VM_LIVE_BATCH = 256 };
 
 /* The set of names for a set of bits. */
 static int allowed_value(uint32_t bits, struct value *out)
@@ -23,27 +23,41 @@ static int allowed_value(uint32_t bits, struct value *out)
 	return 0;
 }
 
+/* Setting what it is already is no change, so this comes to rest. */
+static void set_live(struct daemon *d, const struct row *vm, enum schema_field_id field,
+	const struct value *v)
+{
+	struct rv_error e = {0};
+
+	if (pool_set_live(d->pool, row_uuid(vm), field, v, &e))
+		log_warn("daemon.vm-live", "vm=%s error=\"%s\"", row_name(vm), e.detail);
+}
+
 /* The walk must not change what it walks over: it only collects. */
-static int allowed_collect(void *arg, const struct change *c)
+static int vm_live_collect(void *arg, const struct change *c)
 {
 	return c->row ? buf_append(arg, &c->uuid, sizeof c->uuid) : 0;
 }
 
-static void allowed_one(struct daemon *d, struct uuid uuid)
+static void vm_live_one(struct daemon *d, struct uuid uuid)
 {
 	const struct row *vm = db_row(pool_db(d->pool), CLASS_VM, uuid);
-	struct rv_error e = {0};
 	struct value v;
 
 	if (!vm || allowed_value(vm_allowed_now(d->vms, vm), &v))
 		return;
-	/* Setting what it is already is no change, so this comes to rest. */
-	if (pool_set_live(d->pool, uuid, VM_ALLOWED_OPERATIONS, &v, &e))
-		log_warn("daemon.allowed", "vm=%s error=\"%s\"", row_name(vm), e.detail);
+	set_live(d, vm, VM_ALLOWED_OPERATIONS, &v);
 	value_fini(&v);
+	if (db_follow(pool_db(d->pool), vm, VM_RESIDENT_ON))
+		return;
+	v = value_int(0);
+	set_live(d, vm, VM_MEMORY_ACTUAL, &v);
+	set_live(d, vm, VM_MEMORY_TARGET, &v);
+	v = value_float(0);
+	set_live(d, vm, VM_CPU_UTILISATION, &v);
 }
 
-void allowed_look(struct daemon *d)
+void vm_live_look(struct daemon *d)
 {
 	enum changes_status status;
 	struct buf changed;
@@ -51,17 +65,17 @@ void allowed_look(struct daemon *d)
 
 	buf_init(&changed, RV_MAX_OBJECTS * sizeof(struct uuid));
 	do
-		rc = changes_since(pool_db(d->pool), &d->allowed_token,
-			CHANGES_CLASS(CLASS_VM), ALLOWED_BATCH, allowed_collect, &changed,
+		rc = changes_since(pool_db(d->pool), &d->vm_live_token,
+			CHANGES_CLASS(CLASS_VM), VM_LIVE_BATCH, vm_live_collect, &changed,
 			&status);
 	while (!rc && (status == CHANGES_SOME || status == CHANGES_FRESH));
 	if (rc)
-		log_warn("daemon.allowed", "error=%s", rv_error_symbol(rc));
+		log_warn("daemon.vm-live", "error=%s", rv_error_symbol(rc));
 	for (size_t at = 0; at < buf_len(&changed); at += sizeof(struct uuid)) {
 		struct uuid uuid;
 
 		memcpy(&uuid, buf_data(&changed) + at, sizeof uuid);
-		allowed_one(d, uuid);
+		vm_live_one(d, uuid);
 	}
 	buf_fini(&changed);
 }
