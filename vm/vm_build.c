@@ -68,7 +68,7 @@ static void build_resume(void *arg, uint64_t token, int rc)
 
 static void undone(struct vm_teardown *t)
 {
-	struct vm_build *b = t->owner ? CONTAINER_OF(t, struct vm_build, undo) : NULL;
+	struct vm_build *b = CONTAINER_OF(t, struct vm_build, undo);
 
 	b->domain_left = t->domain_left;
 	b->devices_left = t->devices_left;
@@ -81,6 +81,7 @@ static void undone(struct vm_teardown *t)
 static void undo(struct vm_build *b)
 {
 	op_move(&b->op, UNDO);
+	op_await(&b->op, 0);
 	vm_memory_release(&b->reservation);
 	b->undo = (struct vm_teardown){
 		.owner = b->owner,

@@ -5,8 +5,11 @@
 #include <stdio.h>
 
 #include "vm/vm_op.h"
+#include "vm/vm_request.h"
 
 enum { DISK, END, ENDED };
+
+enum { DESTROY_TRIES = 4 };
 
 static const struct op_state states[] = {
 	[DISK] = {"disk", OP_TO(END)},
@@ -21,8 +24,7 @@ struct destroy {
 	struct uuid vdi[HYPER_MAX_VBDS], sr[HYPER_MAX_VBDS];
 	size_t count, next; /* those before `next` are gone */
 	bool asked;
-	int rc;
-	struct rv_error error;
+	struct vm_request request;
 };
 
 static struct destroy *destroy_of(struct op *op)
@@ -76,16 +78,13 @@ static void finish_all(struct vm_op *o, const struct db *db, struct txn *t)
 		txn_delete(t, CLASS_VM_GUEST_METRICS, row_uuid(guest));
 }
 
-static void destroy_answered(
-	void *arg, uint64_t token, const struct storage_result *result)
+static void destroy_answered(void *arg, uint64_t token, int rc)
 {
 	struct destroy *s = arg;
 
-	if (!op_resume(&s->vm.op, token))
-		return;
-	s->rc = result->rc;
-	s->error = result->error;
-	destroy_step(&s->vm.op);
+	(void)rc;
+	if (op_resume(&s->vm.op, token))
+		destroy_step(&s->vm.op);
 }
 
 static void destroy_end(struct destroy *s)
@@ -100,8 +99,6 @@ static void destroy_next(struct destroy *s)
 		.verb = STORAGE_VDI_DESTROY,
 		.sr = s->sr[s->next],
 		.vdi = s->vdi[s->next],
-		.done = destroy_answered,
-		.arg = s,
 	};
 
 	if (s->next == s->count) {
@@ -109,10 +106,8 @@ static void destroy_next(struct destroy *s)
 		return;
 	}
 	s->asked = true;
-	call.token = op_await(&s->vm.op, 0);
-	s->rc = storage_start(s->vm.host->storage, &call, NULL, &s->error);
-	if (s->rc && op_resume(&s->vm.op, call.token))
-		op_kick(&s->vm.op);
+	vm_request_start(&s->request, s->vm.mgr->loop, s->vm.host->storage, &call,
+		DESTROY_TRIES, destroy_answered, NULL, s, op_await(&s->vm.op, 0));
 }
 
 static void destroy_step(struct op *op)
@@ -125,9 +120,9 @@ static void destroy_step(struct op *op)
 	case DISK:
 		if (s->asked && vm_point(&s->vm, "destroy.disk"))
 			return;
-		if (s->asked && s->rc) {
-			op_fail(op, s->rc, "VM %s was not destroyed: %s", s->vm.name,
-				s->error.detail);
+		if (s->asked && s->request.rc) {
+			op_fail(op, s->request.rc, "VM %s was not destroyed: %s",
+				s->vm.name, s->request.error.detail);
 			destroy_end(s);
 			return;
 		}
@@ -201,6 +196,11 @@ static bool destroy_cancellable(const struct vm_op *o)
 	return false;
 }
 
+static void destroy_stop(struct vm_op *o)
+{
+	vm_request_stop(&destroy_of(&o->op)->request);
+}
+
 const struct vm_verb vm_verb_destroy = {
 	.intent = VM_INTENT_DESTROY,
 	.size = sizeof(struct destroy),
@@ -208,4 +208,5 @@ const struct vm_verb vm_verb_destroy = {
 	.intend = destroy_intend,
 	.begin = destroy_begin,
 	.cancellable = destroy_cancellable,
+	.stop = destroy_stop,
 };

@@ -227,7 +227,7 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 	for (size_t i = 0; i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];
 
-		if (!uuid_eq(&d->vm, &uuid) || d->state == HYPER_DYING)
+		if (!uuid_eq(&d->vm, &uuid))
 			continue;
 		if (recorded_as(vm, d))
 			own = d;

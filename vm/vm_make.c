@@ -16,8 +16,11 @@
 #include "base/log.h"
 #include "vm/vm_disks.h"
 #include "vm/vm_op.h"
+#include "vm/vm_request.h"
 
 enum { MAKE, UNDO, END, ENDED };
+
+enum { MAKE_UNDO_TRIES = 4 };
 
 static const struct op_state states[] = {
 	[MAKE] = {"make", OP_TO(UNDO) | OP_TO(END)},
@@ -46,9 +49,7 @@ struct make {
 	struct make_disk disks[HYPER_MAX_VBDS];
 	size_t count, next;
 	struct uuid target; /* the VM that gets them */
-	struct storage_request *request;
-	int rc;
-	struct rv_error error;
+	struct vm_request request;
 	bool asked;
 };
 
@@ -341,16 +342,13 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 /* --- steps ---------------------------------------------------------------------------
  */
 
-static void make_answered(void *arg, uint64_t token, const struct storage_result *result)
+static void make_answered(void *arg, uint64_t token, int rc)
 {
 	struct make *s = arg;
 
-	s->request = NULL;
-	if (!op_resume(&s->vm.op, token))
-		return;
-	s->rc = result->rc;
-	s->error = result->error;
-	make_step(&s->vm.op);
+	(void)rc;
+	if (op_resume(&s->vm.op, token))
+		make_step(&s->vm.op);
 }
 
 static void make_progress(void *arg, uint64_t token, uint64_t bytes, uint64_t total)
@@ -365,16 +363,11 @@ static void make_progress(void *arg, uint64_t token, uint64_t bytes, uint64_t to
 			"copying disks");
 }
 
-static void make_ask(struct make *s, struct storage_call *call)
+static void make_ask(struct make *s, const struct storage_call *call, int tries)
 {
-	call->done = make_answered;
-	call->progress = make_progress;
-	call->arg = s;
-	call->token = op_await(&s->vm.op, 0);
 	s->asked = true;
-	s->rc = storage_start(s->vm.host->storage, call, &s->request, &s->error);
-	if (s->rc && op_resume(&s->vm.op, call->token))
-		op_kick(&s->vm.op);
+	vm_request_start(&s->request, s->vm.mgr->loop, s->vm.host->storage, call, tries,
+		make_answered, make_progress, s, op_await(&s->vm.op, 0));
 }
 
 static void make_end(struct make *s)
@@ -396,7 +389,7 @@ static void undo_next(struct make *s)
 	if (s->next == s->count)
 		make_end(s);
 	else
-		make_ask(s, &call);
+		make_ask(s, &call, MAKE_UNDO_TRIES);
 }
 
 static void enter_undo(struct make *s)
@@ -426,7 +419,7 @@ static void make_next(struct make *s)
 		call.target_sr = d->sr;
 		call.target_vdi = d->vdi;
 	}
-	make_ask(s, &call);
+	make_ask(s, &call, 1);
 }
 
 static void in_make(struct make *s)
@@ -444,9 +437,10 @@ static void in_make(struct make *s)
 	if (s->asked) {
 		if (vm_point(o, "make.disk"))
 			return;
-		if (s->rc && s->rc != RV_ECANCELLED)
-			op_fail(&o->op, s->rc, "VM %s: %s", o->name, s->error.detail);
-		else if (s->rc || o->op.cancelled)
+		if (s->request.rc && s->request.rc != RV_ECANCELLED)
+			op_fail(&o->op, s->request.rc, "VM %s: %s", o->name,
+				s->request.error.detail);
+		else if (s->request.rc || o->op.cancelled)
 			vm_op_cancelled(o);
 		s->next++;
 	} else if (o->op.cancelled) {
@@ -463,8 +457,8 @@ static void make_step(struct op *op)
 	struct make *s = make_of(op);
 
 	if (op->awaiting) {
-		if (op->cancelled && op->state == MAKE && s->request)
-			storage_cancel(s->request);
+		if (op->cancelled && op->state == MAKE)
+			vm_request_cancel(&s->request);
 		return;
 	}
 	switch (op->state) {
@@ -472,12 +466,12 @@ static void make_step(struct op *op)
 		in_make(s);
 		return;
 	case UNDO:
-		if (s->rc) {
+		if (s->request.rc) {
 			s->disks[s->next].left = true;
 			vm_note(s->vm.mgr, "DISK_LEFT", 3, s->vm.vm,
 				"VM %s: a disk that was made for it could not be deleted "
 				"again: %s. Delete it with vdi-destroy",
-				s->vm.name, s->error.detail);
+				s->vm.name, s->request.error.detail);
 		}
 		s->next++;
 		undo_next(s);
@@ -534,6 +528,11 @@ static bool make_cancellable(const struct vm_op *o)
 	return o->op.state == MAKE;
 }
 
+static void make_stop(struct vm_op *o)
+{
+	vm_request_stop(&make_of(&o->op)->request);
+}
+
 const struct vm_verb vm_verb_clone = {
 	/* The target carries the intent; of the source nothing changes. */
 	.intent = VM_INTENT_NONE,
@@ -542,6 +541,7 @@ const struct vm_verb vm_verb_clone = {
 	.intend = clone_intend,
 	.begin = make_begin,
 	.cancellable = make_cancellable,
+	.stop = make_stop,
 };
 
 const struct vm_verb vm_verb_provision = {
@@ -551,4 +551,5 @@ const struct vm_verb vm_verb_provision = {
 	.intend = provision_intend,
 	.begin = make_begin,
 	.cancellable = make_cancellable,
+	.stop = make_stop,
 };

@@ -42,6 +42,7 @@ struct world {
 	struct net *net;
 	struct vm_manager *mgr;
 	bool opened, ready, alive;
+	char sr_size[24];
 
 	struct uuid host, sr, network, pool_uuid;
 	struct uuid vm[WORLD_MAX_VMS];
@@ -177,13 +178,13 @@ static inline void world_storage_done(
 
 static inline void world_storage(struct world *w, struct storage_call *call)
 {
-	struct storage_config config = {"location", "here"};
+	struct storage_config config[] = {{"location", "here"}, {"size", w->sr_size}};
 	struct rv_error e;
 	bool done = false;
 
 	call->type = "file";
-	call->config = &config;
-	call->config_count = 1;
+	call->config = config;
+	call->config_count = 2;
 	call->done = world_storage_done;
 	call->arg = &done;
 	if (storage_start(w->storage, call, NULL, &e))
@@ -440,13 +441,15 @@ static inline void world_install(struct world *w)
 	world_commit(w, &t);
 }
 
-static inline struct world *world_new_with(uint64_t seed, uint64_t memory_mib)
+static inline struct world *world_new_sized(
+	uint64_t seed, uint64_t memory_mib, uint64_t sr_bytes)
 {
 	struct world *w = calloc(1, sizeof *w);
 
 	assert_non_null(w);
 	log_setup(LOG_ERROR + 1, NULL, NULL);
 	w->seed = seed;
+	snprintf(w->sr_size, sizeof w->sr_size, "%llu", (unsigned long long)sr_bytes);
 	w->static_max = w->dynamic_min = 256 * WORLD_MIB;
 	w->type = VM_DOMAIN_TYPE_PVH;
 	assert_int_equal(loop_new_sim(&w->loop, seed), 0);
@@ -467,6 +470,11 @@ static inline struct world *world_new_with(uint64_t seed, uint64_t memory_mib)
 	world_net_up(w);
 	world_manage(w);
 	return w;
+}
+
+static inline struct world *world_new_with(uint64_t seed, uint64_t memory_mib)
+{
+	return world_new_sized(seed, memory_mib, UINT64_C(1) << 40);
 }
 
 static inline struct world *world_new(uint64_t seed)
