@@ -145,7 +145,11 @@ static const char *field_type(const struct schema_field *f)
 
 static const char *field_writer(const struct schema_field *f)
 {
-	return f->writer == WRITER_USER ? "RW" : f->writer == WRITER_CREATE ? "C " : "  ";
+	bool settable = command_class_has(schema_class(f->cls), METHOD_KIND_SET_FIELDS);
+
+	if (f->writer == WRITER_SYSTEM)
+		return "  ";
+	return f->writer == WRITER_CREATE ? "C " : settable ? "RW" : "  ";
 }
 
 static void help_class(FILE *out, const struct schema_class *cls)

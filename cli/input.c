@@ -407,29 +407,50 @@ static bool known_add(void *arg, const struct command_key *k)
 	return true;
 }
 
-/* Tells the first word that nobody wanted. */
-static int input_leftover(struct cli *cli, const struct command *c)
+/* A field that the record could hold, but not so. NULL: it is none. */
+static const char *field_fault(
+	const struct command *c, const struct schema_method *m, const struct word *word)
 {
-	const struct word *word = words_unused(&cli->words);
-	struct known known = {.used = 0};
-	char guess[300];
+	const struct schema_field *f =
+		schema_field_by_typed(schema_class(m->cls), word->key, word->key_len);
+	bool record = false;
 
-	if (!word)
-		return CLI_OK;
+	for (int i = 0; i < m->arg_count; i++)
+		record |= m->args[i].record;
+	if (!record || !f || c->kind != COMMAND_METHOD)
+		return NULL;
+	if (f->writer == WRITER_SYSTEM)
+		return "is kept by the pool itself";
+	return word->sub ? "is no map" : "is given twice";
+}
+
+/* Tells of a word that nobody wanted. */
+static int word_unknown(struct cli *cli, const struct command *c,
+	const struct schema_method *m, const struct word *word)
+{
+	struct known known = {.used = 0};
+	const char *fault;
+	char guess[300];
+	int len;
+
 	if (!word->key)
 		return cli_usage(
 			cli, "%s: '%.64s' is no key=value", c->name, word->value);
+	len = (int)(word->key_len < 64 ? word->key_len : 64);
+	fault = m->cls != CLASS_NONE ? field_fault(c, m, word) : NULL;
+	if (fault)
+		return cli_usage(cli, "%s: %.*s %s", c->name, len, word->key, fault);
 	name_guess_init(&known.guess, word->key, word->key_len);
 	command_keys(c, known_add, &known);
 	name_guess_text(&known.guess, guess, sizeof guess);
 	if (guess[0])
-		return cli_usage(cli, "%s has no key '%.*s'%s", c->name,
-			(int)(word->key_len < 64 ? word->key_len : 64), word->key, guess);
-	return cli_usage(cli, "%s has no key '%.*s'; it takes %s%s%s", c->name,
-		(int)(word->key_len < 64 ? word->key_len : 64), word->key,
-		known.text[0] || known.fields ? known.text : "none",
-		known.text[0] && known.fields ? ", " : "",
-		known.fields ? "and fields (`reeve help` tells which)" : "");
+		return cli_usage(
+			cli, "%s has no key '%.*s'%s", c->name, len, word->key, guess);
+	if (known.fields)
+		return cli_usage(cli, "%s has no key '%.*s'; `reeve help %s` lists them",
+			c->name, len, word->key, c->name);
+	return cli_usage(cli, "%s has no key '%.*s'; it takes %s", c->name, len,
+		word->key, known.text[0] ? known.text : "none");
 }
 
 static int input_arg(struct cli *cli, const struct command *c,
@@ -480,9 +501,11 @@ int input_params(struct cli *cli, const struct command *c, const struct schema_m
 		struct word *word = &cli->words.list[i];
 
 		if (!word->key && !word->used)
-			rc = input_leftover(cli, c);
+			rc = word_unknown(cli, c, m, word);
 	}
 	for (int i = 0; i < m->arg_count && !rc; i++)
 		rc = input_arg(cli, c, m, &m->args[i], p);
-	return rc ? rc : input_leftover(cli, c);
+	if (!rc && words_unused(&cli->words))
+		rc = word_unknown(cli, c, m, words_unused(&cli->words));
+	return rc;
 }

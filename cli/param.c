@@ -172,6 +172,26 @@ static int set_fields(struct cli *cli, const struct schema_class *cls, struct uu
 	return rc;
 }
 
+/* Fields with commands of their own, since they depend on one another. */
+static const char *other_command(const struct schema_field *f)
+{
+	switch (f->id) {
+	case VM_MEMORY_STATIC_MIN:
+	case VM_MEMORY_STATIC_MAX:
+		return "vm-memory-static-range-set or vm-memory-limits-set";
+	case VM_MEMORY_DYNAMIC_MIN:
+	case VM_MEMORY_DYNAMIC_MAX:
+		return "vm-memory-dynamic-range-set or vm-memory-limits-set";
+	case VM_VCPUS_MAX:
+	case VM_VCPUS_AT_STARTUP:
+		return "vm-vcpus-set";
+	case VDI_VIRTUAL_SIZE:
+		return "vdi-resize";
+	default:
+		return NULL;
+	}
+}
+
 /* Takes every field=value that was typed into `fields`; map keys stay. */
 static int set_gather(
 	struct cli *cli, const struct schema_class *cls, struct params *fields)
@@ -198,6 +218,9 @@ static int set_gather(
 		if (w->sub)
 			continue;
 		w->used = true;
+		if (other_command(f))
+			return cli_usage(cli, "%s is changed with %s", typed(f, name),
+				other_command(f));
 		in = input_of_field(f, typed(f, name));
 		rc = input_value(cli, &in, w->value, &v);
 		if (rc)

@@ -7,13 +7,14 @@
 
 #include "base/limits.h"
 #include "base/units.h"
-#include "cli/name.h"
+#include "cli/command.h"
 
 enum { TEXT_CAP = RV_MAX_RPC_MESSAGE_BYTES };
 
 const char *print_access(const struct schema_field *f)
 {
-	bool writable = f->writer == WRITER_USER && !f->key;
+	bool writable = f->writer == WRITER_USER && !f->key &&
+			command_class_has(schema_class(f->cls), METHOD_KIND_SET_FIELDS);
 
 	switch (f->type) {
 	case VALUE_STRING_MAP:
