@@ -386,6 +386,7 @@ static void rio_finish(void *arg)
 	for (int i = 0; i < FINISH_SLICE && !rio_ops_empty(&rio->done); i++) {
 		struct rio_op op = rio->done.at[rio->done.start++];
 
+		rio->told_stored = op.index + op.n - 1;
 		op.cb(op.req, 0);
 		if (rio->closing || rio->failed)
 			return;
@@ -416,7 +417,13 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req,
 {
 	struct rio *rio = RIO_OF(io);
 	struct rio_op op = {
-		.kind = RIO_APPEND, .req = req, .cb = cb, .entries = entries, .n = n};
+		.kind = RIO_APPEND,
+		.index = rio->next,
+		.req = req,
+		.cb = cb,
+		.entries = entries,
+		.n = n,
+	};
 
 	for (unsigned i = 0; i < n; i++) {
 		op.bytes += FRAME_HEAD_SIZE + entries[i].buf.len;

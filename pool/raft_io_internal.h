@@ -125,8 +125,9 @@ struct rio {
 	struct rio_ops done; /* appended, callbacks due */
 	struct rio_job job;
 	bool job_running, prepare_due, mark_due;
-	struct defer finish; /* delivers `done` */
-	uint64_t next;	     /* index of the next append */
+	struct defer finish;  /* delivers `done` */
+	uint64_t next;	      /* index of the next append */
+	uint64_t told_stored; /* libraft knows that entries up to here are stored */
 
 	struct list sends; /* struct rio_send: callbacks due */
 	struct defer sent;

@@ -50,9 +50,23 @@ void rio_tick(void *arg)
 	}
 }
 
+/* libraft counts replicas of what its log ends with, whatever the term: until a leader's
+ * own first entry is stored that would be an entry of an earlier term, which a majority
+ * may hold and still lose (figure 8 of the Raft paper). */
+static bool rio_new_leader(struct rio *rio)
+{
+	const struct rio_term *last =
+		rio->term_count ? &rio->terms[rio->term_count - 1] : NULL;
+
+	return rio_leads(rio) &&
+	       (!last || last->term != rio->meta.term || rio->told_stored < last->first);
+}
+
 static bool rio_must_hold(struct rio *rio, int type)
 {
 	switch (type) {
+	case RAFT_IO_APPEND_ENTRIES_RESULT:
+		return rio_new_leader(rio);
 	case RAFT_IO_REQUEST_VOTE:
 	case RAFT_IO_REQUEST_VOTE_RESULT:
 	case RAFT_IO_TIMEOUT_NOW:
@@ -119,30 +133,31 @@ static void rio_hold(struct rio *rio, uint64_t from, const char *address,
 	rio->held_bytes += len;
 }
 
-static struct rio_held *rio_unhold(struct rio *rio)
+static void rio_unhold(struct rio *rio, struct rio_held *h)
 {
-	struct rio_held *h = CONTAINER_OF(rio->held.next, struct rio_held, node);
-
 	list_remove(&h->node);
 	rio->held_count--;
 	rio->held_bytes -= h->len;
-	return h;
 }
 
+/* One at a time: each may change what the next must wait for. */
 void rio_release(void *arg)
 {
 	struct rio *rio = arg;
-	struct rio_held *h;
 
-	if (list_empty(&rio->held) || rio->failed || rio->closing)
+	if (rio->failed || rio->closing)
 		return;
-	h = CONTAINER_OF(rio->held.next, struct rio_held, node);
-	if (rio_must_hold(rio, h->bytes[1]))
-		return;
-	h = rio_unhold(rio);
-	rio_receive(rio, h->from, h->address, h->bytes, h->len);
-	free(h);
-	rio_release_soon(rio);
+	LIST_FOR_EACH_SAFE (node, &rio->held) {
+		struct rio_held *h = CONTAINER_OF(node, struct rio_held, node);
+
+		if (rio_must_hold(rio, h->bytes[1]))
+			continue;
+		rio_unhold(rio, h);
+		rio_receive(rio, h->from, h->address, h->bytes, h->len);
+		free(h);
+		rio_release_soon(rio);
+		break;
+	}
 }
 
 void rio_release_soon(struct rio *rio)
@@ -158,8 +173,8 @@ void rio_deliver(
 
 	if (rio->failed || rio->closing || len < 2 || from == 0)
 		return;
-	/* Order is kept behind what waits already. */
-	if (!list_empty(&rio->held) || rio_must_hold(rio, bytes[1]))
+	/* What need not wait doesn't: raft bears other orders. */
+	if (rio_must_hold(rio, bytes[1]))
 		rio_hold(rio, from, address, bytes, len);
 	else
 		rio_receive(rio, from, address, bytes, len);
@@ -212,6 +227,10 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 
 void rio_drop_held(struct rio *rio)
 {
-	while (!list_empty(&rio->held))
-		free(rio_unhold(rio));
+	while (!list_empty(&rio->held)) {
+		struct rio_held *h = CONTAINER_OF(rio->held.next, struct rio_held, node);
+
+		rio_unhold(rio, h);
+		free(h);
+	}
 }

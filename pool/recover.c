@@ -424,6 +424,7 @@ static int drop_log(struct reader *rd, struct rv_error *e)
 	int rc;
 
 	forget_entries(r);
+	r->start_index = r->snapshot.index + 1;
 	s->next = rd->next;
 	s->term = rd->term;
 	rc = disk_open(rd->disk, SEGMENTS_MARK, &s->mark_file, e);

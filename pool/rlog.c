@@ -154,6 +154,7 @@ static void tell(void *arg)
 static void lose_leadership(struct rlog *rlog)
 {
 	rlog->leads = rlog->ready = false;
+	rlog_forget_barrier(rlog);
 	rlog_date_pending(rlog);
 	rlog_reject_fresh(rlog, RV_ENOTMASTER);
 }
@@ -197,7 +198,9 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
 	*n = 0;
 	rlog->snapshot_wanted = false;
 	raft_set_snapshot_threshold(&rlog->raft, UINT_MAX);
-	if (rlog->stuck || rlog->raft_closing)
+	/* Opened again, libraft catches up with a state that is ahead of it. */
+	if (rlog->stuck || rlog->raft_closing ||
+		rlog->raft.last_applied < rlog->applied_index)
 		return RAFT_BUSY;
 	rlog->snapshot_at = rlog->raft.last_applied;
 	rlog->snapshot_begun = false;
@@ -316,6 +319,7 @@ static void raft_begin_close(struct rlog *rlog)
 {
 	rlog->raft_closing = true;
 	rlog->leads = rlog->ready = false;
+	rlog_forget_barrier(rlog);
 	rlog_drop_items(rlog);
 	raft_close(&rlog->raft, raft_closed);
 }

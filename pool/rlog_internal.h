@@ -113,6 +113,7 @@ int rlog_fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **r
 bool rlog_applying(void *arg);
 void rlog_drop_items(struct rlog *rlog);
 void rlog_begin_leading(struct rlog *rlog);
+void rlog_forget_barrier(struct rlog *rlog);
 /* Never handed to libraft: rejected. */
 void rlog_reject_fresh(struct rlog *rlog, int rc);
 /* Handed to libraft: from now on they have so long to be found. */

@@ -84,19 +84,26 @@ void rlog_date_pending(struct rlog *rlog)
 void rlog_sweep(void *arg)
 {
 	struct rlog *rlog = arg;
-	int64_t now = loop_now_us(rlog->loop);
+	int64_t now = loop_now_us(rlog->loop), next = INT64_MAX;
+	struct list doomed;
 
-	while (!list_empty(&rlog->pending)) {
-		struct rlog_proposal *p = first_of(&rlog->pending);
+	list_init(&doomed);
+	LIST_FOR_EACH_SAFE (node, &rlog->pending) {
+		struct rlog_proposal *p = CONTAINER_OF(node, struct rlog_proposal, node);
 
 		if (!p->deadline_us)
-			break;
+			continue;
 		if (p->deadline_us > now) {
-			timer_start_us(&rlog->sweep, p->deadline_us - now);
-			break;
+			next = p->deadline_us < next ? p->deadline_us : next;
+			continue;
 		}
-		proposal_end(rlog, p, RLOG_UNKNOWN, RV_EOUTCOME);
+		list_remove(node);
+		list_push_back(&doomed, node);
 	}
+	if (next != INT64_MAX)
+		timer_start_us(&rlog->sweep, next - now);
+	while (!list_empty(&doomed))
+		proposal_end(rlog, first_of(&doomed), RLOG_UNKNOWN, RV_EOUTCOME);
 }
 
 void rlog_end_pending(
@@ -138,6 +145,17 @@ static void pending_applied(struct rlog *rlog, uint64_t index, uint64_t term)
 
 /* --- handing over ------------------------------------------------------------------ */
 
+/* By index: some of an earlier leadership of ours may wait with greater ones. */
+static void pending_add(struct rlog *rlog, struct rlog_proposal *p)
+{
+	struct list *at = &rlog->pending;
+
+	while (at->prev != &rlog->pending &&
+		CONTAINER_OF(at->prev, struct rlog_proposal, node)->index > p->index)
+		at = at->prev;
+	list_insert_before(at, &p->node);
+}
+
 /* Up to SUBMIT_BATCH fresh proposals become one append. */
 static int submit_batch(struct rlog *rlog)
 {
@@ -168,7 +186,7 @@ static int submit_batch(struct rlog *rlog)
 		p->bytes = NULL; /* libraft's now */
 		p->index = batch->req.index + i;
 		p->term = rlog->lead_term;
-		list_push_back(&rlog->pending, &p->node);
+		pending_add(rlog, p);
 	}
 	return 0;
 }
@@ -276,6 +294,18 @@ void rlog_begin_leading(struct rlog *rlog)
 	bytes[0] = RLOG_KIND_BARRIER;
 	rlog->barrier_pending = true;
 	propose(rlog, &rlog->term_barrier, bytes, 1, term_barrier_ended);
+}
+
+/* Its outcome is of no interest once the leadership is lost. */
+void rlog_forget_barrier(struct rlog *rlog)
+{
+	struct rlog_proposal *p = &rlog->term_barrier;
+
+	if (!rlog->barrier_pending)
+		return;
+	if (p->bytes)
+		rlog->fresh_bytes -= p->len;
+	proposal_end(rlog, p, RLOG_UNKNOWN, RV_EOUTCOME);
 }
 
 /* --- applying ------------------------------------------------------------------------
