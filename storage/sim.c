@@ -58,7 +58,7 @@ static bool hung(const struct sim_task *t)
 static void task_effect(struct sim_task *t)
 {
 	struct storage_request *r = t->r;
-	int rc = sim_effect(t, &r->result);
+	int rc = sim_task_effect(t, &r->result);
 	if (r->call.verb == STORAGE_VDI_COPY)
 		sim_copy_end(t);
 	if (rc && r->result.error.code == 0)

@@ -301,7 +301,7 @@ static int effect_vdi(struct sim_task *t, struct sim_sr *sr, struct storage_resu
 	}
 }
 
-int sim_effect(struct sim_task *t, struct storage_result *out)
+int sim_task_effect(struct sim_task *t, struct storage_result *out)
 {
 	const struct storage_call *call = &t->r->call;
 	struct storage_sr *front = t->r->sr;

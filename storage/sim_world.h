@@ -66,7 +66,7 @@ void sim_vdi_read(const struct sim_vdi *v, uint64_t offset, uint8_t *data, size_
 bool sim_vdi_holds(const struct sim_vdi *v, uint64_t offset, size_t len);
 
 /* Carries out the task's request at once and fills *out. */
-int sim_effect(struct sim_task *t, struct storage_result *out) RV_MUST_CHECK;
+int sim_task_effect(struct sim_task *t, struct storage_result *out) RV_MUST_CHECK;
 /* The claims of a copy under way. */
 int sim_copy_begin(struct sim_task *t, struct rv_error *e) RV_MUST_CHECK;
 void sim_copy_end(struct sim_task *t);
