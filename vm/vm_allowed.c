@@ -50,6 +50,9 @@ static const struct allowed_rule rules[VM_OP_COUNT] = {
 		"An interface of a halted VM is attached when it starts"},
 	[VM_OP_VIF_UNPLUG] = {"VIF.unplug", "VIF.unplug", STATE(RUNNING), false, false,
 		"Only a running VM has interfaces attached"},
+	[VM_OP_MIGRATE] = {"pool_migrate", "VM.migrate", STATE(RUNNING), false, false,
+		"Only a running VM can be moved to another host; a halted one is started "
+		"there"},
 };
 
 const char *vm_operation_name(enum vm_operation op)

@@ -29,6 +29,7 @@ enum vm_operation {
 	VM_OP_VBD_UNPLUG,
 	VM_OP_VIF_PLUG,
 	VM_OP_VIF_UNPLUG,
+	VM_OP_MIGRATE, /* migrate/ begins it: vm_op_start_verb */
 	VM_OP_COUNT
 };
 

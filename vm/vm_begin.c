@@ -373,12 +373,13 @@ static int op_run(struct vm_op *o, struct rv_error *e)
 		vm_entry_commit(
 			&o->entry, txn_intent, intent_holds, false, intent_done, o, 0);
 	o->args.user = o->args.origin = NULL; /* were borrowed for the call */
+	o->extra = NULL;
 	return 0;
 }
 
-int vm_op_start(struct vm_manager *m, enum vm_operation kind,
-	const struct vm_op_args *args, struct uuid task, vm_accepted_fn *accepted,
-	void *arg, struct rv_error *e)
+int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
+	enum vm_operation kind, const struct vm_op_args *args, const void *extra,
+	struct uuid task, vm_accepted_fn *accepted, void *arg, struct rv_error *e)
 {
 	const struct db *db = pool_db(m->pool);
 	const struct row *vm;
@@ -387,7 +388,7 @@ int vm_op_start(struct vm_manager *m, enum vm_operation kind,
 	struct uuid uuid;
 	int rc;
 
-	if (kind >= VM_OP_COUNT || uuid_is_none(&task))
+	if (!verb || uuid_is_none(&task))
 		return rv_error_set(e, RV_EPARAM, "no such operation, or no task's uuid");
 	if (!pool_is_master(m->pool))
 		return rv_error_set(e, RV_ENOTMASTER, "this host is not the master");
@@ -428,12 +429,21 @@ int vm_op_start(struct vm_manager *m, enum vm_operation kind,
 			o->cancel_due = true;
 		return 0;
 	}
-	rc = vm_op_new(m, vm_verbs[kind], kind, args, task, vm, &o, e);
+	rc = vm_op_new(m, verb, kind, args, task, vm, &o, e);
 	if (rc)
 		return rc;
 	o->accepted = accepted;
 	o->accepted_arg = arg;
+	o->extra = extra;
 	return op_run(o, e);
+}
+
+int vm_op_start(struct vm_manager *m, enum vm_operation kind,
+	const struct vm_op_args *args, struct uuid task, vm_accepted_fn *accepted,
+	void *arg, struct rv_error *e)
+{
+	return vm_op_start_verb(m, kind < VM_OP_COUNT ? vm_verbs[kind] : NULL, kind, args,
+		NULL, task, accepted, arg, e);
 }
 
 int vm_op_start_internal(struct vm_manager *m, enum vm_operation kind,

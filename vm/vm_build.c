@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vm/vm_domain.h"
 
 enum { RESERVE, PLUG, CREATE, RECORD, UNPAUSE, LOOK, SETTLING, UNDO, BUILT, UNDONE };
 
@@ -168,75 +169,16 @@ static void enter_plug(struct vm_build *b)
 	vm_devices_up(&b->devices, b->generation, build_resume, b, op_await(&b->op, 0));
 }
 
-static int platform_text(const struct row *vm, char *text, size_t size)
-{
-	const struct value *map = row_value(vm, VM_PLATFORM);
-	size_t len = 0;
-
-	text[0] = '\0';
-	for (size_t i = 0; i < value_count(map); i++) {
-		int n = snprintf(text + len, size - len, "%s%s=%s", i ? " " : "",
-			value_key_at(map, i), value_at(map, i));
-		if (n < 0 || (size_t)n >= size - len)
-			return RV_ETOOBIG;
-		len += (size_t)n;
-	}
-	return 0;
-}
-
-static const char *text_or_null(const char *text)
-{
-	return *text ? text : NULL;
-}
-
 static void enter_create(struct vm_build *b)
 {
-	const struct row *vm = b->owner->row;
-	struct hyper_vbd_spec vbds[HYPER_MAX_VBDS];
-	struct hyper_vif_spec vifs[HYPER_MAX_VIFS];
-	char platform[4096], name[HYPER_NAME_SIZE];
-	struct hyper_domain_spec spec = {
-		.vm = b->owner->vm,
-		.handle = b->id.handle,
-		.generation = b->generation,
-		.name = name,
-		.type = (enum hyper_type)db_enum(vm, VM_DOMAIN_TYPE),
-		.vcpus_max = (uint32_t)db_int(vm, VM_VCPUS_MAX),
-		.vcpus_online = (uint32_t)db_int(vm, VM_VCPUS_AT_STARTUP),
-		.static_max_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MAX) >> 10,
-		.target_kib = b->target_kib,
-		.kernel = text_or_null(db_string(vm, VM_PV_KERNEL)),
-		.ramdisk = text_or_null(db_string(vm, VM_PV_RAMDISK)),
-		.cmdline = text_or_null(db_string(vm, VM_PV_ARGS)),
-		.bootloader = text_or_null(db_string(vm, VM_PV_BOOTLOADER)),
-		.vbds = vbds,
-		.vifs = vifs,
-		.console = true,
-		.on_poweroff = HYPER_ON_EXIT_PRESERVE,
-		.on_reboot = HYPER_ON_EXIT_PRESERVE,
-		.on_crash = HYPER_ON_EXIT_PRESERVE,
-		.platform = platform,
-	};
-	char text[UUID_TEXT_SIZE];
+	struct vm_domain_spec s;
+	struct rv_error e;
 
-	/* Unique on the host whatever people call their VMs, and short enough. */
-	snprintf(name, sizeof name, "%.80s-%.8s", b->owner->name,
-		uuid_format(&b->owner->vm, text));
-	if (platform_text(vm, platform, sizeof platform)) {
-		op_fail(&b->op, RV_ETOOBIG,
-			"VM %s: its platform map is too long; shorten "
-			"it (vm-param-remove)",
-			b->owner->name);
+	if (vm_domain_describe(&s, b->owner, b->id.handle, b->generation, b->target_kib,
+		    &b->devices, &e)) {
+		op_fail_with(&b->op, &e);
 		undo(b);
 		return;
-	}
-	for (size_t i = 0; i < b->devices.count; i++) {
-		const struct vm_device *v = &b->devices.list[i];
-
-		if (v->kind == VM_DEVICE_DISK)
-			vm_device_vbd(v, &vbds[spec.vbd_count++]);
-		else
-			vm_device_vif(v, &vifs[spec.vif_count++]);
 	}
 	vm_op_progress(b->owner, 0.4, "building the domain");
 	op_move(&b->op, CREATE);
@@ -244,9 +186,9 @@ static void enter_create(struct vm_build *b)
 	b->maybe = true;
 	b->req.token = op_await(&b->op, BUILD_DOMAIN_MS);
 	if (b->source)
-		hyper_restore(b->host->hyper, &b->req, &spec, b->source);
+		hyper_restore(b->host->hyper, &b->req, &s.spec, b->source);
 	else
-		hyper_create(b->host->hyper, &b->req, &spec);
+		hyper_create(b->host->hyper, &b->req, &s.spec);
 }
 
 static bool is_refusal(int rc)
@@ -271,20 +213,9 @@ static bool is_refusal(int rc)
 static int take_memory(struct vm_build *b)
 {
 	const struct row *vm = b->owner->row;
-	uint64_t static_max_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MAX) >> 10;
 	bool boots_full = db_enum(vm, VM_DOMAIN_TYPE) != VM_DOMAIN_TYPE_PV && !b->source;
-	struct memctl_domain d = {
-		.domid = b->id.domid,
-		.vm = b->owner->vm,
-		.static_min_kib = (uint64_t)db_int(vm, VM_MEMORY_STATIC_MIN) >> 10,
-		.static_max_kib = static_max_kib,
-		.dynamic_min_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MIN) >> 10,
-		.dynamic_max_kib = (uint64_t)db_int(vm, VM_MEMORY_DYNAMIC_MAX) >> 10,
-		.actual_kib = b->target_kib,
-		.target_kib = b->target_kib,
-		.maxmem_kib = boots_full ? static_max_kib : b->target_kib,
-		.mode = MEMCTL_BUILDING,
-	};
+	struct memctl_domain d =
+		vm_domain_memory(vm, b->id.domid, b->target_kib, boots_full);
 	struct rv_error e;
 	int rc = vm_memory_add(b->host->memory, &b->id, &d, vm_overhead_kib(b->host, vm),
 		&b->reservation, &e);

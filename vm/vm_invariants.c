@@ -44,17 +44,25 @@ static int check_owner(const struct db *db, const struct vm_observed *hosts, siz
 	return 0;
 }
 
+/* Whether `owner` builds for this VM: its task, or its migration to this host. */
+static bool builds_for(const struct db *db, const struct uuid *owner, struct uuid uuid)
+{
+	const struct row *vm = db_row(db, CLASS_VM, uuid);
+	struct uuid task = vm ? db_ref(vm, VM_INTENT_TASK) : UUID_NONE;
+	struct uuid migration = vm ? db_ref(vm, VM_MIGRATION) : UUID_NONE;
+
+	return uuid_eq(owner, &task) || uuid_eq(owner, &migration);
+}
+
 /* What reservations are being built into already: counted as used, too. */
 static uint64_t building_kib(
 	const struct db *db, const struct vm_observed *o, const struct uuid *owner)
 {
 	uint64_t sum = 0;
-	const struct row *vm = db_next_ref(db, VM_INTENT_TASK, *owner, NULL);
-	struct uuid uuid = vm ? row_uuid(vm) : UUID_NONE;
 	struct memctl_view view;
 
-	for (size_t i = 0; vm && i < o->domain_count; i++)
-		if (uuid_eq(&o->domains[i].vm, &uuid) &&
+	for (size_t i = 0; i < o->domain_count; i++)
+		if (builds_for(db, owner, o->domains[i].vm) &&
 			memctl_domain_get(o->memory, o->domains[i].id.domid, &view))
 			sum += o->domains[i].actual_kib + o->domains[i].overhead_kib;
 	return sum;
@@ -106,7 +114,8 @@ static bool task_pending(const struct db *db, struct uuid uuid)
 	return task && db_enum(task, TASK_STATUS) == TASK_STATUS_PENDING;
 }
 
-/* 3: who holds memory is at work. */
+/* 3: who holds memory is at work. What never was a task is an incoming migration, whose
+ * end on this host is not in the database. */
 static int check_reservations(
 	const struct db *db, const struct vm_observed *o, struct rv_error *e)
 {
@@ -115,7 +124,7 @@ static int check_reservations(
 	for (size_t i = 0; o->memory && i < memctl_reservation_count(o->memory); i++) {
 		struct memctl_reservation r = memctl_reservation_at(o->memory, i);
 
-		if (!task_pending(db, r.owner))
+		if (db_row(db, CLASS_TASK, r.owner) && !task_pending(db, r.owner))
 			return rv_error_set(e, RV_EINTERNAL,
 				"operation %s has ended and still holds %llu KiB of "
 				"memory",

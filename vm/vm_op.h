@@ -79,6 +79,7 @@ struct vm_op {
 	struct vm_manager *mgr;
 	struct vm_host *host;
 	const struct vm_verb *verb;
+	const void *extra; /* vm_op_start_verb's, borrowed until admit has returned */
 	struct list node;
 	enum vm_operation kind;
 	struct vm_op_args args; /* strings: none but new_name */
@@ -198,6 +199,13 @@ extern const struct vm_verb *const vm_verbs[VM_OP_COUNT];
 extern const struct vm_verb vm_verb_start, vm_verb_resume, vm_verb_shutdown,
 	vm_verb_reboot, vm_verb_pause, vm_verb_unpause, vm_verb_suspend, vm_verb_clone,
 	vm_verb_provision, vm_verb_destroy, vm_verb_hotplug;
+
+/* vm_op_start with a verb that is not vm/'s own (migrate/). `extra` is borrowed for the
+ * call; admit finds it in o->extra. */
+int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
+	enum vm_operation kind, const struct vm_op_args *args, const void *extra,
+	struct uuid task, vm_accepted_fn *accepted, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
 
 /* Starts an operation of our own on a VM; e may be NULL. With `task` none it gets a new
  * one; else the journalled intent of that task is carried on. */

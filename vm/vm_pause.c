@@ -67,7 +67,8 @@ static void pause_failed(struct pause *s)
 static void enter_look(struct pause *s)
 {
 	op_move(&s->vm.op, LOOK);
-	hyper_info(s->vm.host->hyper, vm_op_call(&s->vm, 0), &s->id);
+	hyper_info(s->vm.host->hyper, vm_op_call(&s->vm, s->vm.mgr->config.answer_ms),
+		&s->id);
 }
 
 static void in_call(struct pause *s)
@@ -151,7 +152,10 @@ static void pause_deadline(struct op *op)
 		enter_look(s);
 		return;
 	}
-	op_settle(op, SETTLING, 0);
+	if (op->state == LOOK)
+		s->vm.hyper.token = op_await(op, 0);
+	else
+		op_settle(op, SETTLING, 0);
 	hyper_cancel(&s->vm.hyper);
 }
 

@@ -213,7 +213,8 @@ static void enter_save(struct suspend *s)
 static void enter_resume(struct suspend *s)
 {
 	op_move(&s->vm.op, RESUME);
-	hyper_resume(s->vm.host->hyper, vm_op_call(&s->vm, 0), &s->id);
+	hyper_resume(s->vm.host->hyper, vm_op_call(&s->vm, s->vm.mgr->config.answer_ms),
+		&s->id);
 }
 
 static void suspend_torn_down(struct vm_teardown *t)
@@ -421,7 +422,13 @@ static void suspend_deadline(struct op *op)
 
 	if (op->state == RESUME && s->waiting) {
 		s->waiting = false;
-		hyper_resume(s->vm.host->hyper, vm_op_call(&s->vm, 0), &s->id);
+		enter_resume(s);
+		return;
+	}
+	if (op->state == RESUME) {
+		/* Answered once it surely happened or will not (hyper.h); then again. */
+		s->vm.hyper.token = op_await(op, 0);
+		hyper_cancel(&s->vm.hyper);
 		return;
 	}
 	if (s->image.length > s->seen) {

@@ -187,7 +187,8 @@ static enum vm_operation any(struct prng *p)
 	return kinds[prng_below(p, sizeof kinds / sizeof kinds[0])];
 }
 
-static void live(uint64_t seed)
+/* tally: of the tasks' endings. */
+static void live(uint64_t seed, unsigned tally[TASK_STATUS_COUNT])
 {
 	struct world *w = world_new_with(seed, 1024 + 400);
 	struct prng p;
@@ -233,6 +234,8 @@ static void live(uint64_t seed)
 
 		/* -1: the daemon died before the intent was committed. */
 		assert_true(status != TASK_STATUS_PENDING);
+		if (status >= 0)
+			tally[status]++;
 	}
 	world_free(w);
 }
@@ -242,10 +245,18 @@ static void test_seeds(void **state)
 	const char *from = getenv("VM_SEED"), *count = getenv("VM_SEEDS");
 	uint64_t first = from ? strtoull(from, NULL, 10) : 1;
 	uint64_t n = count ? strtoull(count, NULL, 10) : 60;
+	unsigned tally[TASK_STATUS_COUNT] = {0};
 
 	(void)state;
 	for (uint64_t seed = first; seed < first + n; seed++)
-		live(seed);
+		live(seed, tally);
+	print_message("%u succeeded, %u failed, %u were cancelled\n",
+		tally[TASK_STATUS_SUCCESS], tally[TASK_STATUS_FAILURE],
+		tally[TASK_STATUS_CANCELLED]);
+	if (n >= 60)
+		assert_true(tally[TASK_STATUS_SUCCESS] > 5 * n &&
+			    tally[TASK_STATUS_FAILURE] > 0 &&
+			    tally[TASK_STATUS_CANCELLED] > 0);
 }
 
 int main(void)
@@ -259,5 +270,12 @@ int main(void)
 		cmocka_unit_test(test_seeds),
 	};
 
+	const struct CMUnitTest seeds[] = {
+		cmocka_unit_test(test_seeds),
+	};
+
+	/* Replaying a seed: VM_SEED=n [VM_SEEDS=m] [VM_LOG=1]. */
+	if (getenv("VM_SEED"))
+		return cmocka_run_group_tests(seeds, NULL, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

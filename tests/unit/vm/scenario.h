@@ -78,8 +78,10 @@ static inline struct world *prepare(
 
 static inline void settle(struct world *w)
 {
-	if (!world_run(w, world_idle, 600 * 1000))
+	if (!world_run(w, world_idle, 600 * 1000)) {
+		world_tell(w);
 		fail_msg("seed %llu: not settled", (unsigned long long)w->seed);
+	}
 	world_run_ms(w, 25000); /* two looks more */
 	if (!world_run(w, world_idle, 600 * 1000))
 		fail_msg("seed %llu: not settled", (unsigned long long)w->seed);

@@ -115,6 +115,16 @@ static inline void world_run_ms(struct world *w, int64_t ms)
 		;
 }
 
+/* What is at work, for a failure's message. */
+static inline void world_tell(struct world *w)
+{
+	for (struct op *op = NULL; (op = op_next(w->loop, op));)
+		print_error("  %s %s in %s for %lld ms%s\n", op->table->name, op->subject,
+			op_state_name(op),
+			(long long)((loop_now_us(w->loop) - op->state_since_us) / 1000),
+			op->awaiting ? "" : ", awaiting nothing");
+}
+
 /* --- the daemon ----------------------------------------------------------------------
  */
 
@@ -447,7 +457,7 @@ static inline struct world *world_new_sized(
 	struct world *w = calloc(1, sizeof *w);
 
 	assert_non_null(w);
-	log_setup(LOG_ERROR + 1, NULL, NULL);
+	log_setup(getenv("VM_LOG") ? LOG_DEBUG : LOG_ERROR + 1, NULL, NULL);
 	w->seed = seed;
 	snprintf(w->sr_size, sizeof w->sr_size, "%llu", (unsigned long long)sr_bytes);
 	w->static_max = w->dynamic_min = 256 * WORLD_MIB;
