@@ -11,8 +11,8 @@
 enum {
 	STEP_KIB = 64,	     /* progress smaller than this is none */
 	PROGRESS_SHARE = 16, /* a driver does at least 1/16 of its own speed */
-	LAG_POLLS = 4,	     /* without progress for so many: don't count on it */
-	LAG_POLLS_UNKNOWN = 10,
+	REST_POLLS = 4,	     /* without progress for so many: it rests */
+	REST_POLLS_UNKNOWN = 10,
 	OFFSET_TOLERANCES = 8, /* plus 1/256 of static-max: most that offsets can be */
 	PROBES_BACKOFF_MAX = 8,
 };
@@ -39,7 +39,6 @@ void driver_restart(struct domain *g, int64_t now)
 {
 	g->mark_kib = g->d.actual_kib;
 	g->mark_us = now;
-	g->lagging = false;
 }
 
 /* Progress since the mark that a driver at work makes in that time. */
@@ -63,15 +62,15 @@ void driver_set_speed(const struct memctl *m, struct domain *g, uint64_t kib_per
 
 	g->speed_kib_per_s = kib_per_s;
 	g->stuck_after_us = c->stuck_max_us;
-	g->lag_after_us = c->poll_us * LAG_POLLS_UNKNOWN;
+	g->rest_after_us = c->poll_us * REST_POLLS_UNKNOWN;
 	if (kib_per_s == 0)
 		return;
 	step_us = (int64_t)(STEP_KIB * UINT64_C(1000000) / kib_per_s);
 	g->stuck_after_us =
 		clamp_us(step_us * PROGRESS_SHARE, c->stuck_min_us, c->stuck_max_us);
-	g->lag_after_us = c->poll_us * LAG_POLLS;
-	if (step_us * 2 > g->lag_after_us)
-		g->lag_after_us = step_us * 2;
+	g->rest_after_us = c->poll_us * REST_POLLS;
+	if (step_us * 2 > g->rest_after_us)
+		g->rest_after_us = step_us * 2;
 }
 
 static void learn_speed(
@@ -109,7 +108,6 @@ void driver_seen(struct memctl *m, struct domain *g, int64_t now, uint64_t actua
 		learn_speed(m, g, progress, elapsed);
 	g->mark_kib = actual_kib;
 	g->mark_us = now;
-	g->lagging = false;
 }
 
 static bool offset_is_likely(const struct memctl *m, const struct domain *g)
@@ -222,7 +220,6 @@ static void judge_probing(struct memctl *m, struct domain *g, int64_t now)
 static void judge_shrinking(struct memctl *m, struct domain *g, int64_t now)
 {
 	if (now - g->mark_us < g->stuck_after_us) {
-		g->lagging = now - g->mark_us >= g->lag_after_us;
 		step_by(m, g->mark_us + g->stuck_after_us);
 		return;
 	}
@@ -233,7 +230,6 @@ static void judge_shrinking(struct memctl *m, struct domain *g, int64_t now)
 	}
 	g->balloon = MEMCTL_STUCK;
 	g->stuck_us = now;
-	g->lagging = false;
 	step_emit(m, (struct memctl_action){.what = MEMCTL_DECLARE_STUCK,
 			     .domid = g->d.domid,
 			     .vm = g->d.vm,
@@ -264,9 +260,8 @@ static void judge_proven(struct memctl *m, struct domain *g, int64_t now)
 
 	if (left == 0) {
 		/* Rests near its target: the difference is its own and stays. */
-		if (g->mark_us == MEMCTL_NEVER || now - g->mark_us >= g->lag_after_us)
+		if (g->mark_us == MEMCTL_NEVER || now - g->mark_us >= g->rest_after_us)
 			learn_offset(m, g);
-		g->lagging = false;
 		return;
 	}
 	if (g->mark_us == MEMCTL_NEVER)

@@ -39,9 +39,6 @@ double fill_race(struct fill *f, size_t n, double kib)
 
 	for (size_t i = 0; i < n; i++)
 		f[i].out = f[i].speed <= 0 || f[i].cap <= f[i].lo;
-	for (size_t i = 0; i < n; i++)
-		if (f[i].speed > 0 && f[i].cap <= f[i].lo)
-			f[i].share = f[i].cap;
 	while (again) {
 		double speed = 0;
 

@@ -25,9 +25,8 @@ struct domain {
 	uint64_t mark_kib;
 	int64_t mark_us;
 	uint64_t speed_kib_per_s;
-	int64_t stuck_after_us, lag_after_us; /* without progress, by that speed */
+	int64_t stuck_after_us, rest_after_us; /* without progress, by that speed */
 	int64_t stuck_us;
-	bool lagging; /* asked to shrink and not moving as it should */
 	bool ordered; /* its target is ours */
 	bool owed;    /* below dynamic-min since that was raised, or from the start */
 

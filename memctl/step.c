@@ -12,7 +12,7 @@
 enum {
 	LOCK_PARTS = 32,
 	RACE_POLLS = 2,	  /* a driver must not run dry between two looks */
-	LAG_POLLS = 8,	  /* between looks at guests that all lag */
+	REST_POLLS = 8,	  /* between looks while nobody moves */
 	POLLS_TO_GO = 16, /* look so many times until memory should be free */
 	SMALL_RANGE_PARTS = 16,
 };
@@ -215,7 +215,7 @@ static void lock_in_for(struct memctl *m, uint64_t wanted)
 
 /* ---- Squeezing */
 
-static size_t collect(struct memctl *m, bool lagging)
+static size_t collect(struct memctl *m)
 {
 	size_t n = 0;
 
@@ -223,7 +223,7 @@ static size_t collect(struct memctl *m, bool lagging)
 		const struct domain *g = &m->domains[i];
 		struct fill *f = &m->fill[n];
 
-		if (!domain_adjustable(g) || (g->lagging && !lagging))
+		if (!domain_adjustable(g))
 			continue;
 		f->index = (uint32_t)i;
 		f->cap = (double)domain_commit(g);
@@ -264,7 +264,7 @@ static void ask(struct memctl *m, struct domain *g, int64_t now, uint64_t level_
 static void look_again(struct memctl *m, int64_t now, double time)
 {
 	int64_t wait = m->config.poll_us;
-	bool moving = false, lagging = false;
+	bool moving = false, resting = false;
 
 	for (size_t i = 0; i < m->n_domains; i++) {
 		const struct domain *g = &m->domains[i];
@@ -272,36 +272,29 @@ static void look_again(struct memctl *m, int64_t now, double time)
 		/* The last bit within the tolerance counts here. */
 		if (!domain_adjustable(g) || g->d.actual_kib <= domain_goal(g))
 			continue;
-		moving |= !g->lagging;
-		lagging |= g->lagging;
+		if (now - g->mark_us < g->rest_after_us)
+			moving = true;
+		else
+			resting = true;
 	}
 	if (time / POLLS_TO_GO > (double)wait)
 		wait = (int64_t)(time / POLLS_TO_GO);
 	if (!moving)
-		wait = m->config.poll_us * LAG_POLLS;
+		wait = m->config.poll_us * REST_POLLS;
 	if (wait > m->config.idle_poll_us)
 		wait = m->config.idle_poll_us;
-	if (moving || lagging)
+	if (moving || resting)
 		step_by(m, now + wait);
 }
 
-/* Shares say where all end, the race who helps until then. */
+/* Shares say where all end, the race who helps until then: whoever frees fast is asked
+ * for more before it runs dry, so that nobody waits for one that does not move. */
 static void squeeze(struct memctl *m, int64_t now, uint64_t wanted)
 {
 	double time, floor_us = (double)m->config.poll_us * RACE_POLLS;
-	size_t n = collect(m, true);
+	size_t n = collect(m);
 
 	m->squeezed_us = now;
-	fill_shares(m->fill, n, sum_caps(m->fill, n) - (double)wanted);
-	for (size_t i = 0; i < n; i++) {
-		struct domain *g = &m->domains[m->fill[i].index];
-
-		g->share_kib = (uint64_t)m->fill[i].share;
-		if (g->lagging)
-			ask(m, g, now, g->share_kib);
-	}
-	/* The others make up for those that lag, at once. */
-	n = collect(m, false);
 	fill_shares(m->fill, n, sum_caps(m->fill, n) - (double)wanted);
 	time = fill_race(m->fill, n, (double)wanted);
 	for (size_t i = 0; i < n; i++) {
@@ -309,6 +302,7 @@ static void squeeze(struct memctl *m, int64_t now, uint64_t wanted)
 		double level = f->share;
 		double us = time > floor_us ? time : floor_us;
 
+		m->domains[f->index].share_kib = (uint64_t)f->share;
 		if (f->speed > 0 && time >= 0 && f->cap - f->speed * us < level)
 			level = f->cap - f->speed * us;
 		if (level < f->lo)
@@ -323,7 +317,7 @@ static void squeeze(struct memctl *m, int64_t now, uint64_t wanted)
 static size_t share_out(struct memctl *m, int64_t now)
 {
 	double sum = m->spare_kib > 0 ? (double)m->spare_kib : 0;
-	size_t n = collect(m, true);
+	size_t n = collect(m);
 
 	for (size_t i = 0; i < n; i++) {
 		struct fill *f = &m->fill[i];

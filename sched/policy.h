@@ -10,8 +10,9 @@
  * up to a third of the host, in vCPUs below its limit and in memory. Each slot that the
  * request would break counts with its size, the more the fuller the host is: while much
  * is free the emptiest host is best, and as the pool fills small VMs go where large ones
- * would not fit anyway. In a fixed pool that sometimes overflows this turned away fewer
- * vCPUs than best-fit and random draws, and kept most room for large VMs (perf/place).
+ * would not fit anyway. In fixed pools that sometimes overflow this turns away a tenth
+ * fewer vCPUs than xapi's draw and as many as best-fit, with half as many more hosts left
+ * that could take a large VM (perf/place).
  */
 #ifndef REEVE_SCHED_POLICY_H
 #define REEVE_SCHED_POLICY_H

@@ -3,9 +3,9 @@
  *
  * - Unbounded pool, cold start: host-hours and peak, divided by the fluid bound
  *   max(vCPUs / 48, memory / 192 GiB) of each moment.
- * - Fixed pools of 36, 40 and 44 hosts and every 20th VM, from two first ones: share of
- *   vCPUs turned away (mean), and how many hosts could still take a large VM. With 64
- *   hosts no rule ever turns anything away.
+ * - Fixed pools of 36, 40 and 44 hosts and every 20th VM, for each of the 20 such parts
+ * of the trace: share of vCPUs turned away (mean), and how many hosts could still take a
+ *   large VM. With 64 hosts no rule ever turns anything away.
  * - xapi's draw, from its published description: a host's weight is n * r^2, n its free
  *   memory, r random in [0, 1).
  */
@@ -329,7 +329,8 @@ static void add_score(struct trace_score *sum, struct trace_score x, double part
 
 static void fixed(struct report *r, const char *path)
 {
-	static const unsigned firsts[] = {3, 11};
+	const unsigned parts = 20, used = r->quick ? 1 : parts;
+	const double weight = 1.0 / (3 * used);
 	static const int hosts[] = {36, 40, 44};
 	struct trace_score greedy = {0}, xapi = {0}, bf = {0};
 	struct prng prng;
@@ -337,15 +338,15 @@ static void fixed(struct report *r, const char *path)
 	struct trace_rule draw = {.name = "xapi", .choose = xapi_draw, .arg = &prng};
 
 	prng_seed(&prng, 1);
-	for (size_t i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < used; i++) {
 		struct trace t;
 
-		trace_load(&t, path, 20, firsts[i]);
+		trace_load(&t, path, parts, i);
 		for (size_t k = 0; k < 3; k++) {
 			add_score(&greedy, replay_ours(&t, hosts[k], &sched_greedy),
-				1.0 / 6);
-			add_score(&xapi, trace_replay(&t, hosts[k], &draw), 1.0 / 6);
-			add_score(&bf, trace_replay(&t, hosts[k], &best), 1.0 / 6);
+				weight);
+			add_score(&xapi, trace_replay(&t, hosts[k], &draw), weight);
+			add_score(&bf, trace_replay(&t, hosts[k], &best), weight);
 		}
 		trace_free(&t);
 	}

@@ -109,6 +109,32 @@ static void a_stuck_guest_costs_nothing_where_others_can_give(void **state)
 	host_fini(&h);
 }
 
+/* Its speed was known, so it is counted on until it lags: not until it is declared stuck.
+ */
+static void a_guest_that_gets_stuck_is_made_up_for_at_once(void **state)
+{
+	struct host h;
+	int64_t limit, began;
+
+	(void)state;
+	host_init(&h, 16 * GiB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		host_add(&h, IDEAL, 8000, 1 * GiB, 4 * GiB, 4 * GiB, true);
+	host_step(&h);
+	host_reserve(&h, 1, 4 * GiB, 60 * second);
+	host_run(&h, h.now + 5 * second);
+	host_release(&h, 1);
+	host_run(&h, h.now + 20 * second);
+	h.g[0].driver = h.g[1].driver = STUCK;
+	began = h.now;
+	host_reserve(&h, 2, 4 * GiB, 60 * second);
+	host_run(&h, h.now + 20 * second);
+	assert_int_equal(h.answer[2], ANSWER_GRANT);
+	limit = (int64_t)(4 * GiB) * 1000 / 16000;
+	assert_in_range(h.answered_at[2] - began, limit, limit * 105 / 100 + 5000);
+	host_fini(&h);
+}
+
 static void reservations_progress_together(void **state)
 {
 	struct host h;
@@ -346,6 +372,7 @@ int main(void)
 		cmocka_unit_test(squeezes_for_a_reservation_and_gives_back),
 		cmocka_unit_test(takes_no_longer_than_the_drivers),
 		cmocka_unit_test(a_stuck_guest_costs_nothing_where_others_can_give),
+		cmocka_unit_test(a_guest_that_gets_stuck_is_made_up_for_at_once),
 		cmocka_unit_test(reservations_progress_together),
 		cmocka_unit_test(no_reservation_starves_another),
 		cmocka_unit_test(refuses_at_once_what_can_not_work_out),
