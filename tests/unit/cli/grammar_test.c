@@ -106,6 +106,7 @@ static void the_nearest_is_meant(void **state)
 		"; did you mean abcdef, abcdxf or abcxxf?");
 	guess_is("VM_Start", "vm-start", "; did you mean vm-start?");
 	guess_is("memory", "memory-static-max", "; did you mean memory-static-max?");
+	guess_is("ab-cd", "ab-xy ab-dc", "; did you mean ab-dc or ab-xy?");
 	guess_is("qqq", "vm-start", "");
 	guess_is("", "vm-start", "");
 	memset(long_name, 'x', sizeof long_name - 1);

@@ -159,6 +159,9 @@ static void filters_narrow(void **state)
 	records_filter(&w.records, filters, 2);
 	assert_int_equal(w.records.count, 1);
 	assert_string_equal(name_at(&w, 0), "c");
+	filters[1].key_len = 0; /* only the beginning of a key there is */
+	records_filter(&w.records, filters, 2);
+	assert_int_equal(w.records.count, 0);
 	world_fini(&w);
 	value_fini(&filters[0].value);
 	value_fini(&filters[1].value);
