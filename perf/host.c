@@ -98,6 +98,33 @@ static const msgpack_object *host_end(struct host *h, const char *what)
 	return value;
 }
 
+/* A call with nothing but `self`. False: "try again soon". */
+static bool host_operate(struct host *h, const char *method, const char *uuid)
+{
+	msgpack_packer *pk = rpc_client_begin(h->client, method, 1);
+	struct rv_error e;
+	int rc;
+
+	rpc_pack_key(pk, "self");
+	rpc_pack_key(pk, uuid);
+	rc = rpc_client_end(h->client, CALL_TIMEOUT_MS, NULL, &e);
+	if (rc && !rpc_client_retryable(h->client))
+		report_die("%s: %s", method, e.detail);
+	return rc == 0;
+}
+
+void host_await_up(struct host *h)
+{
+	char uuid[HOST_UUID_SIZE];
+
+	host_make_vm(h, "first", uuid);
+	while (!host_operate(h, "VM.start", uuid))
+		usleep(10000);
+	if (!host_operate(h, "VM.hard_shutdown", uuid) ||
+		!host_operate(h, "VM.destroy", uuid))
+		report_die("the first VM can't be removed");
+}
+
 static void copy_text(const msgpack_object *o, char *out, size_t size)
 {
 	if (o->type != MSGPACK_OBJECT_STR || o->via.str.size >= size)

@@ -27,6 +27,9 @@ struct host {
 void host_start(struct host *h, const char *dir, const char *const *settings);
 void host_stop(struct host *h);
 
+/* Waits until it carries out VM operations (RPC is served from earlier on). */
+void host_await_up(struct host *h);
+
 /* Makes a halted VM of 16 MiB without disks. */
 void host_make_vm(struct host *h, const char *name, char uuid[HOST_UUID_SIZE]);
 
