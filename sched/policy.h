@@ -11,7 +11,7 @@
  * request would break counts with its size, the more the fuller the host is: while much
  * is free the emptiest host is best, and as the pool fills small VMs go where large ones
  * would not fit anyway. In fixed pools that sometimes overflow this turns away a tenth
- * fewer vCPUs than xapi's draw and as many as best-fit, with half as many more hosts left
+ * fewer vCPUs than xapi's draw and as many as best-fit, and leaves more hosts than either
  * that could take a large VM (perf/place).
  */
 #ifndef REEVE_SCHED_POLICY_H
