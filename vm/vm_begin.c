@@ -108,7 +108,9 @@ static void waits_run(struct vm_manager *m, const struct uuid *vm)
 		if (w->rc == 0)
 			w->accepted = NULL; /* told by the operation itself */
 		defer_start(&w->tell);
-		return;
+		/* Refused, or done already: the next one's turn. */
+		if (vm_op_of(m, vm))
+			return;
 	}
 }
 
