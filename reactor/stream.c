@@ -33,12 +33,28 @@ enum {
 static void stream_soon(void *arg);
 static void stream_deadline(void *arg);
 
+void stream_take_over(struct stream *s, const struct stream_config *config)
+{
+	assert(config->events && config->events->data && config->events->closed);
+	s->events = config->events;
+	s->arg = config->arg;
+	s->name = config->name ? config->name : "stream";
+	s->read_max = config->read_max ? config->read_max : STREAM_READ_MAX;
+	/* What the former owner left is never more than it held. */
+	if (s->read_max < buf_len(&s->in))
+		s->read_max = buf_len(&s->in);
+	s->in.cap = s->read_max;
+	s->high_water =
+		config->write_high_water ? config->write_high_water : STREAM_HIGH_WATER;
+	s->low_water =
+		config->write_low_water ? config->write_low_water : s->high_water / 4;
+}
+
 int stream_new(struct stream **out, struct loop *l, const struct stream_config *config,
 	struct rv_error *e)
 {
 	struct stream *s = calloc(1, sizeof *s);
 
-	assert(config->events && config->events->data && config->events->closed);
 	*out = NULL;
 	if (!l->scratch)
 		l->scratch = malloc(LOOP_SCRATCH_BYTES);
@@ -47,17 +63,10 @@ int stream_new(struct stream **out, struct loop *l, const struct stream_config *
 		return rv_error_set(e, RV_ENOMEM, "stream: out of memory");
 	}
 	s->loop = l;
-	s->events = config->events;
-	s->arg = config->arg;
-	s->name = config->name ? config->name : "stream";
-	s->read_max = config->read_max ? config->read_max : STREAM_READ_MAX;
-	s->high_water =
-		config->write_high_water ? config->write_high_water : STREAM_HIGH_WATER;
-	s->low_water =
-		config->write_low_water ? config->write_low_water : s->high_water / 4;
+	buf_init(&s->in, 0);
+	stream_take_over(s, config);
 	s->fd = -1;
 	s->moved_at_us = -1;
-	buf_init(&s->in, s->read_max);
 	buf_init(&s->out, SIZE_MAX);
 	defer_init(&s->soon, l, s->name, stream_soon, s);
 	timer_init(&s->deadline, l, s->name, stream_deadline, s);

@@ -58,6 +58,12 @@ int stream_open(struct stream **out, struct loop *l, int fd, bool server,
 int stream_connect(struct stream **out, struct loop *l, const char *address,
 	const struct stream_config *config, struct rv_error *e) RV_MUST_CHECK;
 
+/* Hands a stream to another owner: from now on its events, arg, name and bounds are those
+ * of `config` (tls, names and time-outs in it don't count). Also inside the old owner's
+ * `ready`, which is not told again, or `data`, which must then return what it consumed.
+ */
+void stream_take_over(struct stream *s, const struct stream_config *config);
+
 /* Closes at once, unsent bytes are lost; no callback follows. NULL-safe. */
 void stream_free(struct stream *s);
 

@@ -139,6 +139,12 @@ static int tls_why(struct stream *s, const char *what, struct rv_error *e)
 		errno = t->wire_errno;
 		return stream_socket_error(what, e);
 	}
+	if (verify == X509_V_ERR_APPLICATION_VERIFICATION && t->context->pinned) {
+		ERR_clear_error();
+		return rv_error_set(e, RV_ETLS,
+			"%s: the peer does not show the CA with the expected fingerprint",
+			what);
+	}
 	if (verify != X509_V_OK && s->state == STREAM_OPENING && !s->server) {
 		snprintf(text, sizeof text, "%s: the peer's certificate: %s", what,
 			X509_verify_cert_error_string(verify));

@@ -137,6 +137,51 @@ static int link_verify(int ok, X509_STORE_CTX *store)
 	return 1;
 }
 
+/* The certificate with the pinned fingerprint among those that the peer sent; NULL when
+ * it sent none. Borrowed. */
+static X509 *find_pinned(const struct tls_context *c, X509_STORE_CTX *store)
+{
+	STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(store);
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned len;
+
+	for (int i = 0; i < sk_X509_num(sent); i++) {
+		X509 *cert = sk_X509_value(sent, i);
+
+		if (X509_digest(cert, EVP_sha256(), digest, &len) == 1 &&
+			len == sizeof c->ca_fingerprint &&
+			memcmp(digest, c->ca_fingerprint, len) == 0)
+			return cert;
+	}
+	return NULL;
+}
+
+/* Trusts one certificate, known by its fingerprint, for this connection alone; the rest
+ * is verified as ever. */
+static int verify_pinned(X509_STORE_CTX *store, void *arg)
+{
+	const struct tls_context *c = arg;
+	X509 *root = find_pinned(c, store);
+	STACK_OF(X509) * trusted;
+	int ok;
+
+	if (!root) {
+		X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+		return 0;
+	}
+	trusted = sk_X509_new_null();
+	if (!trusted || sk_X509_push(trusted, root) <= 0) {
+		sk_X509_free(trusted);
+		X509_STORE_CTX_set_error(store, X509_V_ERR_OUT_OF_MEM);
+		return 0;
+	}
+	X509_STORE_CTX_set0_trusted_stack(store, trusted);
+	ok = X509_verify_cert(store);
+	X509_STORE_CTX_set0_trusted_stack(store, NULL);
+	sk_X509_free(trusted);
+	return ok > 0;
+}
+
 static int alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 	const unsigned char *in, unsigned in_len, void *arg)
 {
@@ -212,6 +257,13 @@ static int context_set_verify(
 		c->ctx, mode, config->profile == TLS_LINK ? link_verify : NULL);
 	if (config->verify == TLS_VERIFY_NONE)
 		return 0;
+	if (config->ca_fingerprint) {
+		c->pinned = true;
+		memcpy(c->ca_fingerprint, config->ca_fingerprint,
+			sizeof c->ca_fingerprint);
+		SSL_CTX_set_cert_verify_callback(c->ctx, verify_pinned, c);
+		return 0;
+	}
 	if (!config->ca_pem)
 		return rv_error_set(e, RV_EINVAL,
 			"TLS context: verifying peers needs a CA certificate");

@@ -26,7 +26,11 @@ struct tls_config {
 	const char
 		*cert_pem; /* own chain; PEM text, borrowed for the call; may be NULL */
 	const char *key_pem;
-	const char *ca_pem;	 /* who signs peers; NULL with TLS_VERIFY_NONE */
+	const char *ca_pem; /* who signs peers; NULL with TLS_VERIFY_NONE */
+	/* In place of ca_pem, where the CA's certificate is not known yet: 32 bytes, the
+	 * SHA-256 of a CA certificate that the peer's chain must bring along and end in.
+	 * Borrowed for the call; may be NULL. */
+	const uint8_t *ca_fingerprint;
 	const char *const *alpn; /* NULL-terminated, in order of preference; NULL: none */
 	bool allow_tls12;	 /* TLS_RPC only */
 };
@@ -58,8 +62,15 @@ struct tls_certificate_request {
 	int days;
 	bool is_ca;
 	const char *issuer_cert_pem, *issuer_key_pem;
+	/* Certify the key of this request (see tls_csr_new), whose signature must be
+	 * right; nothing else in it counts, and *key_pem is NULL then. May be NULL. */
+	const char *csr_pem;
 };
 int tls_certificate_new(const struct tls_certificate_request *request, char **cert_pem,
 	char **key_pem, struct rv_error *e) RV_MUST_CHECK;
+
+/* A P-256 key and a signing request for it (PKCS #10), as PEM, returned owned. */
+int tls_csr_new(const char *common_name, char **csr_pem, char **key_pem,
+	struct rv_error *e) RV_MUST_CHECK;
 
 #endif

@@ -138,6 +138,30 @@ static int issuer_load(struct issuer *issuer,
 	return rc;
 }
 
+/* The key that the request asks to certify, once its owner has proved to hold it. */
+static int csr_load(EVP_PKEY **key, const char *csr_pem, struct rv_error *e)
+{
+	BIO *bio = BIO_new_mem_buf(csr_pem, -1);
+	X509_REQ *csr = bio ? PEM_read_bio_X509_REQ(bio, NULL, NULL, NULL) : NULL;
+	EVP_PKEY *found = csr ? X509_REQ_get0_pubkey(csr) : NULL;
+	char group[32] = "";
+	int rc = 0;
+
+	if (!found || X509_REQ_verify(csr, found) != 1)
+		rc = tls_error(
+			e, RV_EINVAL, "certificate: not a signing request of its key");
+	else if (EVP_PKEY_get_group_name(found, group, sizeof group, NULL) != 1 ||
+		 strcmp(group, "prime256v1") != 0)
+		rc = rv_error_set(
+			e, RV_EINVAL, "certificate: the request's key is not P-256");
+	else if (EVP_PKEY_up_ref(found) == 1)
+		*key = found;
+	ERR_clear_error();
+	X509_REQ_free(csr);
+	BIO_free(bio);
+	return rc;
+}
+
 /* The text of a memory BIO; returned owned; NULL when out of memory. */
 static char *bio_text(BIO *bio)
 {
@@ -152,18 +176,22 @@ static char *bio_text(BIO *bio)
 	return text;
 }
 
-static int write_pem(
-	X509 *cert, EVP_PKEY *key, char **cert_pem, char **key_pem, struct rv_error *e)
+/* A certificate or a request, and its key where that is ours. */
+static int write_pem(X509 *cert, X509_REQ *csr, EVP_PKEY *key, char **cert_pem,
+	char **key_pem, struct rv_error *e)
 {
 	BIO *a = BIO_new(BIO_s_mem()), *b = BIO_new(BIO_s_secmem());
 	int rc = 0;
 
-	if (a && b && PEM_write_bio_X509(a, cert) == 1 &&
-		PEM_write_bio_PKCS8PrivateKey(b, key, NULL, NULL, 0, NULL, NULL) == 1) {
+	if (a && b &&
+		(cert ? PEM_write_bio_X509(a, cert) : PEM_write_bio_X509_REQ(a, csr)) ==
+			1 &&
+		(!key || PEM_write_bio_PKCS8PrivateKey(
+				 b, key, NULL, NULL, 0, NULL, NULL) == 1)) {
 		*cert_pem = bio_text(a);
-		*key_pem = bio_text(b);
+		*key_pem = key ? bio_text(b) : NULL;
 	}
-	if (!*cert_pem || !*key_pem) {
+	if (!*cert_pem || (key && !*key_pem)) {
 		free(*cert_pem);
 		free(*key_pem);
 		*cert_pem = *key_pem = NULL;
@@ -208,7 +236,18 @@ int tls_certificate_new(const struct tls_certificate_request *request, char **ce
 		rc = issuer_load(&issuer, request, e);
 	if (rc)
 		goto out;
-	key = EVP_EC_gen("P-256");
+	if (request->csr_pem) {
+		if (!issuer.key) {
+			rc = rv_error_set(
+				e, RV_EINVAL, "certificate: a request needs an issuer");
+			goto out;
+		}
+		rc = csr_load(&key, request->csr_pem, e);
+		if (rc)
+			goto out;
+	} else {
+		key = EVP_EC_gen("P-256");
+	}
 	cert = X509_new();
 	if (!key || !cert) {
 		rc = tls_error(e, RV_ENOMEM, "certificate: no key");
@@ -216,11 +255,35 @@ int tls_certificate_new(const struct tls_certificate_request *request, char **ce
 	}
 	rc = certificate_sign(cert, key, &issuer, request, e);
 	if (!rc)
-		rc = write_pem(cert, key, cert_pem, key_pem, e);
+		rc = write_pem(
+			cert, NULL, request->csr_pem ? NULL : key, cert_pem, key_pem, e);
 out:
 	X509_free(issuer.cert);
 	EVP_PKEY_free(issuer.key);
 	X509_free(cert);
+	EVP_PKEY_free(key);
+	return rc;
+}
+
+int tls_csr_new(
+	const char *common_name, char **csr_pem, char **key_pem, struct rv_error *e)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509_REQ *csr = X509_REQ_new();
+	int rc;
+
+	*csr_pem = *key_pem = NULL;
+	ERR_clear_error();
+	if (!key || !csr || X509_REQ_set_version(csr, X509_REQ_VERSION_1) != 1 ||
+		X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(csr), "CN",
+			MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1,
+			0) != 1 ||
+		X509_REQ_set_pubkey(csr, key) != 1 ||
+		X509_REQ_sign(csr, key, EVP_sha256()) == 0)
+		rc = tls_error(e, RV_ETLS, "certificate: making a signing request");
+	else
+		rc = write_pem(NULL, csr, key, csr_pem, key_pem, e);
+	X509_REQ_free(csr);
 	EVP_PKEY_free(key);
 	return rc;
 }

@@ -16,6 +16,8 @@ struct tls_context {
 	bool server;
 	uint8_t alpn[TLS_ALPN_MAX]; /* length-prefixed names, as on the wire */
 	size_t alpn_len;
+	bool pinned;
+	uint8_t ca_fingerprint[32]; /* when pinned */
 };
 
 /* Puts OpenSSL's reasons (its error queue, which is emptied) behind the words. */

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -183,6 +184,172 @@ static void test_strangers_are_refused(void **state)
 	ca = link_config(p, false);
 	fail_pair(p, &ca, &cb, "elsewhere.example", "certificate");
 	fail_pair(p, &ca, &cb, "192.0.2.7", "certificate");
+}
+
+static char *joined(const char *a, const char *b)
+{
+	char *text;
+
+	assert_true(asprintf(&text, "%s%s", a, b) > 0);
+	return text;
+}
+
+static void fingerprint(const char *pem, uint8_t out[32])
+{
+	BIO *bio = BIO_new_mem_buf(pem, -1);
+	X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+
+	assert_int_equal(X509_digest(cert, EVP_sha256(), out, NULL), 1);
+	X509_free(cert);
+	BIO_free(bio);
+}
+
+/* A client that knows nothing of the pool but its CA's fingerprint. */
+static void test_pinned_ca(void **state)
+{
+	struct pki *p = *state;
+	struct tls_config ca = link_config(p, false), cb = link_config(p, true);
+	char *chain = joined(p->b_cert, p->ca_cert);
+	char *other = joined(p->x_cert, p->x_ca_cert);
+	char *forged = joined(p->x_cert, p->ca_cert);
+	const char *const unpinned = "expected fingerprint";
+	struct tls_certificate_request again = {.common_name = "pool CA", .days = 30};
+	char *self_cert, *self_key, *self_chain;
+	uint8_t pin[32];
+	struct rv_error e = {0};
+	struct end a, b;
+
+	fingerprint(p->ca_cert, pin);
+	ca.cert_pem = ca.key_pem = ca.ca_pem = NULL;
+	ca.ca_fingerprint = pin;
+	cb = link_config(p, true);
+	cb.verify = TLS_VERIFY_OPTIONAL;
+	cb.cert_pem = chain;
+	end_init(&a, p->loop);
+	end_init(&b, p->loop);
+	a.stop_at_ready = a.stop_at_closed = true;
+	open_pair(&a, &b, p->loop, &ca, &cb, NULL);
+	loop_run(p->loop);
+	assert_int_equal(a.ready, 1);
+	assert_true(stream_tls_peer(a.stream)->has_certificate);
+	assert_string_equal(stream_tls_peer(a.stream)->uuid, UUID_B);
+	end_fini(&a);
+	end_fini(&b);
+
+	cb.cert_pem = p->b_cert; /* does not bring its CA along */
+	cb.verify = TLS_VERIFY_NONE;
+	cb.ca_pem = NULL;
+	fail_pair(p, &ca, &cb, NULL, unpinned);
+	cb.cert_pem = other; /* another pool, which calls itself the same */
+	cb.key_pem = p->x_key;
+	fail_pair(p, &ca, &cb, NULL, unpinned);
+	cb.cert_pem = forged; /* shows the right CA, which did not sign it */
+	fail_pair(p, &ca, &cb, NULL, "certificate");
+	assert_int_equal(tls_certificate_new(&again, &self_cert, &self_key, &e), 0);
+	self_chain = joined(self_cert, p->ca_cert);
+	cb.cert_pem = self_chain;
+	cb.key_pem = self_key;
+	fail_pair(p, &ca, &cb, NULL, "certificate");
+	pin[31] ^= 1;
+	cb.cert_pem = chain;
+	cb.key_pem = p->b_key;
+	fail_pair(p, &ca, &cb, NULL, unpinned);
+	free(self_cert);
+	free(self_key);
+	free(self_chain);
+	free(chain);
+	free(other);
+	free(forged);
+}
+
+static void test_signing_request(void **state)
+{
+	struct pki *p = *state;
+	struct tls_config ca = link_config(p, false), cb = link_config(p, true);
+	struct tls_certificate_request r = {.common_name = "host b",
+		.uuid = UUID_B,
+		.days = 30,
+		.issuer_cert_pem = p->ca_cert,
+		.issuer_key_pem = p->ca_key};
+	char *csr, *key, *cert, *none;
+	struct rv_error e = {0};
+	struct end a, b;
+
+	assert_int_equal(tls_csr_new("whoever", &csr, &key, &e), 0);
+	r.csr_pem = csr;
+	assert_int_equal(tls_certificate_new(&r, &cert, &none, &e), 0);
+	assert_null(none);
+	cb.cert_pem = cert;
+	cb.key_pem = key;
+	end_init(&a, p->loop);
+	end_init(&b, p->loop);
+	a.stop_at_ready = a.stop_at_closed = true;
+	open_pair(&a, &b, p->loop, &ca, &cb, NULL);
+	loop_run(p->loop);
+	assert_int_equal(a.ready, 1);
+	assert_string_equal(stream_tls_peer(a.stream)->uuid, UUID_B);
+	assert_string_equal(stream_tls_peer(a.stream)->common_name, "host b");
+	end_fini(&a);
+	end_fini(&b);
+	free(cert);
+
+	r.csr_pem = p->b_cert; /* no request */
+	assert_int_equal(tls_certificate_new(&r, &cert, &none, &e), RV_EINVAL);
+	assert_null(cert);
+	r.csr_pem = csr;
+	csr[120] = csr[120] == 'A' ? 'B' : 'A'; /* another key than the one it proves */
+	assert_int_equal(tls_certificate_new(&r, &cert, &none, &e), RV_EINVAL);
+	r.issuer_cert_pem = NULL;
+	assert_int_equal(tls_certificate_new(&r, &cert, &none, &e), RV_EINVAL);
+	free(csr);
+	free(key);
+}
+
+/* A stream changes hands in its first owner's `ready`. */
+static struct end *heir;
+
+static void hand_over(void *arg)
+{
+	struct end *end = arg;
+
+	end->ready++;
+	heir->stream = end->stream;
+	end->stream = NULL;
+	stream_take_over(heir->stream, &heir->config);
+	end_write(heir, "welcome");
+}
+
+static void test_take_over(void **state)
+{
+	struct pki *p = *state;
+	struct tls_config ca = link_config(p, false), cb = link_config(p, true);
+	struct stream_events first = end_events;
+	struct end a, b, c;
+
+	first.ready = hand_over;
+	end_init(&a, p->loop);
+	end_init(&b, p->loop);
+	end_init(&c, p->loop);
+	heir = &c;
+	b.config.events = &first;
+	c.stop_at_bytes = 5;
+	open_pair(&a, &b, p->loop, &ca, &cb, NULL);
+	end_write(&a, "hello");
+	loop_run(p->loop);
+	a.stop_at_bytes = 7;
+	if (a.got_total < 7)
+		loop_run(p->loop);
+	end_assert_got(&c, "hello");
+	end_assert_got(&a, "welcome");
+	assert_int_equal(b.got_total + b.data_calls, 0);
+	assert_int_equal(c.ready, 0);
+	end_fini(&a);
+	c.stop_at_closed = true;
+	loop_run(p->loop);
+	assert_int_equal(c.closed, 1);
+	assert_int_equal(b.closed, 0);
+	end_fini(&b);
+	end_fini(&c);
 }
 
 static void test_server_names(void **state)
@@ -626,6 +793,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_link_echo_and_peer),
 		TEST(test_strangers_are_refused),
+		TEST(test_pinned_ca),
+		TEST(test_signing_request),
+		TEST(test_take_over),
 		TEST(test_server_names),
 		TEST(test_rpc_profile),
 		TEST(test_transfer),
