@@ -189,6 +189,8 @@ static void log_changed(void *arg)
 	struct pool *pool = arg;
 
 	pool_upkeep_look(pool);
+	if (pool->remote)
+		remote_look(pool->remote);
 	pool->events->changed(pool->arg);
 }
 
@@ -227,6 +229,7 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 	struct rv_error *e)
 {
 	struct pool *pool = calloc(1, sizeof *pool);
+	struct rlog_transport *transport = config->transport;
 	int rc = 0;
 
 	if (!pool)
@@ -247,9 +250,18 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 	pool->db = db_new(prng_next(loop_prng(l)));
 	if (!pool->db)
 		rc = rv_error_set(e, RV_ENOMEM, "open the pool: out of memory");
+	if (!rc && config->messenger) {
+		pool->self = config->self;
+		rc = remote_new(&pool->remote, pool, config->messenger, config->self,
+			prng_next(loop_prng(l)));
+		if (rc)
+			rv_error_set(e, rc, "open the pool: out of memory");
+		else
+			transport = remote_transport(pool->remote);
+	}
 	if (!rc)
-		rc = rlog_open(&pool->log, l, disk, config->transport, &config->log,
-			&pool_fsm, &pool_log_events, pool, e);
+		rc = rlog_open(&pool->log, l, disk, transport, &config->log, &pool_fsm,
+			&pool_log_events, pool, e);
 	if (rc) {
 		pool_free(pool);
 		return rc;
@@ -270,6 +282,7 @@ void pool_free(struct pool *pool)
 		return;
 	pool_upkeep_stop(pool);
 	rlog_free(pool->log);
+	remote_free(pool->remote);
 	defer_stop(&pool->free_old);
 	defer_stop(&pool->live);
 	while (!list_empty(&pool->waits))
@@ -306,9 +319,12 @@ static void barrier_ended(struct rlog_proposal *p, enum rlog_outcome outcome, in
 int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
 	void (*fn)(struct pool_barrier *b, int rc))
 {
+	int rc;
+
 	b->pool = pool;
 	b->fn = fn;
-	return rlog_barrier(pool->log, &b->proposal, barrier_ended);
+	rc = rlog_barrier(pool->log, &b->proposal, barrier_ended);
+	return rc == RV_ENOTMASTER && pool->remote ? remote_barrier(pool->remote, b) : rc;
 }
 
 static void wait_over(void *arg)
@@ -400,7 +416,9 @@ static int commit_refused(struct pool *pool, int rc, struct rv_error *e)
 
 	switch (rc) {
 	case RV_ENOTMASTER:
-		return rv_error_set(e, rc, "this host is not the pool's master");
+		return rv_error_set(e, rc,
+			"this host is not the pool's master and has no link to it: try "
+			"again");
 	case RV_ELIMIT:
 		return rv_error_set(e, rc,
 			"too many changes wait to be written to the pool's database: try "
@@ -432,6 +450,8 @@ int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 	if (!rc) {
 		rc = rlog_propose(pool->log, &c->proposal, POOL_ENTRY_TXN, bytes, len,
 			c->essential, commit_ended);
+		if (rc == RV_ENOTMASTER && pool->remote)
+			rc = remote_commit(pool->remote, c, bytes, len);
 		if (rc)
 			commit_refused(pool, rc, e);
 	}
@@ -446,6 +466,8 @@ int pool_set_live(struct pool *pool, struct uuid uuid, enum schema_field_id fiel
 
 	if (!rc)
 		defer_start(&pool->live);
+	if (!rc && pool->remote)
+		remote_live(pool->remote, &uuid, field);
 	return rc;
 }
 
@@ -473,6 +495,48 @@ void pool_unsubscribe(struct pool_subscriber *s)
 
 /* --- master and state
  * ------------------------------------------------------------------------- */
+
+struct uuid pool_master(const struct pool *pool)
+{
+	struct rlog_status s;
+	struct uuid host;
+
+	if (!pool->remote)
+		return pool_is_master(pool) ? pool->self : UUID_NONE;
+	rlog_status(pool->log, &s);
+	return uuid_parse(&host, s.leader_address, strlen(s.leader_address)) ? UUID_NONE
+									     : host;
+}
+
+void pool_peer_up(struct pool *pool, const struct uuid *host)
+{
+	remote_peer_up(pool->remote, host);
+}
+
+void pool_peer_down(struct pool *pool, const struct uuid *host)
+{
+	remote_peer_down(pool->remote, host);
+}
+
+void pool_deliver(struct pool *pool, const struct uuid *from, enum pool_message type,
+	const uint8_t *bytes, size_t len)
+{
+	remote_deliver(pool->remote, from, type, bytes, len);
+}
+
+int pool_member_add(struct pool *pool, uint64_t id, const struct uuid *host,
+	rlog_change_fn *fn, void *arg, struct rv_error *e)
+{
+	char address[UUID_TEXT_SIZE];
+
+	return rlog_add(pool->log, id, uuid_format(host, address), fn, arg, e);
+}
+
+int pool_member_remove(
+	struct pool *pool, uint64_t id, rlog_change_fn *fn, void *arg, struct rv_error *e)
+{
+	return rlog_remove(pool->log, id, fn, arg, e);
+}
 
 bool pool_is_master(const struct pool *pool)
 {

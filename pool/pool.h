@@ -16,6 +16,7 @@
 #include "pool/db/changes.h"
 #include "pool/db/db.h"
 #include "pool/db/txn.h"
+#include "pool/messenger.h"
 #include "pool/rlog.h"
 
 struct pool;
@@ -33,7 +34,11 @@ struct pool_events {
 
 struct pool_config {
 	struct rlog_config log;
-	struct rlog_transport *transport; /* borrowed; NULL: alone */
+	struct rlog_transport *transport; /* borrowed; NULL: alone, or the messenger's */
+	/* How hosts talk; borrowed; NULL: alone. Then `self` is this host, and the
+	 * addresses in `log` are the hosts' UUIDs. */
+	struct pool_messenger *messenger;
+	struct uuid self;
 	unsigned hash_entries; /* [4096] a hash entry after so many commits; 0: default */
 	int64_t task_keep_ms;  /* [24 h] finished tasks and their request UUIDs live */
 };
@@ -56,16 +61,6 @@ const struct db *pool_db(const struct pool *pool);
 /* Positions in the history of changes are changes_token's: see pool/db/changes.h. */
 uint64_t pool_seq(const struct pool *pool);
 
-/* Calls fn(arg, rc) once everything committed before the call is applied here: for
- * consistent reads. On a host that is not the master: RV_ENOTMASTER (forward it). */
-struct pool_barrier {
-	struct rlog_proposal proposal;
-	struct pool *pool;
-	void (*fn)(struct pool_barrier *b, int rc);
-};
-int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
-	void (*fn)(struct pool_barrier *b, int rc)) RV_MUST_CHECK;
-
 /* Calls fn(arg, rc) when this host has applied `seq` (read-your-writes), or after
  * timeout_ms with RV_ETIMEDOUT. Never inside the call. */
 struct pool_wait {
@@ -79,11 +74,40 @@ void pool_wait_seq(struct pool *pool, struct pool_wait *w, uint64_t seq,
 	int64_t timeout_ms, void (*fn)(struct pool_wait *w, int rc));
 void pool_wait_cancel(struct pool_wait *w); /* idempotent; no callback follows */
 
+/* A request that another host, the master, is asked to fulfil. pool/remote.c's alone. */
+struct pool_ask {
+	struct list node;
+	struct pool *pool;
+	uint64_t id;
+	struct uuid master;    /* it was sent to this host ... */
+	uint64_t master_start; /* ... and this start of its daemon; 0: not sent yet */
+	uint8_t *bytes;
+	size_t len;
+	bool essential;
+	struct timer deadline;
+	struct pool_wait wait; /* for the answer's effects to be here */
+	struct rv_error error;
+	uint64_t seq;
+	void (*fn)(struct pool_ask *ask); /* with error and seq */
+};
+
+/* Calls fn(b, rc) once everything committed before the call is applied here: for
+ * consistent reads. RV_ENOTMASTER: no master is known or linked. */
+struct pool_barrier {
+	struct rlog_proposal proposal;
+	struct pool_ask ask;
+	struct pool *pool;
+	void (*fn)(struct pool_barrier *b, int rc);
+};
+int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
+	void (*fn)(struct pool_barrier *b, int rc)) RV_MUST_CHECK;
+
 /* --- changing --- */
 
 /* Embed it. */
 struct pool_commit {
 	struct rlog_proposal proposal;
+	struct pool_ask ask;
 	struct pool *pool;
 	void (*fn)(struct pool_commit *c);
 	/* The result: rc 0: committed and applied at `seq`. RV_ECONFLICT: an expectation
@@ -128,6 +152,21 @@ void pool_subscribe(struct pool *pool, struct pool_subscriber *s,
 void pool_unsubscribe(struct pool_subscriber *s); /* idempotent once initialised */
 
 /* --- master and state --- */
+
+/* For the messenger's owner: a link came or went, a message arrived. */
+void pool_peer_up(struct pool *pool, const struct uuid *host);
+void pool_peer_down(struct pool *pool, const struct uuid *host);
+void pool_deliver(struct pool *pool, const struct uuid *from, enum pool_message type,
+	const uint8_t *bytes, size_t len);
+
+/* The master's UUID as this host knows it; UUID_NONE: nobody leads. */
+struct uuid pool_master(const struct pool *pool);
+
+/* Members of the log, on the master; see rlog.h. `host`'s UUID becomes its address. */
+int pool_member_add(struct pool *pool, uint64_t id, const struct uuid *host,
+	rlog_change_fn *fn, void *arg, struct rv_error *e) RV_MUST_CHECK;
+int pool_member_remove(struct pool *pool, uint64_t id, rlog_change_fn *fn, void *arg,
+	struct rv_error *e) RV_MUST_CHECK;
 
 /* True while this host leads and has applied all entries of earlier terms. */
 bool pool_is_master(const struct pool *pool);

@@ -4,6 +4,7 @@
 
 #include "pool/db/snapshot.h"
 #include "pool/pool.h"
+#include "pool/remote.h"
 
 /* The first byte of an entry; on disk. */
 enum pool_entry { POOL_ENTRY_TXN = 1, POOL_ENTRY_HASH = 2 };
@@ -22,6 +23,8 @@ struct pool {
 	const struct pool_events *events;
 	void *arg;
 	struct rlog *log;
+	struct remote *remote; /* NULL: alone */
+	struct uuid self;
 
 	struct db *db;
 	struct db_result result; /* of the entry applied last */

@@ -430,6 +430,8 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req,
 		if (!rio_note_term(rio, rio->next + i, entries[i].term))
 			return RAFT_NOMEM;
 	}
+	if (rio->receiving && rio->reach > rio->verified)
+		rio->verified = rio->reach;
 	rio->next += n;
 	rio->stats.queued += op.bytes;
 	rio->stats.appends++;
@@ -477,6 +479,7 @@ static int rio_set_term(struct raft_io *io, raft_term term)
 
 	meta.term = term;
 	meta.value = 0;
+	RIO_OF(io)->verified = 0; /* another leader */
 	return rio_write_meta(RIO_OF(io), &meta);
 }
 

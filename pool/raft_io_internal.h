@@ -129,6 +129,11 @@ struct rio {
 	uint64_t next;	      /* index of the next append */
 	uint64_t told_stored; /* libraft knows that entries up to here are stored */
 
+	/* How far this log is known to be the present term's leader's: see
+	 * raft_io_link.c. */
+	uint64_t verified, reach;
+	bool receiving;
+
 	struct list sends; /* struct rio_send: callbacks due */
 	struct defer sent;
 	struct list held; /* struct rio_held: messages that wait */

@@ -91,6 +91,35 @@ static bool rio_absurd(struct rio *rio, const struct raft_message *m)
 	return term != 0 && term == rio->meta.term && rio_leads(rio);
 }
 
+/* Up to where this log will be the leader's once the message is accepted; 0: no telling.
+ *
+ * libraft answers with the last entry it has, although what follows the entries of the
+ * message may be left over from an earlier term; the leader would count that as replicas
+ * of its own entries, and commit what only it holds. So answers are cut to what is known:
+ * the reach of an accepted message, and of later ones of the same term. */
+static uint64_t rio_reach(const struct rio *rio, const struct raft_message *m)
+{
+	const struct raft_append_entries *a = &m->append_entries;
+	const struct raft_install_snapshot *s = &m->install_snapshot;
+
+	if (m->type == RAFT_IO_APPEND_ENTRIES && a->term >= rio->meta.term)
+		return a->prev_log_index + a->n_entries;
+	if (m->type == RAFT_IO_INSTALL_SNAPSHOT && s->term >= rio->meta.term)
+		return s->last_index;
+	return 0;
+}
+
+/* The answer to what is being received, or to an append that was accepted earlier. */
+static void rio_cut_result(struct rio *rio, struct raft_append_entries_result *r)
+{
+	if (r->rejected)
+		return;
+	if (rio->receiving && rio->reach > rio->verified)
+		rio->verified = rio->reach;
+	if (r->last_log_index > rio->verified)
+		r->last_log_index = rio->verified;
+}
+
 static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	const uint8_t *bytes, size_t len)
 {
@@ -110,7 +139,10 @@ static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	}
 	m.server_id = from;
 	m.server_address = address;
+	rio->reach = rio_reach(rio, &m);
+	rio->receiving = true;
 	rio->recv_cb(&rio->io, &m);
+	rio->receiving = false;
 	rio_touched(rio);
 }
 
@@ -202,6 +234,7 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 {
 	struct rio *rio = RIO_OF(io);
 	struct rlog_transport *t = rio->config.transport;
+	struct raft_message cut = *m;
 	struct rio_send *s = NULL;
 	int rc = t && !rio->failed ? 0 : RV_ECLOSED;
 
@@ -215,8 +248,10 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 		defer_start(&rio->sent);
 	}
 	buf_consume(&rio->out, buf_len(&rio->out));
+	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT)
+		rio_cut_result(rio, &cut.append_entries_result);
 	if (!rc)
-		rc = raft_message_encode(m, &rio->out);
+		rc = raft_message_encode(&cut, &rio->out);
 	if (!rc)
 		rc = t->ops->send(t, m->server_id, m->server_address, buf_data(&rio->out),
 			buf_len(&rio->out));

@@ -268,6 +268,8 @@ int rio_snapshot_put(struct raft_io *io, unsigned trailing,
 		take_commit(rio, req, snapshot, cb);
 		return 0;
 	}
+	if (rio->receiving && rio->reach > rio->verified)
+		rio->verified = rio->reach;
 	in->put = req;
 	in->put_cb = cb;
 	in->snapshot = snapshot;

@@ -1,0 +1,548 @@
+#include "pool/remote.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mpcheck.h"
+#include "pool/pool_internal.h"
+#include "pool/remote_live.h"
+#include "pool/remote_wire.h"
+
+enum { RAFT_HEAD = 8 }; /* the sender's raft id */
+
+/* A linked host. */
+struct peer {
+	struct uuid host;
+	uint64_t start; /* of its daemon, from HELLO; 0: not told yet */
+	struct list node;
+};
+
+/* At the master: what another host asked, and the answer once there is one. */
+struct served {
+	uint8_t key[32]; /* host, start, id */
+	struct uuid host;
+	struct list node; /* oldest first */
+	struct remote *remote;
+	bool done;
+	struct remote_answer answer;
+	struct rlog_proposal proposal;
+};
+
+struct remote {
+	struct rlog_transport transport; /* first: see transport_send */
+	struct pool *pool;
+	struct pool_messenger *messenger;
+	struct uuid self;
+	uint64_t start, last_id;
+	struct list peers;
+	struct list asks; /* ours, waiting for the master */
+	struct map served;
+	struct list served_order;
+	size_t served_count;
+	struct remote_live *live;
+	rlog_transport_deliver_fn *deliver;
+	void *deliver_arg;
+};
+
+static struct peer *peer_find(const struct remote *r, const struct uuid *host)
+{
+	LIST_FOR_EACH (node, &r->peers) {
+		struct peer *p = CONTAINER_OF(node, struct peer, node);
+
+		if (uuid_eq(&p->host, host))
+			return p;
+	}
+	return NULL;
+}
+
+static int remote_send(struct remote *r, const struct uuid *host, enum pool_message type,
+	const struct buf *b)
+{
+	return r->messenger->ops->send(
+		r->messenger, host, type, buf_len(b) ? buf_data(b) : NULL, buf_len(b));
+}
+
+/* --- raft's transport ------------------------------------------------------------------
+ */
+
+static int transport_send(struct rlog_transport *t, uint64_t to_id,
+	const char *to_address, const uint8_t *bytes, size_t len)
+{
+	struct remote *r = CONTAINER_OF(t, struct remote, transport);
+	uint8_t head[RAFT_HEAD];
+	struct rlog_status s;
+	struct uuid host;
+	struct buf b;
+	int rc;
+
+	(void)to_id;
+	if (uuid_parse(&host, to_address, strlen(to_address)))
+		return RV_ECLOSED;
+	if (!r->pool->log)
+		return RV_ECLOSED; /* still opening */
+	rlog_status(r->pool->log, &s);
+	remote_put_u64(head, s.id);
+	buf_init(&b, len + RAFT_HEAD);
+	rc = buf_append(&b, head, sizeof head);
+	if (!rc)
+		rc = buf_append(&b, bytes, len);
+	if (!rc)
+		rc = remote_send(r, &host, POOL_MESSAGE_RAFT, &b);
+	buf_fini(&b);
+	return rc;
+}
+
+static void transport_set_receiver(
+	struct rlog_transport *t, rlog_transport_deliver_fn *fn, void *arg)
+{
+	struct remote *r = CONTAINER_OF(t, struct remote, transport);
+
+	r->deliver = fn;
+	r->deliver_arg = arg;
+}
+
+static const struct rlog_transport_ops transport_ops = {
+	.send = transport_send, .set_receiver = transport_set_receiver};
+
+struct rlog_transport *remote_transport(struct remote *r)
+{
+	return &r->transport;
+}
+
+static void deliver_raft(
+	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
+{
+	char address[UUID_TEXT_SIZE];
+
+	if (!r->deliver || len < RAFT_HEAD)
+		return;
+	/* The address is the link's own word; the id is checked against it by raft's
+	 * configuration, which knows each id by its address. */
+	r->deliver(r->deliver_arg, remote_get_u64(bytes), uuid_format(from, address),
+		bytes + RAFT_HEAD, len - RAFT_HEAD);
+}
+
+/* --- asking the master
+ * ------------------------------------------------------------------ */
+
+static void ask_end(struct pool_ask *a)
+{
+	timer_stop(&a->deadline);
+	pool_wait_cancel(&a->wait);
+	list_remove(&a->node);
+	free(a->bytes);
+	a->bytes = NULL;
+	a->fn(a);
+}
+
+static void ask_unknown(struct pool_ask *a)
+{
+	rv_error_set(&a->error, RV_EOUTCOME,
+		"the pool's master or the link to it failed before it was known whether "
+		"this took effect: look before trying again");
+	ask_end(a);
+}
+
+static void ask_late(void *arg)
+{
+	struct pool_ask *a = arg;
+
+	if (a->master_start) {
+		ask_unknown(a);
+		return;
+	}
+	rv_error_set(&a->error, RV_ENOTMASTER,
+		"no master was found; nothing was done: try again");
+	ask_end(a);
+}
+
+/* The answer's effects are here, or can't be waited for any longer. */
+static void ask_caught_up(struct pool_wait *w, int rc)
+{
+	struct pool_ask *a = CONTAINER_OF(w, struct pool_ask, wait);
+
+	if (rc)
+		log_warn("pool.remote",
+			"seq=%llu msg=\"committed, but not yet seen here\"",
+			(unsigned long long)a->seq);
+	ask_end(a);
+}
+
+/* Sends to the present master what was never sent, and again what that very start of it
+ * was sent before. */
+static void ask_send(struct remote *r, struct pool_ask *a)
+{
+	struct uuid master = pool_master(r->pool);
+	struct peer *p = peer_find(r, &master);
+	struct remote_ask ask;
+	struct buf b;
+
+	if (!p || !p->start)
+		return; /* comes again with the link's HELLO */
+	if (a->master_start &&
+		(a->master_start != p->start || !uuid_eq(&a->master, &master)))
+		return; /* remote_look settles it */
+	a->master = master;
+	a->master_start = p->start;
+	ask = (struct remote_ask){.start = r->start,
+		.id = a->id,
+		.master = p->start,
+		.essential = a->essential,
+		.bytes = a->bytes,
+		.len = a->len};
+	buf_init(&b, RV_MAX_ENTRY_BYTES + 64);
+	if (remote_ask_encode(&ask, &b) ||
+		remote_send(r, &master, POOL_MESSAGE_COMMIT, &b))
+		log_debug("pool.remote", "msg=\"asked again when the link is back\"");
+	buf_fini(&b);
+}
+
+static int ask_begin(struct remote *r, struct pool_ask *a, const uint8_t *bytes,
+	size_t len, bool essential, void (*fn)(struct pool_ask *))
+{
+	struct uuid master = pool_master(r->pool);
+
+	if (uuid_is_none(&master) || !peer_find(r, &master))
+		return RV_ENOTMASTER;
+	*a = (struct pool_ask){
+		.pool = r->pool, .id = ++r->last_id, .essential = essential, .fn = fn};
+	a->len = len;
+	a->bytes = malloc(len ? len : 1);
+	if (!a->bytes)
+		return RV_ENOMEM;
+	if (len)
+		memcpy(a->bytes, bytes, len);
+	list_push_back(&r->asks, &a->node);
+	list_init(&a->wait.node);
+	timer_init(&a->wait.timer, r->pool->loop, "pool.wait", NULL, NULL);
+	timer_init(&a->deadline, r->pool->loop, "pool.remote.deadline", ask_late, a);
+	timer_start_ms(&a->deadline, REMOTE_TIMEOUT_MS);
+	ask_send(r, a);
+	return 0;
+}
+
+static void commit_answered(struct pool_ask *a)
+{
+	struct pool_commit *c = CONTAINER_OF(a, struct pool_commit, ask);
+
+	c->error = a->error;
+	c->rc = a->error.code;
+	c->seq = a->seq;
+	c->fn(c);
+}
+
+int remote_commit(
+	struct remote *r, struct pool_commit *c, const uint8_t *bytes, size_t len)
+{
+	return ask_begin(r, &c->ask, bytes, len, c->essential, commit_answered);
+}
+
+static void barrier_answered(struct pool_ask *a)
+{
+	struct pool_barrier *b = CONTAINER_OF(a, struct pool_barrier, ask);
+
+	b->fn(b, a->error.code == RV_EOUTCOME ? RV_ENOTMASTER : a->error.code);
+}
+
+int remote_barrier(struct remote *r, struct pool_barrier *b)
+{
+	return ask_begin(r, &b->ask, NULL, 0, false, barrier_answered);
+}
+
+static void deliver_answer(struct remote *r, const uint8_t *bytes, size_t len)
+{
+	struct remote_answer answer;
+
+	if (remote_answer_decode(&answer, bytes, len) || answer.start != r->start)
+		return;
+	LIST_FOR_EACH (node, &r->asks) {
+		struct pool_ask *a = CONTAINER_OF(node, struct pool_ask, node);
+
+		if (a->id != answer.id)
+			continue;
+		list_remove(&a->node);
+		timer_stop(&a->deadline);
+		a->seq = answer.seq;
+		if (answer.rc)
+			rv_error_set(&a->error, answer.rc, "%s", answer.detail);
+		pool_wait_seq(
+			r->pool, &a->wait, answer.seq, REMOTE_TIMEOUT_MS, ask_caught_up);
+		return;
+	}
+}
+
+/* --- serving as the master
+ * ---------------------------------------------------------------- */
+
+static void served_reply(struct served *s)
+{
+	struct buf b;
+
+	buf_init(&b, 4096);
+	if (remote_answer_encode(&s->answer, &b) ||
+		remote_send(s->remote, &s->host, POOL_MESSAGE_RESULT, &b))
+		log_debug("pool.remote", "msg=\"told when asked again\"");
+	buf_fini(&b);
+}
+
+static void served_end(struct served *s, int rc, const char *detail)
+{
+	s->done = true;
+	s->answer.rc = rc;
+	s->answer.seq = db_seq(s->remote->pool->db);
+	snprintf(s->answer.detail, sizeof s->answer.detail, "%s", detail);
+	/* What was cut must not end in half a character. */
+	s->answer.detail[mpcheck_utf8(
+		(const uint8_t *)s->answer.detail, strlen(s->answer.detail))] = '\0';
+	served_reply(s);
+}
+
+static void served_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
+{
+	struct served *s = CONTAINER_OF(p, struct served, proposal);
+	struct pool *pool = s->remote->pool;
+
+	if (outcome == RLOG_COMMITTED && pool->result_index == p->index)
+		served_end(s, pool->result.verdict.code, pool->result.verdict.detail);
+	else if (outcome == RLOG_COMMITTED)
+		served_end(s, 0, "");
+	else if (outcome == RLOG_REJECTED)
+		served_end(s, rc,
+			"the pool's master could not write it; nothing was done: try "
+			"again");
+	else
+		served_end(s, RV_EOUTCOME,
+			"the pool's master failed before it was known whether this took "
+			"effect: look before trying again");
+}
+
+static void served_forget(struct remote *r, struct served *s)
+{
+	map_remove(&r->served, s->key, sizeof s->key);
+	list_remove(&s->node);
+	r->served_count--;
+	free(s);
+}
+
+/* The oldest answers give way; what is still at work stays. */
+static bool served_make_room(struct remote *r)
+{
+	if (r->served_count < REMOTE_REMEMBERED)
+		return true;
+	LIST_FOR_EACH (node, &r->served_order) {
+		struct served *s = CONTAINER_OF(node, struct served, node);
+
+		if (!s->done)
+			continue;
+		served_forget(r, s);
+		return true;
+	}
+	return false;
+}
+
+static struct served *served_new(struct remote *r, const struct uuid *from,
+	const struct remote_ask *ask, const uint8_t key[static 32])
+{
+	struct served *s = served_make_room(r) ? calloc(1, sizeof *s) : NULL;
+
+	if (!s)
+		return NULL;
+	memcpy(s->key, key, sizeof s->key);
+	s->remote = r;
+	s->host = *from;
+	s->answer.start = ask->start;
+	s->answer.id = ask->id;
+	if (map_add(&r->served, s->key, sizeof s->key, s)) {
+		free(s);
+		return NULL;
+	}
+	list_push_back(&r->served_order, &s->node);
+	r->served_count++;
+	return s;
+}
+
+static void deliver_ask(
+	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
+{
+	struct remote_ask ask;
+	struct served *s;
+	uint8_t key[32];
+	int rc;
+
+	if (remote_ask_decode(&ask, bytes, len) || ask.master != r->start)
+		return;
+	memcpy(key, from->b, 16);
+	remote_put_u64(key + 16, ask.start);
+	remote_put_u64(key + 24, ask.id);
+	s = map_get(&r->served, key, sizeof key);
+	if (s) {
+		if (s->done)
+			served_reply(s);
+		return;
+	}
+	s = served_new(r, from, &ask, key);
+	if (!s)
+		return; /* its sender's deadline ends it */
+	rc = ask.len ? rlog_propose(r->pool->log, &s->proposal, POOL_ENTRY_TXN, ask.bytes,
+			       ask.len, ask.essential, served_proposed)
+		     : rlog_barrier(r->pool->log, &s->proposal, served_proposed);
+	if (rc)
+		served_end(s, rc,
+			"the pool's master can't take it now; nothing was done: try "
+			"again");
+}
+
+/* --- peers
+ * ---------------------------------------------------------------------------------- */
+
+static void say_hello(struct remote *r, const struct uuid *host)
+{
+	uint8_t start[8];
+
+	remote_put_u64(start, r->start);
+	if (r->messenger->ops->send(
+		    r->messenger, host, POOL_MESSAGE_HELLO, start, sizeof start))
+		log_debug("pool.remote", "msg=\"the link went again\"");
+}
+
+void remote_peer_up(struct remote *r, const struct uuid *host)
+{
+	struct peer *p = peer_find(r, host);
+
+	if (!p) {
+		p = calloc(1, sizeof *p);
+		if (!p)
+			return;
+		p->host = *host;
+		list_push_back(&r->peers, &p->node);
+	}
+	p->start = 0;
+	say_hello(r, host);
+	remote_live_greet(r->live, host);
+}
+
+void remote_peer_down(struct remote *r, const struct uuid *host)
+{
+	struct peer *p = peer_find(r, host);
+
+	if (!p)
+		return;
+	list_remove(&p->node);
+	free(p);
+}
+
+void remote_look(struct remote *r)
+{
+	struct uuid master = pool_master(r->pool);
+	struct peer *p = peer_find(r, &master);
+
+	if (uuid_is_none(&master))
+		return;
+	LIST_FOR_EACH_SAFE (node, &r->asks) {
+		struct pool_ask *a = CONTAINER_OF(node, struct pool_ask, node);
+		bool other = !uuid_eq(&a->master, &master) ||
+			     (p && p->start && p->start != a->master_start);
+
+		if (a->master_start && other)
+			ask_unknown(a);
+		else
+			ask_send(r, a);
+	}
+}
+
+void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message type,
+	const uint8_t *bytes, size_t len)
+{
+	struct peer *p = peer_find(r, from);
+
+	switch (type) {
+	case POOL_MESSAGE_RAFT:
+		deliver_raft(r, from, bytes, len);
+		break;
+	case POOL_MESSAGE_HELLO:
+		if (p && len == 8) {
+			p->start = remote_get_u64(bytes);
+			remote_look(r);
+		}
+		break;
+	case POOL_MESSAGE_COMMIT:
+		deliver_ask(r, from, bytes, len);
+		break;
+	case POOL_MESSAGE_RESULT:
+		deliver_answer(r, bytes, len);
+		break;
+	case POOL_MESSAGE_LIVE:
+		remote_live_deliver(r->live, from, bytes, len);
+		break;
+	}
+}
+
+void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field)
+{
+	remote_live_note(r->live, uuid, field);
+}
+
+/* Visits the linked hosts, for remote_live.c. */
+static void live_send(
+	void *arg, const struct uuid *to, const struct uuid *but, const struct buf *b)
+{
+	struct remote *r = arg;
+
+	LIST_FOR_EACH (node, &r->peers) {
+		struct peer *p = CONTAINER_OF(node, struct peer, node);
+
+		if ((to && !uuid_eq(to, &p->host)) || (but && uuid_eq(but, &p->host)))
+			continue;
+		if (remote_send(r, &p->host, POOL_MESSAGE_LIVE, b))
+			log_debug("pool.live", "msg=\"lost; the next one follows soon\"");
+	}
+}
+
+/* --- beginning and ending
+ * -------------------------------------------------------------------- */
+
+int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *messenger,
+	struct uuid self, uint64_t start)
+{
+	struct remote *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return RV_ENOMEM;
+	r->transport.ops = &transport_ops;
+	r->pool = pool;
+	r->messenger = messenger;
+	r->self = self;
+	r->start = start ? start : 1;
+	list_init(&r->peers);
+	list_init(&r->asks);
+	list_init(&r->served_order);
+	map_init(&r->served, start);
+	if (remote_live_new(&r->live, pool, live_send, r)) {
+		free(r);
+		return RV_ENOMEM;
+	}
+	*out = r;
+	return 0;
+}
+
+void remote_free(struct remote *r)
+{
+	if (!r)
+		return;
+	while (!list_empty(&r->asks))
+		ask_unknown(CONTAINER_OF(r->asks.next, struct pool_ask, node));
+	LIST_FOR_EACH_SAFE (node, &r->served_order)
+		served_forget(r, CONTAINER_OF(node, struct served, node));
+	while (!list_empty(&r->peers)) {
+		struct uuid host = CONTAINER_OF(r->peers.next, struct peer, node)->host;
+
+		remote_peer_down(r, &host);
+	}
+	remote_live_free(r->live);
+	map_fini(&r->served);
+	free(r);
+}
