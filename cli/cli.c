@@ -3,12 +3,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/complete.h"
 #include "cli/help.h"
+#include "cli/prompt.h"
 #include "cli/verbs.h"
 
 /* One line, whatever is in it. */
@@ -82,12 +81,10 @@ static int read_profile(struct cli *cli, struct connect_target *t)
 	return rc ? cli_usage(cli, "%s", e.detail) : CLI_OK;
 }
 
-/* From the environment, or asked for at a terminal without echo. */
 static int read_password(struct cli *cli, struct connect_target *t)
 {
 	const char *text = getenv("REEVE_PASSWORD");
-	struct termios before, silent;
-	size_t len;
+	char label[CONNECT_TEXT_MAX + 16];
 
 	if (text) {
 		set_text(t->password, text, NULL);
@@ -95,23 +92,13 @@ static int read_password(struct cli *cli, struct connect_target *t)
 	}
 	if (!cli->in_tty)
 		return cli_usage(cli,
-			"user %.64s: REEVE_PASSWORD is not set, and there "
-			"is no terminal to ask for the password at",
+			"user %.64s: REEVE_PASSWORD is not set, and there is no terminal "
+			"to ask for the password at",
 			t->user);
-	fprintf(cli->err, "Password of %s: ", t->user);
-	fflush(cli->err);
-	if (tcgetattr(fileno(cli->in), &before))
-		return cli_usage(cli, "the password can't be read without echo");
-	silent = before;
-	silent.c_lflag &= ~(tcflag_t)ECHO;
-	tcsetattr(fileno(cli->in), TCSAFLUSH, &silent);
-	if (!fgets(t->password, sizeof t->password, cli->in))
-		t->password[0] = '\0';
-	tcsetattr(fileno(cli->in), TCSAFLUSH, &before);
-	fputc('\n', cli->err);
-	len = strcspn(t->password, "\n");
-	t->password[len] = '\0';
-	return CLI_OK;
+	snprintf(label, sizeof label, "Password of %s", t->user);
+	return prompt_secret(cli, label, t->password, sizeof t->password)
+		       ? cli_usage(cli, "the password is too long")
+		       : CLI_OK;
 }
 
 static int find_target(struct cli *cli)

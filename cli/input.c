@@ -1,12 +1,10 @@
 #include "cli/input.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include "base/units.h"
+#include "cli/prompt.h"
 #include "rpc/message.h"
 
 struct input input_of_field(const struct schema_field *f, const char *key)
@@ -315,40 +313,21 @@ static int input_key_of(struct cli *cli, const struct schema_method *m,
 	return rc;
 }
 
-/* A secret that was not typed (and so is in no process list): asked for without echo at
- * a terminal, else the next line of standard input. */
+/* A secret that was not typed, and so is in no process list. */
 static int read_secret(struct cli *cli, const char *key, struct value *out)
 {
-	struct termios before, silent;
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t n;
+	char text[1024];
 	int rc;
 
-	if (cli->in_tty) {
-		fprintf(cli->err, "%s: ", key);
-		fflush(cli->err);
-		if (tcgetattr(fileno(cli->in), &before) == 0) {
-			silent = before;
-			silent.c_lflag &= ~(tcflag_t)ECHO;
-			tcsetattr(fileno(cli->in), TCSAFLUSH, &silent);
-		}
-	}
-	n = getline(&line, &size, cli->in);
-	if (cli->in_tty) {
-		tcsetattr(fileno(cli->in), TCSAFLUSH, &before);
-		fputc('\n', cli->err);
-	}
-	if (n > 0 && line[n - 1] == '\n')
-		line[--n] = '\0';
-	rc = n <= 0 ? cli_usage(cli, "%s is needed: %s=…, or a line on standard input",
-			      key, key)
-	     : value_from_cstr(out, line)
+	if (prompt_secret(cli, key, text, sizeof text))
+		return cli_usage(cli, "%s: at most %zu bytes", key, sizeof text - 2);
+	if (!text[0])
+		return cli_usage(
+			cli, "%s is needed: %s=…, or a line on standard input", key, key);
+	rc = value_from_cstr(out, text)
 		     ? cli_usage(cli, "%s: this is no text in UTF-8", key)
 		     : CLI_OK;
-	if (line)
-		explicit_bzero(line, size);
-	free(line);
+	explicit_bzero(text, sizeof text);
 	return rc;
 }
 
