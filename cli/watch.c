@@ -59,7 +59,8 @@ static int watch_once(struct cli *cli, const struct value *classes, char *token,
 	const msgpack_object *value, *events, *o;
 	struct rv_error e = {0};
 	struct params p;
-	struct value wait = value_int(*token ? EVENT_WAIT_MS : 0);
+	bool began = *token != '\0';
+	struct value wait = value_int(began ? EVENT_WAIT_MS : 0);
 	int rc;
 
 	params_init(&p);
@@ -81,6 +82,10 @@ static int watch_once(struct cli *cli, const struct value *classes, char *token,
 	token[o->via.str.size] = '\0';
 	o = rpc_map_get(value, "fresh");
 	*fresh = o && o->type == MSGPACK_OBJECT_BOOLEAN && o->via.boolean;
+	if (*fresh && began)
+		fputs("reeve: changes were missed: too many, or the database is another "
+		      "one now\n",
+			cli->err);
 	/* What is there already is no event: `reeve CLASS-list` shows it. */
 	for (uint32_t i = 0; !*fresh && i < events->via.array.size; i++)
 		print_event(cli, &events->via.array.ptr[i]);
