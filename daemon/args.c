@@ -112,7 +112,7 @@ static int args_pair(struct call *c, const msgpack_object_kv *kv, struct rv_erro
 
 int args_read(struct call *c, struct rv_error *e)
 {
-	const msgpack_object_map *params = &c->req->params.via.map;
+	const msgpack_object_map *params = &c->params->via.map;
 	const struct schema_method *m = c->method;
 
 	assert(m->arg_count <= CALL_MAX_ARGS);

@@ -13,10 +13,24 @@
 #include "daemon/tasks.h"
 #include "rpc/message.h"
 
-/* How long a read waits to see the write it names. */
-enum { CALL_SEQ_WAIT_MS = 10000 };
+enum {
+	/* How long a read waits to see the write it names. */
+	CALL_SEQ_WAIT_MS = 10000,
+	/* Reading all of more objects than these is a large read. */
+	CALL_LARGE_OBJECTS = 64,
+};
 
-static struct call *call_new(struct daemon *d, struct rpc_request *req)
+static void calls_read_large(void *arg);
+
+void calls_init(struct daemon *d)
+{
+	list_init(&d->calls);
+	list_init(&d->free_calls);
+	list_init(&d->large_reads);
+	timer_init(&d->large_read, d->loop, "rpc.large_read", calls_read_large, d);
+}
+
+static struct call *call_new(struct daemon *d, const struct call_port *port, void *source)
 {
 	struct call *c;
 
@@ -30,7 +44,8 @@ static struct call *call_new(struct daemon *d, struct rpc_request *req)
 	}
 	memset(c, 0, sizeof *c);
 	c->daemon = d;
-	c->req = req;
+	c->port = port;
+	c->source = source;
 	list_init(&c->waiting);
 	timer_init(&c->timer, d->loop, "rpc.call.timer", NULL, c);
 	list_push_back(&d->calls, &c->node);
@@ -43,7 +58,7 @@ static void call_free(struct call *c)
 {
 	struct daemon *d = c->daemon;
 
-	assert(!c->req);
+	assert(!c->port);
 	timer_stop(&c->timer);
 	list_remove(&c->waiting);
 	for (int i = 0; c->method && i < c->method->arg_count; i++)
@@ -56,11 +71,12 @@ static void call_free(struct call *c)
 
 void calls_free(struct daemon *d)
 {
+	timer_stop(&d->large_read);
 	LIST_FOR_EACH_SAFE (node, &d->calls) {
 		struct call *c = CONTAINER_OF(node, struct call, node);
 
 		/* Its client was told that the daemon ends by the closed connection. */
-		if (c->req)
+		if (c->port)
 			call_failf(c, RV_ECLOSED, "the daemon ends");
 	}
 	LIST_FOR_EACH_SAFE (node, &d->free_calls) {
@@ -70,6 +86,42 @@ void calls_free(struct daemon *d)
 }
 
 /* --- beginning --------------------------------------------------------------------- */
+
+/* --- large reads: clients that list everything, again and again, must not hold up the
+ * operations of others. One is answered in each round of the loop, in their order; what
+ * else happened has its turn in between. ----------------------------------------------
+ */
+
+static bool call_is_large(const struct call *c)
+{
+	return (c->method->kind == METHOD_KIND_GET_ALL ||
+		       c->method->kind == METHOD_KIND_GET_ALL_RECORDS) &&
+	       db_count(pool_db(c->daemon->pool), c->method->cls) > CALL_LARGE_OBJECTS;
+}
+
+static void calls_read_large(void *arg)
+{
+	struct daemon *d = arg;
+	struct call *c = CONTAINER_OF(d->large_reads.next, struct call, waiting);
+
+	list_remove(&c->waiting);
+	if (!list_empty(&d->large_reads))
+		timer_start_ms(&d->large_read, 0);
+	methods_find(c->method->id)(c);
+}
+
+static void call_read_later(struct call *c)
+{
+	struct daemon *d = c->daemon;
+
+	if (call_keep(c)) {
+		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
+		return;
+	}
+	list_push_back(&d->large_reads, &c->waiting);
+	if (!timer_active(&d->large_read))
+		timer_start_ms(&d->large_read, 0);
+}
 
 static void call_run(struct call *c)
 {
@@ -90,7 +142,10 @@ static void call_run(struct call *c)
 		call_fail(c, &e);
 		return;
 	}
-	methods_find(c->method->id)(c);
+	if (call_is_large(c))
+		call_read_later(c);
+	else
+		methods_find(c->method->id)(c);
 }
 
 static void call_on_seq(struct pool_wait *w, int rc)
@@ -120,15 +175,50 @@ static void call_on_barrier(struct pool_barrier *b, int rc)
 	call_run(c);
 }
 
+/* --- clients of this host ------------------------------------------------------------
+ */
+
+static msgpack_packer *client_begin(struct call *c)
+{
+	return rpc_reply_begin(c->source);
+}
+
+static void client_end(struct call *c)
+{
+	rpc_reply_end(c->source);
+}
+
+static void client_fail(struct call *c, const struct rv_error *e)
+{
+	rpc_reply_failure(c->source, e);
+}
+
+static int client_keep(struct call *c)
+{
+	return rpc_request_keep(c->source);
+}
+
+static void client_on_gone(struct call *c, timer_fn *fn)
+{
+	rpc_request_on_gone(c->source, fn, c);
+}
+
+static const struct call_port client_port = {
+	client_begin, client_end, client_fail, client_keep, client_on_gone};
+
+void call_on_gone(struct call *c, timer_fn *fn)
+{
+	c->port->on_gone(c, fn);
+}
+
 int call_keep(struct call *c)
 {
-	if (rpc_request_keep(c->req))
+	if (c->port->keep(c))
 		return RV_ENOMEM;
 	/* The params moved: what points into them is read again. */
 	for (int i = 0; i < c->method->arg_count; i++)
 		if (c->records[i])
-			c->records[i] =
-				rpc_map_get(&c->req->params, c->method->args[i].name);
+			c->records[i] = rpc_map_get(c->params, c->method->args[i].name);
 	return 0;
 }
 
@@ -158,6 +248,30 @@ static int call_wait_then_run(struct call *c, struct rv_error *e)
 	return 0;
 }
 
+/* Is there such a method, may the caller call it, are the parameters right? */
+static void call_check(struct call *c, const char *method, size_t method_len)
+{
+	char name[RPC_MAX_METHOD_BYTES + 1];
+	struct rv_error e = {0};
+	int rc;
+
+	c->method = schema_method_by_name(method, method_len);
+	if (!c->method) {
+		call_failf(c, RV_EMETHOD,
+			"there is no method '%.*s'; docs/API.md lists all",
+			(int)(method_len < 64 ? method_len : 64), method);
+		return;
+	}
+	snprintf(name, sizeof name, "%s.%s", c->method->group, c->method->name);
+	rc = session_check_role(&c->who, c->method->role, name, &e);
+	if (!rc)
+		rc = args_read(c, &e);
+	if (!rc)
+		rc = call_wait_then_run(c, &e);
+	if (rc)
+		call_fail(c, &e);
+}
+
 void call_begin(void *arg, struct rpc_request *req)
 {
 	struct daemon *d = arg;
@@ -167,32 +281,35 @@ void call_begin(void *arg, struct rpc_request *req)
 
 	if (sessions_handle(d->sessions, req))
 		return;
-	c = call_new(d, req);
+	c = call_new(d, &client_port, req);
 	if (!c) {
 		rpc_reply_error(req, RV_ENOMEM, "out of memory; ask again later", true);
 		return;
 	}
-	c->method = schema_method_by_name(req->method, req->method_len);
-	if (!c->method) {
-		call_failf(c, RV_EMETHOD,
-			"there is no method '%.*s'; docs/API.md lists all",
-			(int)(req->method_len < 64 ? req->method_len : 64), req->method);
-		return;
-	}
+	c->params = &req->params;
+	c->origin = req->peer->name;
 	rc = sessions_identify(
 		d->sessions, req->peer, req->session, req->session_len, &c->who, &e);
-	if (!rc) {
-		char name[RPC_MAX_METHOD_BYTES + 1];
-
-		snprintf(name, sizeof name, "%s.%s", c->method->group, c->method->name);
-		rc = session_check_role(&c->who, c->method->role, name, &e);
-	}
-	if (!rc)
-		rc = args_read(c, &e);
-	if (!rc)
-		rc = call_wait_then_run(c, &e);
 	if (rc)
 		call_fail(c, &e);
+	else
+		call_check(c, req->method, req->method_len);
+}
+
+int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *source,
+	const struct session_identity *who, const char *method, size_t method_len,
+	const msgpack_object *params)
+{
+	struct call *c = call_new(d, port, source);
+
+	if (!c)
+		return RV_ENOMEM;
+	c->who = *who;
+	c->params = params;
+	c->origin = "another host";
+	c->forwarded = true;
+	call_check(c, method, method_len);
+	return 0;
 }
 
 /* --- arguments --------------------------------------------------------------------- */
@@ -263,7 +380,7 @@ const struct row *call_row(struct call *c, const char *name)
 
 msgpack_packer *call_reply_begin(struct call *c)
 {
-	msgpack_packer *pk = rpc_reply_begin(c->req);
+	msgpack_packer *pk = c->port->begin(c);
 
 	msgpack_pack_map(pk, 2);
 	rpc_pack_key(pk, "seq");
@@ -274,10 +391,8 @@ msgpack_packer *call_reply_begin(struct call *c)
 
 void call_reply_end(struct call *c)
 {
-	struct rpc_request *req = c->req;
-
-	c->req = NULL;
-	rpc_reply_end(req);
+	c->port->end(c);
+	c->port = NULL;
 	call_free(c);
 }
 
@@ -301,10 +416,8 @@ void call_reply_nil(struct call *c)
 
 void call_fail(struct call *c, const struct rv_error *e)
 {
-	struct rpc_request *req = c->req;
-
-	c->req = NULL;
-	rpc_reply_failure(req, e);
+	c->port->fail(c, e);
+	c->port = NULL;
 	call_free(c);
 }
 

@@ -27,16 +27,34 @@ struct call;
 /* What serves one method. */
 typedef void call_fn(struct call *c);
 
+/* Where a call came from, and so where its reply goes: a client of this host
+ * (daemon/call.c), or another host that forwards one of its clients' (daemon/forward.c).
+ */
+struct call_port {
+	/* Pack exactly one object, the result, between the two. `end` ends the call. */
+	msgpack_packer *(*begin)(struct call *c);
+	void (*end)(struct call *c);
+	void (*fail)(struct call *c, const struct rv_error *e);
+	/* Makes params, which may move, last until the reply. */
+	int (*keep)(struct call *c);
+	/* fn(c) once, if nobody waits for the reply any more. */
+	void (*on_gone)(struct call *c, timer_fn *fn);
+};
+
 struct call {
 	struct list node; /* daemon's calls, or its free ones */
 	struct daemon *daemon;
-	struct rpc_request *req; /* NULL once replied */
+	const struct call_port *port; /* NULL once replied */
+	void *source;		      /* the port's: a struct rpc_request, ... */
+	const msgpack_object *params; /* a map */
+	const char *origin; /* for the task and the log; lives until the reply */
 	const struct schema_method *method;
 	struct session_identity who;
 	struct value args[CALL_MAX_ARGS];
 	const msgpack_object *records[CALL_MAX_ARGS];
 	struct uuid request; /* none: the caller gave none */
 	bool async, consistent;
+	bool forwarded; /* by another host: it is for this one to do */
 	uint64_t min_seq;
 
 	struct pool_wait wait;
@@ -56,7 +74,17 @@ struct call {
 /* The RPC server's handler; arg is the daemon. */
 void call_begin(void *arg, struct rpc_request *req);
 
-/* Frees the calls kept for reuse; when the daemon ends. */
+/* A call that another host forwards for `who`. `method` and `params` are borrowed until
+ * port->keep or the reply. RV_ENOMEM: not begun, no reply follows. */
+int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *source,
+	const struct session_identity *who, const char *method, size_t method_len,
+	const msgpack_object *params) RV_MUST_CHECK;
+
+/* fn(c) once, if nobody waits for the reply any more. A reply is still due. */
+void call_on_gone(struct call *c, timer_fn *fn);
+
+/* At the daemon's start; and its end, which frees the calls kept for reuse. */
+void calls_init(struct daemon *d);
 void calls_free(struct daemon *d);
 
 /* Keeps the record arguments beyond the method's function. RV_ENOMEM. */

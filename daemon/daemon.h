@@ -45,7 +45,9 @@ struct daemon {
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
 	struct list task_waiters, event_waiters; /* struct call */
-	struct list chores;			 /* struct chore */
+	struct list large_reads; /* struct call: one in each round of the loop */
+	struct timer large_read;
+	struct list chores; /* struct chore */
 	struct pool_subscriber subscriber;
 	struct defer look; /* the database changed: see who waits for it */
 

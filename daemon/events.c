@@ -147,7 +147,7 @@ void event_from(struct call *c)
 		return;
 	timer_init(&c->timer, c->daemon->loop, "rpc.event.timeout", event_on_timeout, c);
 	timer_start_ms(&c->timer, timeout_ms);
-	rpc_request_on_gone(c->req, event_on_gone, c);
+	call_on_gone(c, event_on_gone);
 	list_push_back(&c->daemon->event_waiters, &c->waiting);
 }
 

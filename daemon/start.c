@@ -341,8 +341,7 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	d->loop = l;
 	d->config = c;
 	d->exit_status = status;
-	list_init(&d->calls);
-	list_init(&d->free_calls);
+	calls_init(d);
 	list_init(&d->task_waiters);
 	list_init(&d->event_waiters);
 	list_init(&d->chores);

@@ -54,7 +54,7 @@ void tasks_add_pending(
 	txn_set_string(t, task, TASK_METHOD, method);
 	txn_set_ref(t, task, TASK_SUBJECT, subject);
 	txn_set_string(t, task, TASK_USER, c->who.user);
-	txn_set_string(t, task, TASK_ORIGIN, c->req->peer->name);
+	txn_set_string(t, task, TASK_ORIGIN, c->origin);
 	txn_set_time(t, task, TASK_CREATED, loop_wall_ms(c->daemon->loop));
 	txn_set_ref(t, task, TASK_RESIDENT_ON, c->daemon->host);
 	txn_set_string(t, task, TASK_ARGUMENTS_HASH, hash);
@@ -153,7 +153,7 @@ void tasks_follow(struct call *c, struct uuid task)
 	}
 	if (tasks_try(c))
 		return;
-	rpc_request_on_gone(c->req, tasks_on_gone, c);
+	call_on_gone(c, tasks_on_gone);
 	list_push_back(&c->daemon->task_waiters, &c->waiting);
 }
 
@@ -235,7 +235,7 @@ void task_wait(struct call *c)
 	timer_init(
 		&c->timer, c->daemon->loop, "rpc.task.timeout", task_wait_on_timeout, c);
 	timer_start_ms(&c->timer, timeout_ms);
-	rpc_request_on_gone(c->req, tasks_on_gone, c);
+	call_on_gone(c, tasks_on_gone);
 	list_push_back(&c->daemon->task_waiters, &c->waiting);
 }
 

@@ -51,7 +51,7 @@ void vm_operation(struct call *c)
 		args.vm = row_uuid(row);
 	else
 		args.device = row_uuid(row);
-	args.origin = c->req->peer->name;
+	args.origin = c->origin;
 	if (takes(c, "on"))
 		args.on = call_ref(c, "on");
 	if (takes(c, "host"))
