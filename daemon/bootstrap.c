@@ -1,62 +1,38 @@
 #include "daemon/bootstrap.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/files.h"
 #include "pool/db/schema.h"
 
 /* --- identity ------------------------------------------------------------------------
  */
 
-/* Writes the file whole and durably, or not at all. */
-static int identity_write(const char *path, const struct uuid *host, struct rv_error *e)
-{
-	char text[UUID_TEXT_SIZE + 1], tmp[CONFIG_TEXT_MAX + 32];
-	int fd;
-
-	uuid_format(host, text);
-	text[UUID_TEXT_LEN] = '\n';
-	snprintf(tmp, sizeof tmp, "%s.new", path);
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		goto fail;
-	if (write(fd, text, UUID_TEXT_LEN + 1) != UUID_TEXT_LEN + 1 || fsync(fd) != 0) {
-		close(fd);
-		goto fail;
-	}
-	close(fd);
-	if (rename(tmp, path) == 0)
-		return 0;
-fail:
-	return rv_error_set(e, rv_error_from_errno(errno), "%s can't be written: %s",
-		path, strerror(errno));
-}
-
 int bootstrap_identity(struct daemon *d, struct rv_error *e)
 {
-	char path[CONFIG_TEXT_MAX + 16], text[UUID_TEXT_LEN + 2];
-	ssize_t n;
-	int fd;
+	char path[CONFIG_TEXT_MAX + 16], text[UUID_TEXT_SIZE + 1];
+	char *found;
+	int rc;
 
 	snprintf(path, sizeof path, "%s/host-uuid", d->config->state_dir);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT) {
+	found = files_read(path);
+	if (!found && errno == ENOENT) {
 		d->host = uuid_random(loop_prng(d->loop));
-		return identity_write(path, &d->host, e);
+		uuid_format(&d->host, text);
+		text[UUID_TEXT_LEN] = '\n';
+		return files_write(path, text, UUID_TEXT_LEN + 1, e);
 	}
-	if (fd < 0)
+	if (!found)
 		return rv_error_set(e, rv_error_from_errno(errno), "%s can't be read: %s",
 			path, strerror(errno));
-	n = read(fd, text, sizeof text);
-	close(fd);
-	if (n < UUID_TEXT_LEN || uuid_parse(&d->host, text, UUID_TEXT_LEN))
+	rc = uuid_parse(&d->host, found, strnlen(found, UUID_TEXT_LEN));
+	free(found);
+	if (rc)
 		return rv_error_set(e, RV_ECORRUPT,
 			"%s holds no UUID; write this host's UUID into it (`reeve "
 			"host-list` on another host shows it)",

@@ -1,19 +1,16 @@
 #include "daemon/listen.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "daemon/call.h"
+#include "daemon/files.h"
 #include "rpc/message.h"
 
-enum { CERTIFICATE_DAYS = 3650, PEM_MAX_BYTES = 65536 };
+enum { CERTIFICATE_DAYS = 3650 };
 
 void daemon_socket_path(const struct config *c, const char *name, char *path, size_t size)
 {
@@ -91,35 +88,6 @@ static int listen_sessions(struct daemon *d, struct rv_error *e)
 /* --- TLS -----------------------------------------------------------------------------
  */
 
-/* A whole small file as text, returned owned; NULL when it is not there. */
-static char *pem_read(const char *path)
-{
-	char *text = calloc(1, PEM_MAX_BYTES);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 && text ? read(fd, text, PEM_MAX_BYTES - 1) : -1;
-
-	if (fd >= 0)
-		close(fd);
-	if (n > 0)
-		return text;
-	free(text);
-	return NULL;
-}
-
-static int pem_write(const char *path, const char *text, struct rv_error *e)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	size_t len = strlen(text);
-	bool good = fd >= 0 && write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
-	int err = errno;
-
-	if (fd >= 0)
-		close(fd);
-	return good ? 0
-		    : rv_error_set(e, rv_error_from_errno(err), "%s can't be written: %s",
-			      path, strerror(err));
-}
-
 /* The certificate of the RPC port: the admin's, or one that signs itself, made once. */
 static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_error *e)
 {
@@ -133,8 +101,8 @@ static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_erro
 
 	snprintf(cert_path, sizeof cert_path, "%s/rpc-cert.pem", d->config->state_dir);
 	snprintf(key_path, sizeof key_path, "%s/rpc-key.pem", d->config->state_dir);
-	cert = pem_read(cert_path);
-	key = pem_read(key_path);
+	cert = files_read(cert_path);
+	key = files_read(key_path);
 	if (!cert || !key) {
 		struct tls_certificate_request request = {
 			.common_name = "reeved", .days = CERTIFICATE_DAYS};
@@ -144,9 +112,9 @@ static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_erro
 		rc = tls_certificate_new(&request, &cert, &key, e);
 		if (rc)
 			return rc;
-		rc = pem_write(key_path, key, e);
+		rc = files_write(key_path, key, strlen(key), e);
 		if (!rc)
-			rc = pem_write(cert_path, cert, e);
+			rc = files_write(cert_path, cert, strlen(cert), e);
 		log_info("daemon.listen", "certificate=%s msg=\"made for the RPC port\"",
 			cert_path);
 	}

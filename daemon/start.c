@@ -27,6 +27,7 @@
 #include "daemon/chore.h"
 #include "daemon/drivers.h"
 #include "daemon/events.h"
+#include "daemon/files.h"
 #include "daemon/listen.h"
 #include "daemon/metrics.h"
 #include "daemon/recover.h"
@@ -279,23 +280,6 @@ static void start_step(struct op *op)
 /* --- the outside ---------------------------------------------------------------------
  */
 
-static int make_directory(const char *path, mode_t mode, struct rv_error *e)
-{
-	char partial[CONFIG_TEXT_MAX];
-
-	for (const char *p = path;; p++) {
-		if (*p && (*p != '/' || p == path))
-			continue;
-		snprintf(partial, sizeof partial, "%.*s", (int)(p - path), path);
-		if (mkdir(partial, *p ? 0755 : mode) != 0 && errno != EEXIST)
-			return rv_error_set(e, rv_error_from_errno(errno),
-				"directory %s can't be made: %s", partial,
-				strerror(errno));
-		if (!*p)
-			return 0;
-	}
-}
-
 static int start_vms(struct daemon *d, struct rv_error *e)
 {
 	struct vm_manager_config config = {
@@ -310,10 +294,10 @@ static int start_vms(struct daemon *d, struct rv_error *e)
 static int daemon_open(struct daemon *d, struct rv_error *e)
 {
 	char path[CONFIG_TEXT_MAX + 8];
-	int rc = make_directory(d->config->state_dir, 0700, e);
+	int rc = files_make_directory(d->config->state_dir, 0700, e);
 
 	if (!rc)
-		rc = make_directory(d->config->run_dir, 0755, e);
+		rc = files_make_directory(d->config->run_dir, 0755, e);
 	snprintf(path, sizeof path, "%s/db", d->config->state_dir);
 	if (!rc)
 		rc = disk_open_dir(&d->disk, d->loop, path, e);
@@ -341,7 +325,9 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	d->loop = l;
 	d->config = c;
 	d->exit_status = status;
-	calls_init(d);
+	list_init(&d->calls);
+	list_init(&d->free_calls);
+	large_reads_init(d);
 	list_init(&d->task_waiters);
 	list_init(&d->event_waiters);
 	list_init(&d->chores);
@@ -384,6 +370,7 @@ void daemon_fini(struct daemon *d)
 	attach_free(d->attach);
 	vm_manager_free(d->vms);
 	disk_free(d->disk);
+	large_reads_stop(d);
 	calls_free(d);
 }
 
