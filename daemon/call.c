@@ -9,26 +9,13 @@
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/daemon.h"
+#include "daemon/large.h"
 #include "daemon/methods.h"
 #include "daemon/tasks.h"
 #include "rpc/message.h"
 
-enum {
-	/* How long a read waits to see the write it names. */
-	CALL_SEQ_WAIT_MS = 10000,
-	/* Reading all of more objects than these is a large read. */
-	CALL_LARGE_OBJECTS = 64,
-};
-
-static void calls_read_large(void *arg);
-
-void calls_init(struct daemon *d)
-{
-	list_init(&d->calls);
-	list_init(&d->free_calls);
-	list_init(&d->large_reads);
-	timer_init(&d->large_read, d->loop, "rpc.large_read", calls_read_large, d);
-}
+/* How long a read waits to see the write it names. */
+enum { CALL_SEQ_WAIT_MS = 10000 };
 
 static struct call *call_new(struct daemon *d, const struct call_port *port, void *source)
 {
@@ -71,7 +58,6 @@ static void call_free(struct call *c)
 
 void calls_free(struct daemon *d)
 {
-	timer_stop(&d->large_read);
 	LIST_FOR_EACH_SAFE (node, &d->calls) {
 		struct call *c = CONTAINER_OF(node, struct call, node);
 
@@ -86,42 +72,6 @@ void calls_free(struct daemon *d)
 }
 
 /* --- beginning --------------------------------------------------------------------- */
-
-/* --- large reads: clients that list everything, again and again, must not hold up the
- * operations of others. One is answered in each round of the loop, in their order; what
- * else happened has its turn in between. ----------------------------------------------
- */
-
-static bool call_is_large(const struct call *c)
-{
-	return (c->method->kind == METHOD_KIND_GET_ALL ||
-		       c->method->kind == METHOD_KIND_GET_ALL_RECORDS) &&
-	       db_count(pool_db(c->daemon->pool), c->method->cls) > CALL_LARGE_OBJECTS;
-}
-
-static void calls_read_large(void *arg)
-{
-	struct daemon *d = arg;
-	struct call *c = CONTAINER_OF(d->large_reads.next, struct call, waiting);
-
-	list_remove(&c->waiting);
-	if (!list_empty(&d->large_reads))
-		timer_start_ms(&d->large_read, 0);
-	methods_find(c->method->id)(c);
-}
-
-static void call_read_later(struct call *c)
-{
-	struct daemon *d = c->daemon;
-
-	if (call_keep(c)) {
-		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
-		return;
-	}
-	list_push_back(&d->large_reads, &c->waiting);
-	if (!timer_active(&d->large_read))
-		timer_start_ms(&d->large_read, 0);
-}
 
 static void call_run(struct call *c)
 {
@@ -142,8 +92,8 @@ static void call_run(struct call *c)
 		call_fail(c, &e);
 		return;
 	}
-	if (call_is_large(c))
-		call_read_later(c);
+	if (large_read_is(c))
+		large_read_later(c);
 	else
 		methods_find(c->method->id)(c);
 }

@@ -83,8 +83,7 @@ int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *s
 /* fn(c) once, if nobody waits for the reply any more. A reply is still due. */
 void call_on_gone(struct call *c, timer_fn *fn);
 
-/* At the daemon's start; and its end, which frees the calls kept for reuse. */
-void calls_init(struct daemon *d);
+/* Frees the calls kept for reuse; when the daemon ends. */
 void calls_free(struct daemon *d);
 
 /* Keeps the record arguments beyond the method's function. RV_ENOMEM. */

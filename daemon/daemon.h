@@ -45,7 +45,7 @@ struct daemon {
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
 	struct list task_waiters, event_waiters; /* struct call */
-	struct list large_reads; /* struct call: one in each round of the loop */
+	struct list large_reads;		 /* struct call; daemon/large.c */
 	struct timer large_read;
 	struct list chores; /* struct chore */
 	struct pool_subscriber subscriber;

@@ -28,6 +28,7 @@
 #include "daemon/drivers.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
+#include "daemon/large.h"
 #include "daemon/listen.h"
 #include "daemon/metrics.h"
 #include "daemon/recover.h"
