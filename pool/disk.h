@@ -153,7 +153,7 @@ void disk_sim_inject(
 uint64_t disk_sim_steps(const struct disk_sim_medium *m); /* so far */
 
 /* The power goes: of each unsynced write any part may survive, sectors (512 bytes) in
- * any order and torn at any byte; of unsynced names any prefix of the changes. Faults are
+ * any order and torn at any byte; of unsynced names all changes or none. Faults are
  * cleared, a disk still open on the medium stays dead. */
 void disk_sim_crash(struct disk_sim_medium *m);
 
