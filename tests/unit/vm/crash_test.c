@@ -105,6 +105,41 @@ static void crash_at_point(const struct scenario *s, const char *point, int skip
 	world_free(w);
 }
 
+/* Power is lost while a resume is between "may have run" and "runs": the old memory must
+ * never meet the disks again. Before that it is as good as ever. */
+static void power_at(const char *point, int state)
+{
+	const struct scenario *s = &scenarios[10];
+	struct vm_op_args args;
+	struct world *w = prepare(s, 1500, &args);
+	struct uuid task;
+
+	assert_int_equal(s->kind, VM_OP_RESUME);
+	w->die_at = point;
+	assert_int_equal(world_begin_args(w, s->kind, &args, &task), 0);
+	world_run(w, world_idle, 600 * 1000);
+	assert_true(w->died);
+	world_kill(w);
+	disk_sim_crash(w->medium);
+	hyper_sim_machine_reboot(w->machine);
+	world_start(w);
+	world_manage(w);
+	settle(w);
+	assert_int_equal(world_state(w, 0), state);
+	assert_int_equal(world_task(w, task), TASK_STATUS_FAILURE);
+	after_crash(w, task);
+	world_free(w);
+}
+
+static void test_power_loss_in_resume(void **state)
+{
+	(void)state;
+	power_at("op.intent", VM_POWER_STATE_SUSPENDED);
+	power_at("build.created", VM_POWER_STATE_SUSPENDED);
+	power_at("build.recorded", VM_POWER_STATE_HALTED);
+	power_at("build.unpaused", VM_POWER_STATE_HALTED);
+}
+
 static void test_every_point(void **state)
 {
 	(void)state;
@@ -180,6 +215,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_point),
+		cmocka_unit_test(test_power_loss_in_resume),
 		cmocka_unit_test(test_every_moment),
 		cmocka_unit_test(test_power_loss),
 	};

@@ -174,6 +174,56 @@ static void test_suspend_on_a_full_disk(void **state)
 	world_free(w);
 }
 
+/* The SR fails from a point on, for a while: what was not yet certain is undone, what was
+ * certain is finished when it works again. */
+static void sr_fails_at(
+	const struct scenario *s, const char *point, int status, int state)
+{
+	static const struct storage_sim_faults none;
+	struct vm_op_args args;
+	struct world *w = prepare(s, 7200, &args);
+	struct uuid task;
+
+	w->fail_at = point;
+	assert_int_equal(world_begin_args(w, s->kind, &args, &task), 0);
+	assert_int_equal(world_end(w, task), status);
+	assert_int_equal(world_state(w, 0), state);
+	w->fail_at = NULL;
+	storage_sim_set_faults(w->bytes, &none);
+	settle(w);
+	assert_int_equal(world_state(w, 0), state);
+	check_world_but_disks(w);
+	check_usable(w);
+	world_free(w);
+}
+
+static const struct scenario *scenario_of(enum vm_operation kind)
+{
+	for (size_t i = 0; i < SCENARIOS; i++)
+		if (scenarios[i].kind == kind)
+			return &scenarios[i];
+	return NULL;
+}
+
+static void test_sr_fails(void **state)
+{
+	(void)state;
+	sr_fails_at(scenario_of(VM_OP_SUSPEND), "suspend.image", TASK_STATUS_FAILURE,
+		VM_POWER_STATE_RUNNING);
+	sr_fails_at(scenario_of(VM_OP_SUSPEND), "suspend.saved", TASK_STATUS_FAILURE,
+		VM_POWER_STATE_RUNNING);
+	sr_fails_at(scenario_of(VM_OP_SUSPEND), "suspend.committed", TASK_STATUS_SUCCESS,
+		VM_POWER_STATE_SUSPENDED);
+	sr_fails_at(scenario_of(VM_OP_HARD_SHUTDOWN), "shutdown.ended",
+		TASK_STATUS_SUCCESS, VM_POWER_STATE_HALTED);
+	sr_fails_at(scenario_of(VM_OP_RESUME), "op.intent", TASK_STATUS_FAILURE,
+		VM_POWER_STATE_SUSPENDED);
+	sr_fails_at(scenario_of(VM_OP_RESUME), "build.created", TASK_STATUS_SUCCESS,
+		VM_POWER_STATE_RUNNING);
+	sr_fails_at(scenario_of(VM_OP_HARD_REBOOT), "reboot.gone", TASK_STATUS_FAILURE,
+		VM_POWER_STATE_HALTED);
+}
+
 /* --- random lives --------------------------------------------------------------------
  */
 
@@ -267,6 +317,7 @@ int main(void)
 		cmocka_unit_test(test_storage),
 		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_suspend_on_a_full_disk),
+		cmocka_unit_test(test_sr_fails),
 		cmocka_unit_test(test_seeds),
 	};
 

@@ -87,6 +87,21 @@ static inline void settle(struct world *w)
 		fail_msg("seed %llu: not settled", (unsigned long long)w->seed);
 }
 
+/* No disk of it is claimed. */
+static inline void check_released(struct world *w, const struct row *vm)
+{
+	const struct row *r = NULL;
+
+	while ((r = db_next_ref(pool_db(w->pool), VBD_VM, row_uuid(vm), r))) {
+		struct storage_sim_claims c =
+			storage_sim_vdi_claims(w->bytes, db_ref(r, VBD_VDI));
+
+		if (c.writers + c.readers)
+			fail_msg("seed %llu: a disk of %s is still claimed",
+				(unsigned long long)w->seed, row_name(vm));
+	}
+}
+
 /* Every domain is the recorded one of a VM that has one. */
 static inline void check_world_but_disks(struct world *w)
 {
@@ -116,6 +131,8 @@ static inline void check_world_but_disks(struct world *w)
 		assert_int_equal(value_count(row_value(vm, VM_CURRENT_OPERATIONS)), 0);
 		assert_true((state == VM_POWER_STATE_SUSPENDED) ==
 			    (db_follow(db, vm, VM_SUSPEND_VDI) != NULL));
+		if (db_int(vm, VM_DOMID) < 0)
+			check_released(w, vm);
 	}
 	for (const struct row *t = NULL; (t = db_next(db, CLASS_TASK, t));)
 		if (db_enum(t, TASK_STATUS) == TASK_STATUS_PENDING)

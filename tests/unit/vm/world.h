@@ -24,6 +24,7 @@
 #include "vm/vm_invariants.h"
 #include "vm/vm_op.h"
 #include "xen/sim.h"
+#include "xen/sim_machine.h"
 
 enum { WORLD_MAX_VMS = 256, WORLD_MIB = 1 << 20 };
 
@@ -54,11 +55,13 @@ struct world {
 	const char *die_at; /* the daemon dies at this point ... */
 	int die_skip;	    /* ... when it was passed so often */
 	bool died;
+	const char *fail_at;  /* from this point on the SR fails every request */
 	uint64_t points;      /* points passed */
 	const char *seen[64]; /* their names, each once */
 	size_t seen_count;
 
 	bool unchecked;
+	struct hyper_domain truth[WORLD_MAX_VMS];
 	uint64_t endings; /* tasks seen to end */
 	int accepted_rc;
 	bool accepted;
@@ -68,22 +71,47 @@ struct world {
 /* --- running -------------------------------------------------------------------------
  */
 
+/* The moment's truth, past the port. */
+static inline size_t world_truth(struct world *w, struct hyper_domain *domains)
+{
+	struct sim_record r;
+	size_t n = 0;
+
+	for (uint32_t slot = 0; slot < WORLD_MAX_VMS; slot++) {
+		if (!sim_machine_load(w->machine, slot, &r))
+			continue;
+		domains[n++] = (struct hyper_domain){
+			.id = {.boot_id = sim_machine_head(w->machine)->boot_id,
+				.domid = r.domid,
+				.handle = r.handle,
+				.generation = r.generation},
+			.vm = r.vm,
+			.state = (enum hyper_state)r.state,
+			.actual_kib = r.actual_kib,
+			.overhead_kib = r.overhead_kib,
+		};
+	}
+	return n;
+}
+
 static inline void world_check(struct world *w)
 {
-	struct vm_observed seen = {.host = w->host, .seq = UINT64_MAX};
-	struct hyper_domain domains[HYPER_MAX_VBDS];
+	struct vm_observed seen = {.host = w->host,
+		.seq = UINT64_MAX,
+		.domains = w->truth,
+		.total_kib = w->hyper_config.memory_kib,
+		.dom0_kib = w->hyper_config.dom0_kib};
+	struct vm_memory *memory;
 	struct rv_error e;
 
-	(void)domains;
-	if (!w->alive || w->unchecked)
+	if (!w->alive || w->unchecked || !w->mgr || w->mgr->host_count == 0)
 		return;
-	if (hyper_sim_check(w->hyper, &e))
-		fail_msg("seed %llu: %s", (unsigned long long)w->seed, e.detail);
-	if (!w->mgr || w->mgr->host_count == 0)
-		return;
-	if (w->mgr->hosts[0]->memory && vm_memory_ready(w->mgr->hosts[0]->memory))
-		seen.memory = vm_memory_controller(w->mgr->hosts[0]->memory);
-	if (vm_invariants_check(pool_db(w->pool), &seen, 1, &e))
+	memory = w->mgr->hosts[0]->memory;
+	if (vm_memory_ready(memory))
+		seen.memory = vm_memory_controller(memory);
+	seen.domain_count = world_truth(w, w->truth);
+	if (vm_invariants_check(pool_db(w->pool), &seen, 1, &e) ||
+		hyper_sim_check(w->hyper, &e))
 		fail_msg("seed %llu at %lld us: %s", (unsigned long long)w->seed,
 			(long long)loop_now_us(w->loop), e.detail);
 }
@@ -160,6 +188,11 @@ static inline bool world_point(void *arg, const char *point, const struct uuid *
 		w->seen[w->seen_count++] = point;
 	if (w->died)
 		return true;
+	if (w->fail_at && strcmp(w->fail_at, point) == 0) {
+		struct storage_sim_faults all = {.fail_ppm = 1000000};
+
+		storage_sim_set_faults(w->bytes, &all);
+	}
 	if (w->die_at && strcmp(w->die_at, point) == 0 && w->die_skip-- == 0)
 		w->died = true;
 	return w->died;
