@@ -14,6 +14,7 @@
 #define IMAGE_MAGIC "REEVE SUSPEND 1\n"
 
 /* Of the header: magic, vm, length, actual_kib, checksum; the rest is zero. */
+enum { IMAGE_RELEASE_TRIES = 6 };
 enum { AT_VM = 16, AT_LENGTH = 32, AT_ACTUAL = 40, AT_SUM = 48, HEADER_USED = 56 };
 
 static void put_u64(uint8_t *p, uint64_t v)
@@ -149,10 +150,37 @@ static void image_answered(void *arg, uint64_t token, const struct storage_resul
 		if (vm_image_parse(result->data, result->data_len, i->size, i->holder,
 			    &i->length, &i->actual_kib, &e))
 			image_fail(i, e.code, &e);
-	} else if (i->phase == VM_IMAGE_CLOSING) {
-		i->active = false;
 	}
 	image_next(i);
+}
+
+/* Of a disk that is deleted only that counts. */
+static void image_released(void *arg, uint64_t token, int rc)
+{
+	struct vm_image *i = arg;
+
+	(void)token;
+	if (i->phase == VM_IMAGE_DISCARDING) {
+		i->rc = rc;
+		i->error = i->release.error;
+	} else if (rc == 0) {
+		i->active = false;
+	} else if (!i->then_discard) {
+		image_fail(i, rc, &i->release.error);
+	}
+	image_next(i);
+}
+
+static void image_release(struct vm_image *i, enum storage_verb verb)
+{
+	struct storage_call call = {.verb = verb,
+		.sr = i->sr,
+		.vdi = i->vdi,
+		.holder = i->holder,
+		.generation = i->generation};
+
+	vm_request_start(&i->release, i->loop, i->storage, &call, IMAGE_RELEASE_TRIES,
+		image_released, NULL, i, 0);
 }
 
 static void image_ask(struct vm_image *i, struct storage_call *call, uint64_t token)
@@ -207,11 +235,11 @@ static void image_enter(struct vm_image *i, enum vm_image_phase phase)
 		call.length = VM_IMAGE_HEADER_BYTES;
 		break;
 	case VM_IMAGE_CLOSING:
-		call.verb = STORAGE_VDI_DEACTIVATE;
-		break;
+		image_release(i, STORAGE_VDI_DEACTIVATE);
+		return;
 	case VM_IMAGE_DISCARDING:
-		call.verb = STORAGE_VDI_DESTROY;
-		break;
+		image_release(i, STORAGE_VDI_DESTROY);
+		return;
 	default:
 		return;
 	}
@@ -500,6 +528,7 @@ void vm_image_stop(struct vm_image *i)
 	if (!i->loop)
 		return;
 	i->stopped = true;
+	vm_request_stop(&i->release);
 	defer_stop(&i->tell);
 	defer_stop(&i->tell_broken);
 }

@@ -10,6 +10,7 @@
 
 #include "reactor/loop.h"
 #include "vm/vm_ports.h"
+#include "vm/vm_request.h"
 
 enum {
 	VM_IMAGE_CHUNK_BYTES = STORAGE_MAX_IO_BYTES,
@@ -38,8 +39,9 @@ struct vm_image {
 	uint64_t length;     /* of the stream, from or for the header */
 	uint64_t actual_kib; /* what the guest held, from or for the header */
 	struct vm_image_chunk chunk[2];
-	int current;	       /* being filled, or read */
-	struct hyper_req *req; /* to be kicked */
+	int current;		   /* being filled, or read */
+	struct hyper_req *req;	   /* to be kicked */
+	struct vm_request release; /* closing, deleting: tried several times */
 	enum vm_image_phase {
 		VM_IMAGE_IDLE,
 		VM_IMAGE_CREATING,

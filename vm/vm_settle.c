@@ -1,6 +1,7 @@
 /*
  *	LEFTOVERS (each) ─► DOMAIN ─► GUEST ─► IMAGE ─► END ─► ENDED
- *	   half-made          gone     goes on  dropped  one entry
+ *	   half-made          gone     goes on  dropped, one entry
+ *	                                        or closed
  */
 #include "vm/vm_settle.h"
 
@@ -143,8 +144,11 @@ static void enter_image(struct settle *s)
 	struct vm_op *o = &s->vm;
 	const struct row *vdi = db_follow(pool_db(o->mgr->pool), o->row, VM_SUSPEND_VDI);
 	struct rv_error e;
+	/* A resume that was interrupted may have it open; a host that has not would be
+	 * refused it. */
+	bool close = db_enum(o->row, VM_INTENT) == VM_INTENT_RESUME;
 
-	if (!s->verdict.drop_image || !vdi ||
+	if (!vdi || !(s->verdict.drop_image || close) ||
 		vm_image_init(&s->image, o->mgr->loop, o->host->storage,
 			db_ref(vdi, VDI_SR), row_uuid(vdi), o->vm, s->id.generation + 1,
 			&e)) {
@@ -152,7 +156,10 @@ static void enter_image(struct settle *s)
 		return;
 	}
 	op_move(&o->op, IMAGE);
-	vm_image_discard(&s->image, settle_answered, s, op_await(&o->op, 0));
+	if (s->verdict.drop_image)
+		vm_image_discard(&s->image, settle_answered, s, op_await(&o->op, 0));
+	else
+		vm_image_close(&s->image, settle_answered, s, op_await(&o->op, 0));
 }
 
 static void enter_guest(struct settle *s)
@@ -219,7 +226,7 @@ static void settle_step(struct op *op)
 		enter_image(s);
 		return;
 	case IMAGE:
-		s->discarded = s->image.rc == 0;
+		s->discarded = s->verdict.drop_image && s->image.rc == 0;
 		settle_end(s);
 		return;
 	case END:
