@@ -345,9 +345,11 @@ static bool strike_lasting(struct sim_host *h, enum sim_fault fault, struct prng
 	case SIM_FAULT_STORAGE_AFTER:
 	case SIM_FAULT_STORAGE_HANG:
 		storage_breaks(h, fault, p);
+		h->storage_broke = true;
 		break;
 	case SIM_FAULT_SR_HUNG:
 		storage_sim_set_hung(h->bytes, h->sr, UUID_NONE, true);
+		h->storage_broke = true;
 		break;
 	case SIM_FAULT_DISK_STEP:
 	case SIM_FAULT_DISK_WRITE:

@@ -234,6 +234,17 @@ static void check_success(struct sim_host *h, const struct sim_task *t)
 	}
 }
 
+/* To be asked for again; what it had deleted stays so. */
+static void destroy_failed(struct sim_host *h, struct uuid vm)
+{
+	for (const struct row *r = NULL; (r = db_next_ref(db_of(h), VBD_VM, vm, r));) {
+		struct uuid vdi = db_ref(r, VBD_VDI);
+
+		if (!uuid_is_none(&vdi))
+			model_disk(h, vdi)->may_be_gone = true;
+	}
+}
+
 static void task_ended(struct sim_host *h, struct sim_task *t, const struct row *task)
 {
 	struct sim_totals *totals = &trail_get()->totals;
@@ -253,6 +264,8 @@ static void task_ended(struct sim_host *h, struct sim_task *t, const struct row 
 		sim_fail("%s failed without a reason", db_string(task, TASK_METHOD));
 	totals->failed += status == TASK_STATUS_FAILURE;
 	totals->cancelled += status == TASK_STATUS_CANCELLED;
+	if (status != TASK_STATUS_SUCCESS && t->kind == VM_OP_DESTROY)
+		destroy_failed(h, db_ref(task, TASK_SUBJECT));
 	if (status != TASK_STATUS_SUCCESS || !t->asked)
 		return;
 	totals->succeeded[client_action(t->kind)]++;
@@ -658,8 +671,8 @@ static void settled_vdi(void *arg, const struct look_vdi *v)
 		if (db_bool(r, VBD_CURRENTLY_ATTACHED) && uuid_eq(&vm, &v->writer))
 			attached = true;
 	}
-	/* A suspended VM may hold its image, of a resume that was interrupted. */
-	if (db_next_ref(db, VM_SUSPEND_VDI, v->uuid, NULL))
+	/* What could not be released while its storage was broken. */
+	if (c->host->storage_broke && db_enum(vdi, VDI_TYPE) == VDI_TYPE_SUSPEND)
 		return;
 	if (v->writers + v->readers > 0 && !attached)
 		sim_fail("VDI %s (%s) is half activated: nobody uses it",
@@ -673,7 +686,8 @@ static void settled_disks(struct sim_host *h)
 	for (const struct row *r = NULL; (r = db_next(db_of(h), CLASS_VBD, r));) {
 		struct uuid vdi = db_ref(r, VBD_VDI);
 
-		if (!uuid_is_none(&vdi) && !storage_sim_vdi_hash(h->bytes, vdi))
+		if (!uuid_is_none(&vdi) && !storage_sim_vdi_hash(h->bytes, vdi) &&
+			!model_disk(h, vdi)->may_be_gone)
 			sim_fail(
 				"VDI %s of a drive is not in the SR", text_of(vdi, text));
 	}

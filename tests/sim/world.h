@@ -96,6 +96,7 @@ struct sim_disk {
 	struct list node;
 	struct uuid vdi;
 	uint64_t hash;
+	bool may_be_gone; /* a destroy of its VM failed, perhaps after it */
 };
 
 struct sim_ghost {
@@ -116,6 +117,7 @@ struct sim_host {
 	struct uuid uuid, sr, network, pool_uuid;
 	bool installed;
 	int64_t ghost_until_us; /* the hypervisor's free memory is not as promised */
+	bool storage_broke;	/* for some time */
 	bool meddled;		/* somebody made or destroyed domains behind our back */
 
 	/* One life of a daemon. */
