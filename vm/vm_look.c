@@ -326,6 +326,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	const struct db *db = pool_db(m->pool);
 
 	h->looking = false;
+	timer_stop(&h->look_deadline);
 	if (m->stopped || !pool_is_master(m->pool))
 		return;
 	if (req->rc) {
@@ -362,6 +363,7 @@ static void look_hosted(void *arg, struct hyper_req *req)
 		return;
 	if (req->rc) {
 		h->looking = false;
+		timer_stop(&h->look_deadline);
 		log_warn("vm.look", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),
 			req->error.detail);
 		timer_start_ms(&h->mgr->look, LOOK_RETRY_MS);
@@ -377,8 +379,18 @@ static void look_hosted(void *arg, struct hyper_req *req)
 	hyper_list(h->hyper, &h->look_req);
 }
 
+/* Nobody else would ask again. */
+static void look_late(void *arg)
+{
+	struct vm_host *h = arg;
+
+	hyper_cancel(&h->host_req);
+	hyper_cancel(&h->look_req);
+}
+
 void vm_look_init(struct vm_host *h)
 {
+	timer_init(&h->look_deadline, h->mgr->loop, "vm.look.deadline", look_late, h);
 	hyper_req_init(&h->look_req, look_listed, h);
 	hyper_req_init(&h->host_req, look_hosted, h);
 }
@@ -388,6 +400,7 @@ void vm_look_begin(struct vm_host *h)
 	if (h->looking)
 		return;
 	h->looking = true;
+	timer_start_ms(&h->look_deadline, h->mgr->config.answer_ms);
 	if (h->seen) {
 		h->look_seq = pool_seq(h->mgr->pool);
 		hyper_list(h->hyper, &h->look_req);

@@ -262,6 +262,7 @@ void vm_manager_stop(struct vm_manager *m)
 	vm_notes_stop(m);
 	for (size_t i = 0; i < m->host_count; i++) {
 		hyper_unlisten(&m->hosts[i]->listener);
+		timer_stop(&m->hosts[i]->look_deadline);
 		vm_memory_stop(m->hosts[i]->memory);
 	}
 }

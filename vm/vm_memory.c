@@ -13,6 +13,7 @@
 
 enum {
 	MEMORY_RETRY_MS = 1000, /* until a failed order is given again */
+	MEMORY_ANSWER_MS = 30 * 1000,
 	/* The operations have deadlines of their own and always release. */
 	MEMORY_HOLD_US = 1000000,
 };
@@ -32,7 +33,7 @@ struct memory_domain {
 	struct list node; /* of those that are gone but for an unanswered request */
 	bool gone, kept;
 	struct hyper_req req;
-	struct timer retry;
+	struct timer retry, deadline;
 };
 
 struct vm_memory {
@@ -47,6 +48,7 @@ struct vm_memory {
 	struct defer step;
 	struct timer next;
 	struct hyper_req host;
+	struct timer host_retry, host_deadline;
 	uint64_t free_kib, total_kib;
 	uint64_t epoch, host_epoch; /* of the book: an older measurement is dropped */
 	unsigned building;
@@ -81,6 +83,7 @@ static uint64_t memory_less(uint64_t a, uint64_t b)
 static void memory_domain_free(struct memory_domain *d)
 {
 	timer_stop(&d->retry);
+	timer_stop(&d->deadline);
 	list_remove(&d->node);
 	free(d);
 }
@@ -89,6 +92,7 @@ static void memory_answered(void *arg, struct hyper_req *req)
 {
 	struct memory_domain *d = arg;
 
+	timer_stop(&d->deadline);
 	if (d->gone) {
 		memory_domain_free(d);
 		return;
@@ -117,6 +121,13 @@ static void memory_retry(void *arg)
 	defer_start(&d->memory->step);
 }
 
+static void memory_late(void *arg)
+{
+	struct memory_domain *d = arg;
+
+	hyper_cancel(&d->req);
+}
+
 /* Growing: maxmem first; shrinking: target first. */
 static void memory_send(struct memory_domain *d)
 {
@@ -128,11 +139,13 @@ static void memory_send(struct memory_domain *d)
 		d->maxmem_due = false;
 		d->sent_is_target = false;
 		d->sent_kib = d->want_maxmem_kib;
+		timer_start_ms(&d->deadline, MEMORY_ANSWER_MS);
 		hyper_set_maxmem(d->memory->hyper, &d->req, &d->id, d->sent_kib);
 	} else if (d->target_due) {
 		d->target_due = false;
 		d->sent_is_target = true;
 		d->sent_kib = d->want_target_kib;
+		timer_start_ms(&d->deadline, MEMORY_ANSWER_MS);
 		hyper_set_target(d->memory->hyper, &d->req, &d->id, d->sent_kib);
 	}
 }
@@ -178,6 +191,7 @@ int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
 	list_init(&d->node);
 	hyper_req_init(&d->req, memory_answered, d);
 	timer_init(&d->retry, m->loop, "vm.memory.retry", memory_retry, d);
+	timer_init(&d->deadline, m->loop, "vm.memory.deadline", memory_late, d);
 	rc = memctl_domain_add(m->ctl, spec, r ? &r->owner : NULL, e);
 	if (rc)
 		goto out;
@@ -291,9 +305,11 @@ static void memory_measured(void *arg, struct hyper_req *req)
 {
 	struct vm_memory *m = arg;
 
+	timer_stop(&m->host_deadline);
 	if (req->rc) {
 		log_warn("vm.memory", "rc=%s msg=\"free memory not known: %s\"",
 			rv_error_symbol(req->rc), req->error.detail);
+		timer_start_ms(&m->host_retry, MEMORY_RETRY_MS);
 		return;
 	}
 	/* Booked meanwhile, or a build has begun: this figure may hold half of that. */
@@ -310,6 +326,18 @@ static void memory_measured(void *arg, struct hyper_req *req)
 	}
 }
 
+static void memory_measure_again(void *arg)
+{
+	memory_resync(arg);
+}
+
+static void memory_measure_late(void *arg)
+{
+	struct vm_memory *m = arg;
+
+	hyper_cancel(&m->host);
+}
+
 static void memory_resync(struct vm_memory *m)
 {
 	if (!m->ready)
@@ -320,6 +348,7 @@ static void memory_resync(struct vm_memory *m)
 	}
 	m->resync = false;
 	m->host_epoch = m->epoch;
+	timer_start_ms(&m->host_deadline, MEMORY_ANSWER_MS);
 	hyper_host(m->hyper, &m->host);
 }
 
@@ -523,6 +552,8 @@ int vm_memory_new(struct vm_memory **out, struct loop *l, struct hyper *hyper,
 	map_init(&m->reservations, prng_next(loop_prng(l)));
 	defer_init(&m->step, l, "vm.memory.step", memory_step, m);
 	timer_init(&m->next, l, "vm.memory.next", memory_next, m);
+	timer_init(&m->host_retry, l, "vm.memory.measure", memory_measure_again, m);
+	timer_init(&m->host_deadline, l, "vm.memory.measure", memory_measure_late, m);
 	hyper_req_init(&m->host, memory_measured, m);
 	hyper_listen(hyper, &m->listener, memory_event, m);
 	*out = m;
@@ -540,9 +571,15 @@ void vm_memory_stop(struct vm_memory *m)
 	hyper_unlisten(&m->listener);
 	defer_stop(&m->step);
 	timer_stop(&m->next);
+	timer_stop(&m->host_retry);
+	timer_stop(&m->host_deadline);
 	m->ready = false;
-	while ((d = map_next(&m->domains, &cursor)))
+	while ((d = map_next(&m->domains, &cursor))) {
 		timer_stop(&d->retry);
+		timer_stop(&d->deadline);
+	}
+	LIST_FOR_EACH (node, &m->leaving)
+		timer_stop(&CONTAINER_OF(node, struct memory_domain, node)->deadline);
 	for (cursor = 0; (r = map_next(&m->reservations, &cursor));) {
 		r->answer_due = false;
 		defer_stop(&r->answer);

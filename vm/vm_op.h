@@ -47,6 +47,7 @@ struct vm_host {
 	struct hyper_req host_req;
 	bool seen; /* host_req has been answered once */
 	bool looking, listed;
+	struct timer look_deadline; /* of either question */
 	uint64_t look_seq; /* of the database when the question was asked */
 	struct vm_ghost ghosts[VM_MAX_GHOSTS];
 	size_t ghost_count;
