@@ -104,5 +104,7 @@ struct link_stats {
 
 void link_stats(const struct link *k, struct link_stats *out);
 const char *link_peer_name(const struct link *k); /* for logs; borrowed */
+/* From `hello` on. Borrowed. */
+const struct tls_peer *link_certificate(const struct link *k);
 
 #endif
