@@ -17,9 +17,10 @@ static bool is_owner(
 	       db_int(vm, VM_OWNER_GENERATION) == (int64_t)d->id.generation;
 }
 
-/* 1: a VM runs on at most one host, and that is the owner the database names. */
-static int check_owner(const struct db *db, const struct vm_observed *hosts, size_t count,
-	const struct vm_observed *o, const struct hyper_domain *d, struct rv_error *e)
+/* 1: a VM runs on at most one host, and that is the owner the database names; two that
+ * run can't both be that. */
+static int check_owner(const struct db *db, const struct vm_observed *o,
+	const struct hyper_domain *d, struct rv_error *e)
 {
 	const struct row *vm = db_row(db, CLASS_VM, d->vm);
 
@@ -31,16 +32,6 @@ static int check_owner(const struct db *db, const struct vm_observed *hosts, siz
 			"does not name as its owner (generation %lld)",
 			row_name(vm), d->id.domid, (unsigned long long)d->id.generation,
 			(long long)db_int(vm, VM_OWNER_GENERATION));
-	for (size_t h = 0; h < count; h++)
-		for (size_t i = 0; i < hosts[h].domain_count; i++) {
-			const struct hyper_domain *x = &hosts[h].domains[i];
-
-			if (x != d && x->state == HYPER_RUNNING &&
-				uuid_eq(&x->vm, &d->vm))
-				return rv_error_set(e, RV_EINTERNAL,
-					"VM %s runs twice: as domain %u and as domain %u",
-					row_name(vm), d->id.domid, x->id.domid);
-		}
 	return 0;
 }
 
@@ -161,8 +152,7 @@ int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
 {
 	for (size_t h = 0; h < count; h++) {
 		for (size_t i = 0; i < hosts[h].domain_count; i++)
-			if (check_owner(
-				    db, hosts, count, &hosts[h], &hosts[h].domains[i], e))
+			if (check_owner(db, &hosts[h], &hosts[h].domains[i], e))
 				return e->code;
 		if (check_memory(db, &hosts[h], e) ||
 			check_reservations(db, &hosts[h], e))

@@ -8,13 +8,17 @@
 #include "vm/vm_look.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "vm/vm_invariants.h"
 #include "vm/vm_memory.h"
 
-enum { LOOK_RETRY_MS = 1000 };
+enum {
+	LOOK_RETRY_MS = 1000,
+	LOOK_ALL = 30, /* so often all VMs are looked at, halted ones too */
+};
 
 /* --- one VM --------------------------------------------------------------------------
  */
@@ -218,17 +222,41 @@ static bool is_half_made(const struct row *vm, const struct hyper_domain *d)
 	return d->state != HYPER_RUNNING || d->id.generation > generation;
 }
 
-static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req)
+/* The listed domains by VM: chains of those that bear the same one. */
+struct look_index {
+	struct map first;		  /* VM to its first domain */
+	uint32_t next[HYPER_MAX_DOMAINS]; /* index + 1; 0: the last */
+};
+
+static int index_fill(struct look_index *x, const struct hyper_req *req)
+{
+	for (size_t i = req->domain_count; i-- > 0;) {
+		const struct hyper_domain *d = &req->domains[i];
+		struct hyper_domain *before;
+
+		if (i >= HYPER_MAX_DOMAINS || uuid_is_none(&d->vm))
+			continue;
+		before = map_remove(&x->first, &d->vm, sizeof d->vm);
+		x->next[i] = before ? (uint32_t)(before - req->domains) + 1 : 0;
+		if (map_add(&x->first, &d->vm, sizeof d->vm, (void *)d))
+			return RV_ENOMEM;
+	}
+	return 0;
+}
+
+static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req,
+	const struct look_index *x)
 {
 	struct vm_leftovers left = {.count = 0};
-	const struct hyper_domain *own = NULL;
 	struct uuid uuid = row_uuid(vm);
+	const struct hyper_domain *d = map_get(&x->first, &uuid, sizeof uuid),
+				  *own = NULL;
 
-	for (size_t i = 0; i < req->domain_count; i++) {
-		const struct hyper_domain *d = &req->domains[i];
-
-		if (!uuid_eq(&d->vm, &uuid))
-			continue;
+	if (!concerns(h, vm) || vm_op_of(h->mgr, &uuid) ||
+		(h->listed && changed_since(vm, h->look_seq)))
+		return;
+	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
+		next = x->next[d - req->domains];
 		if (recorded_as(vm, d))
 			own = d;
 		else if (!is_half_made(vm, d))
@@ -237,6 +265,35 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 			left.id[left.count++] = d->id;
 	}
 	vm_look_at(h, vm, own, &left);
+}
+
+/* Every VM, at the start and now and then; else those that have, or should have,
+ * something to do with this host. */
+static void look_vms(struct vm_host *h, const struct hyper_req *req, bool all)
+{
+	const struct db *db = pool_db(h->mgr->pool);
+	struct look_index *x = calloc(1, sizeof *x);
+	const struct row *vm = NULL;
+
+	if (!x)
+		return;
+	map_init(&x->first, prng_next(loop_prng(h->mgr->loop)));
+	if (index_fill(x, req))
+		goto out;
+	while (all && (vm = db_next(db, CLASS_VM, vm)))
+		look_vm(h, vm, req, x);
+	for (size_t i = 0; !all && i < req->domain_count; i++) {
+		vm = db_row(db, CLASS_VM, req->domains[i].vm);
+		if (vm)
+			look_vm(h, vm, req, x);
+	}
+	for (vm = NULL; !all && (vm = db_next_ref(db, VM_RESIDENT_ON, h->uuid, vm));)
+		look_vm(h, vm, req, x);
+	for (vm = NULL; !all && (vm = db_next_ref(db, VM_INTENT_HOST, h->uuid, vm));)
+		look_vm(h, vm, req, x);
+out:
+	map_fini(&x->first);
+	free(x);
 }
 
 /* A broken invariant is told once, and again when it is another one. */
@@ -254,6 +311,11 @@ static void vm_complain(struct vm_host *h, const struct hyper_req *req)
 	};
 	struct rv_error e;
 
+	/* The books are of now, the list is older: sums only when nothing has moved. */
+	if (m->op_count > 0 || pool_seq(m->pool) != h->look_seq) {
+		seen.memory = NULL;
+		seen.total_kib = 0;
+	}
 	if (vm_invariants_check(pool_db(m->pool), &seen, 1, &e) == 0)
 		return;
 	if (strcmp(m->complaint, e.detail) == 0)
@@ -337,13 +399,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	}
 	if (!h->listed)
 		look_first(h, req);
-	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));) {
-		struct uuid uuid = row_uuid(vm);
-
-		if (concerns(h, vm) && !vm_op_of(m, &uuid) &&
-			!(h->listed && changed_since(vm, h->look_seq)))
-			look_vm(h, vm, req);
-	}
+	look_vms(h, req, !h->listed || h->looks++ % LOOK_ALL == 0);
 	for (size_t i = 0; i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];
 

@@ -48,6 +48,7 @@ struct vm_host {
 	bool seen; /* host_req has been answered once */
 	bool looking, listed;
 	struct timer look_deadline; /* of either question */
+	unsigned looks;
 	uint64_t look_seq; /* of the database when the question was asked */
 	struct vm_ghost ghosts[VM_MAX_GHOSTS];
 	size_t ghost_count;
