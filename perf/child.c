@@ -129,6 +129,16 @@ void child_await_path(pid_t pid, const char *path, const char *log)
 	report_die("%s does not appear", path);
 }
 
+void child_finish(pid_t pid, const char *log)
+{
+	int status;
+
+	if (waitpid(pid, &status, 0) == pid && status == 0)
+		return;
+	show_log(log);
+	report_die("a program of the benchmark has failed (see above)");
+}
+
 void child_stop(pid_t pid)
 {
 	int status;

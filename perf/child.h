@@ -28,6 +28,9 @@ void child_await_path(pid_t pid, const char *path, const char *log);
 /* Dies, showing the log's end, if the child has ended. */
 void child_check(pid_t pid, const char *log);
 
+/* Waits for the child's end. Dies, showing the log, unless it was a success. */
+void child_finish(pid_t pid, const char *log);
+
 /* SIGTERM, SIGKILL after 10 s; reaps. */
 void child_stop(pid_t pid);
 
