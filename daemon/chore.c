@@ -107,6 +107,14 @@ static void on_give_up(struct pool_commit *commit)
 			op_await(&c->op, CHORE_RETRY_MS); /* its deadline steps again */
 		return;
 	}
+	if (commit->rc && c->kind->give_up && !c->kept) {
+		/* What it journalled can't be taken back: the task ends all the same. */
+		log_error("chore.give-up", "chore=%s %s error=\"%s\"", c->kind->name,
+			c->op.subject, commit->error.detail);
+		c->kept = true;
+		op_kick(&c->op);
+		return;
+	}
 	op_move(&c->op, FAILED);
 	op_finish(&c->op);
 }
@@ -155,7 +163,7 @@ static void chore_give_up(struct chore *c)
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	if (chore_has_task(c))
 		tasks_end(&t, c->task, loop_wall_ms(c->daemon->loop), NULL, &c->op.error);
-	if (c->kind->give_up)
+	if (c->kind->give_up && !c->kept)
 		c->kind->give_up(c, &t);
 	if (txn_is_empty(&t)) {
 		txn_fini(&t);

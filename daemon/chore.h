@@ -63,6 +63,7 @@ struct chore {
 	struct uuid self, host, sr, vdi, pbd, network, pif;
 	uint64_t size;
 	bool existed;
+	bool kept; /* the database did not let give_up take the journal back */
 	enum storage_format format;
 	struct storage_sr_info sr_info;
 	struct storage_vdi_info vdi_info;
@@ -102,6 +103,11 @@ struct chore *pbd_plug_chore(
 	struct daemon *d, const struct row *pbd, timer_fn *after, void *arg);
 struct chore *pif_plug_chore(
 	struct daemon *d, const struct row *pif, timer_fn *after, void *arg);
+
+/* RV_EBUSY, naming the VM whose suspended memory the VDI holds or (`drives`) whose drive
+ * it is in. */
+int vdi_unused(const struct db *db, const struct row *vdi, bool drives,
+	struct rv_error *e) RV_MUST_CHECK;
 
 /* The chore that a VDI's intent, or a half-made SR, still asks for after a crash. Give it
  * the task and start it. NULL: out of memory. */

@@ -236,21 +236,19 @@ static struct chore *sr_chore(
 	return c;
 }
 
-/* Refuses while a VM has a disk of the SR in a drive, naming one. */
+/* Refuses while a VM has a disk of the SR in a drive, or its memory there, naming one. */
 static bool sr_is_unused(struct call *call, const struct row *sr)
 {
 	const struct db *db = pool_db(call->daemon->pool);
 
 	for (const struct row *vdi = db_next_ref(db, VDI_SR, row_uuid(sr), NULL); vdi;
 		vdi = db_next_ref(db, VDI_SR, row_uuid(sr), vdi)) {
-		const struct row *vbd = db_next_ref(db, VBD_VDI, row_uuid(vdi), NULL);
+		struct rv_error e = {0};
 
-		if (!vbd)
+		if (!vdi_unused(db, vdi, true, &e))
 			continue;
-		call_failf(call, RV_EBUSY,
-			"SR %s: VDI %s is in a drive of VM %s; destroy that VBD first",
-			row_name(sr), row_name(vdi),
-			row_name(db_follow(db, vbd, VBD_VM)));
+		rv_error_prefix(&e, "SR %s", row_name(sr));
+		call_fail(call, &e);
 		return false;
 	}
 	return true;
@@ -270,6 +268,8 @@ static int step_vdis_destroy(struct chore *c, uint64_t token, struct rv_error *e
 		chore_answer(c, token, 0, NULL);
 		return 0;
 	}
+	if (vdi_unused(db, vdi, true, e)) /* since the call came */
+		return e->code;
 	c->vdi_count++;
 	c->step--; /* this step again, for the next one */
 	call.vdi = row_uuid(vdi);

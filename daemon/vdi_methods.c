@@ -32,8 +32,34 @@ static int step_vdi(
 	return chore_storage(c, token, &call, e);
 }
 
+int vdi_unused(
+	const struct db *db, const struct row *vdi, bool drives, struct rv_error *e)
+{
+	const struct row *vm = db_next_ref(db, VM_SUSPEND_VDI, row_uuid(vdi), NULL);
+	const struct row *vbd = db_next_ref(db, VBD_VDI, row_uuid(vdi), NULL);
+
+	if (vm)
+		return rv_error_set(e, RV_EBUSY,
+			"VDI %s holds the memory of VM %s, which is suspended; resume "
+			"it, or end it with vm-shutdown --force",
+			row_name(vdi), row_name(vm));
+	if (vbd && drives)
+		return rv_error_set(e, RV_EBUSY,
+			"VDI %s is in a drive of VM %s; destroy that VBD first",
+			row_name(vdi), row_name(db_follow(db, vbd, VBD_VM)));
+	return 0;
+}
+
+/* Looks again who has it: a drive may have been made before the intent was recorded;
+ * afterwards none is (VBD.create). */
 static int step_destroy(struct chore *c, uint64_t token, struct rv_error *e)
 {
+	const struct db *db = pool_db(c->daemon->pool);
+	const struct row *vdi = db_row(db, CLASS_VDI, c->vdi);
+	int rc = vdi ? vdi_unused(db, vdi, true, e) : 0;
+
+	if (rc)
+		return rc;
 	return step_vdi(c, token, STORAGE_VDI_DESTROY, e);
 }
 
@@ -212,16 +238,14 @@ static const struct chore_kind destroy_kind = {.name = "vdi.destroy",
 void vdi_destroy(struct call *call)
 {
 	const struct db *db = pool_db(call->daemon->pool);
-	const struct row *vdi = call_row(call, "self"), *vbd;
+	const struct row *vdi = call_row(call, "self");
+	struct rv_error e = {0};
 	struct chore *c;
 
 	if (!vdi)
 		return;
-	vbd = db_next_ref(db, VBD_VDI, row_uuid(vdi), NULL);
-	if (vbd) {
-		call_failf(call, RV_EBUSY,
-			"VDI %s is in a drive of VM %s; destroy that VBD first",
-			row_name(vdi), row_name(db_follow(db, vbd, VBD_VM)));
+	if (vdi_unused(db, vdi, true, &e)) {
+		call_fail(call, &e);
 		return;
 	}
 	c = vdi_chore(call, &destroy_kind);
@@ -254,11 +278,16 @@ void vdi_resize(struct call *call)
 {
 	const struct row *vdi = call_row(call, "self");
 	int64_t size = call_int(call, "size", 0);
+	struct rv_error e = {0};
 	char text[16];
 	struct chore *c;
 
 	if (!vdi)
 		return;
+	if (vdi_unused(pool_db(call->daemon->pool), vdi, false, &e)) {
+		call_fail(call, &e);
+		return;
+	}
 	if (size < db_int(vdi, VDI_VIRTUAL_SIZE) || (uint64_t)size > STORAGE_SIZE_LIMIT) {
 		call_failf(call, RV_EINVAL,
 			"VDI %s: size must be from its present one (%s) to 64TiB; disks "

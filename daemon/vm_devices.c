@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/chore.h"
 #include "daemon/daemon.h"
 #include "net/net.h"
 #include "rpc/message.h"
@@ -51,6 +52,34 @@ static const struct row *device_vm(struct call *c, const msgpack_object *record)
 	else if (!vm)
 		call_failf(c, RV_ENOENT, "there is no VM %s", uuid_format(&uuid, text));
 	return vm;
+}
+
+/* A suspended guest finds its devices again as it left them, and an operation works with
+ * those it has read: what they are does not change meanwhile, also not by the time the
+ * entry is applied. False: the call has been failed, and `t` has nothing to free. */
+static bool devices_may_change(struct call *c, const struct row *vm, struct txn *t)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+
+	if (db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_SUSPENDED) {
+		call_failf(c, RV_ESTATE,
+			"VM %s is Suspended: its guest expects the devices it had; "
+			"resume "
+			"it, or end it with vm-shutdown --force, then change them",
+			row_name(vm));
+		return false;
+	}
+	if (value_count(current)) {
+		call_failf(c, RV_EBUSY,
+			"VM %s: %s is in progress; change its devices when that has "
+			"ended",
+			row_name(vm), value_at(current, 0));
+		return false;
+	}
+	txn_init(t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
+	txn_expect_unset(t, row_uuid(vm), VM_CURRENT_OPERATIONS);
+	txn_expect_enum(t, row_uuid(vm), VM_POWER_STATE, db_enum(vm, VM_POWER_STATE));
+	return true;
 }
 
 /* The place that the caller asks for, checked, or the first free one. `used` says which
@@ -107,7 +136,17 @@ static void places_used(const struct db *db, enum schema_field_id owner,
 static bool vdi_is_free(struct call *c, const struct row *vdi, bool writing)
 {
 	const struct db *db = pool_db(c->daemon->pool);
+	struct rv_error e = {0};
 
+	if (*db_string(vdi, VDI_INTENT)) {
+		call_failf(c, RV_EBUSY, "VDI %s is busy: %s; wait for that to end",
+			row_name(vdi), db_string(vdi, VDI_INTENT));
+		return false;
+	}
+	if (vdi_unused(db, vdi, false, &e)) {
+		call_fail(c, &e);
+		return false;
+	}
 	if (writing && db_bool(vdi, VDI_READ_ONLY)) {
 		call_failf(c, RV_EREADONLY, "VDI %s is read-only; say mode=RO",
 			row_name(vdi));
@@ -156,7 +195,10 @@ void vbd_create(struct call *c)
 	place = device_place(c, record, "userdevice", vm, used, HYPER_MAX_VBDS);
 	if (place < 0)
 		return;
-	txn_init(&t, db, loop_wall_ms(c->daemon->loop));
+	if (!devices_may_change(c, vm, &t))
+		return;
+	if (vdi_row) /* and its file is not on its way in or out */
+		txn_expect_string(&t, vdi, VDI_INTENT, "");
 	txn_create(&t, CLASS_VBD, uuid);
 	if (!call_fields_to_txn(c, &t, record, CLASS_VBD, uuid, true)) {
 		txn_fini(&t);
@@ -170,9 +212,10 @@ void vbd_create(struct call *c)
 }
 
 /* Removes a device's record unless a running domain has the device. */
-static void device_destroy(struct call *c, enum schema_field_id attached)
+static void device_destroy(
+	struct call *c, enum schema_field_id owner, enum schema_field_id attached)
 {
-	const struct row *row = call_row(c, "self");
+	const struct row *row = call_row(c, "self"), *vm;
 	struct txn t;
 
 	if (!row)
@@ -183,7 +226,9 @@ static void device_destroy(struct call *c, enum schema_field_id attached)
 			schema_class(c->method->cls)->name, row_name(row));
 		return;
 	}
-	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
+	vm = db_follow(pool_db(c->daemon->pool), row, owner);
+	if (!devices_may_change(c, vm, &t))
+		return;
 	txn_expect_bool(&t, row_uuid(row), attached, false);
 	txn_delete(&t, c->method->cls, row_uuid(row));
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(row));
@@ -191,7 +236,7 @@ static void device_destroy(struct call *c, enum schema_field_id attached)
 
 void vbd_destroy(struct call *c)
 {
-	device_destroy(c, VBD_CURRENTLY_ATTACHED);
+	device_destroy(c, VBD_VM, VBD_CURRENTLY_ATTACHED);
 }
 
 /* --- VIF -----------------------------------------------------------------------------
@@ -249,7 +294,8 @@ void vif_create(struct call *c)
 	place = device_place(c, record, "device", vm, used, HYPER_MAX_VIFS);
 	if (place < 0)
 		return;
-	txn_init(&t, db, loop_wall_ms(c->daemon->loop));
+	if (!devices_may_change(c, vm, &t))
+		return;
 	txn_create(&t, CLASS_VIF, uuid);
 	if (!call_fields_to_txn(c, &t, record, CLASS_VIF, uuid, true)) {
 		txn_fini(&t);
@@ -264,5 +310,5 @@ void vif_create(struct call *c)
 
 void vif_destroy(struct call *c)
 {
-	device_destroy(c, VIF_CURRENTLY_ATTACHED);
+	device_destroy(c, VIF_VM, VIF_CURRENTLY_ATTACHED);
 }

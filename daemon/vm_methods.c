@@ -118,8 +118,19 @@ static int limits_check(const struct limits *l, const char *name, struct rv_erro
 	return 0;
 }
 
+/* Halted, and nothing under way: a VM that is being started is still Halted, but its
+ * domain is made of what it had before. */
 static bool is_halted(struct call *c, const struct row *vm, const char *what)
 {
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+
+	if (db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED &&
+		value_count(current)) {
+		call_failf(c, RV_EBUSY,
+			"VM %s: %s is in progress; change %s when that has ended",
+			row_name(vm), value_at(current, 0), what);
+		return false;
+	}
 	if (db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED)
 		return true;
 	call_failf(c, RV_ESTATE, "VM %s is %s: %s can be changed only while it is Halted",
@@ -128,6 +139,12 @@ static bool is_halted(struct call *c, const struct row *vm, const char *what)
 			db_enum(vm, VM_POWER_STATE)),
 		what);
 	return false;
+}
+
+static void txn_expect_halted(struct txn *t, struct uuid vm)
+{
+	txn_expect_enum(t, vm, VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_expect_unset(t, vm, VM_CURRENT_OPERATIONS);
 }
 
 static void on_limits_committed(struct call *c)
@@ -150,7 +167,7 @@ static void limits_commit(
 	}
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	if (halted)
-		txn_expect_enum(&t, uuid, VM_POWER_STATE, VM_POWER_STATE_HALTED);
+		txn_expect_halted(&t, uuid);
 	else /* what was checked above must still be so */
 		txn_expect_int(&t, uuid, VM_MEMORY_STATIC_MAX, l->static_max);
 	txn_set_int(&t, uuid, VM_MEMORY_STATIC_MIN, l->static_min);
@@ -226,7 +243,7 @@ void vm_set_vcpus(struct call *c)
 		return;
 	}
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
-	txn_expect_enum(&t, row_uuid(vm), VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_expect_halted(&t, row_uuid(vm));
 	txn_set_int(&t, row_uuid(vm), VM_VCPUS_MAX, max);
 	txn_set_int(&t, row_uuid(vm), VM_VCPUS_AT_STARTUP, at_startup);
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(vm));

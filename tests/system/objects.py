@@ -1,0 +1,156 @@
+#!/usr/bin/python3
+"""What a client may not do to objects that something is under way with, and what it is told."""
+import os
+import sys
+import tempfile
+import time
+import uuid
+
+import host
+import rpc
+
+
+def refused(code, client, method, **params):
+    try:
+        result = client.change(method, **params)
+    except rpc.Refused as error:
+        assert error.code == code, error
+        return str(error)
+    raise AssertionError(f"{method} was not refused but gave {result}")
+
+
+def results(client, count):
+    """Of calls sent before, in whatever order they are answered: values and refusals."""
+    values, errors = [], []
+    for _ in range(count):
+        try:
+            values.append(client.receive()[1])
+        except rpc.Refused as error:
+            errors.append(error)
+    return values, errors
+
+
+class World:
+    def __init__(self, directory, settings):
+        self.host = host.Host(directory, settings)
+        self.client = self.host.start()
+        self.location = os.path.join(directory, "sr")
+        os.mkdir(self.location)
+        self.sr = self.client.change(
+            "SR.create",
+            name_label="sr",
+            type="file",
+            device_config={"location": self.location},
+        )
+
+    def vm(self, name):
+        record = {"name_label": name, "memory_static_max": 128 << 20}
+        return self.client.change("VM.create", record=record)
+
+    def vdi_record(self, name, size=1 << 20, form="raw"):
+        return {"name_label": name, "SR": self.sr, "virtual_size": size, "format": form}
+
+    def vdi(self, name):
+        return self.client.change("VDI.create", record=self.vdi_record(name))
+
+    def vbd_record(self, vm, vdi):
+        return {"VM": vm, "VDI": vdi, "mode": "RW", "type": "Disk"}
+
+    def start(self, vm):
+        for _ in range(500):
+            try:
+                return self.client.change("VM.start", self=vm)
+            except rpc.Refused as error:
+                if error.code != "TRY_AGAIN":
+                    raise
+            time.sleep(0.02)
+        raise AssertionError("the daemon does not become ready")
+
+
+def test_suspended_vm_keeps_its_devices(world):
+    client, vm, vdi = world.client, world.vm("suspended"), world.vdi("its disk")
+    vbd = client.change("VBD.create", record=world.vbd_record(vm, vdi))
+    world.start(vm)
+    client.change("VM.suspend", self=vm)
+    said = refused("VM_BAD_POWER_STATE", client, "VBD.destroy", self=vbd)
+    assert "suspended is Suspended" in said and "resume it" in said, said
+    refused("OTHER_OPERATION_IN_PROGRESS", client, "VDI.destroy", self=vdi)
+    other = world.vdi("another disk")
+    record = world.vbd_record(vm, other)
+    refused("VM_BAD_POWER_STATE", client, "VBD.create", record=record)
+    client.change("VM.resume", self=vm)
+    assert client.call("VBD.get_record", self=vbd)["currently_attached"]
+
+
+def test_a_suspended_vm_keeps_its_memory(world):
+    client, vm, busy = world.client, world.vm("asleep"), "OTHER_OPERATION_IN_PROGRESS"
+    world.start(vm)
+    client.change("VM.suspend", self=vm)
+    image = client.call("VM.get_record", self=vm)["suspend_VDI"]
+    said = refused(busy, client, "VDI.destroy", self=image)
+    assert "memory of VM asleep" in said, said
+    refused(busy, client, "VDI.resize", self=image, size=1 << 40)
+    other = world.vbd_record(world.vm("curious"), image)
+    refused(busy, client, "VBD.create", record=other)
+    for method in "SR.forget", "SR.destroy":
+        refused(busy, client, method, self=world.sr)
+    client.change("VM.resume", self=vm)
+
+
+def test_settings_of_a_starting_vm_stay(world):
+    client, vm = world.client, world.vm("starting")
+    client.send("VM.start", self=vm, request=str(uuid.uuid4()))
+    other = world.host.client()
+    while not other.call("VM.get_record", self=vm)["current_operations"]:
+        pass
+    busy = "OTHER_OPERATION_IN_PROGRESS"
+    said = refused(busy, other, "VM.set_memory_static_range", self=vm, min=16 << 20, max=1 << 30)
+    assert "start is in progress" in said, said
+    refused(busy, other, "VM.set_VCPUs", self=vm, max=8)
+    refused(busy, other, "VBD.create", record=world.vbd_record(vm, world.vdi("late")))
+    assert results(client, 1) == ([None], [])
+
+
+def test_a_disk_in_the_making_is_no_drive(world):
+    client, request = world.client, str(uuid.uuid4())
+    vm, before = world.vm("eager"), set(client.call("VDI.get_all"))
+    record = world.vdi_record("making", 1 << 30, "qcow2")
+    client.call("VDI.create", record=record, request=request, **{"async": True})
+    (vdi,) = set(client.call("VDI.get_all")) - before
+    said = refused(
+        "OTHER_OPERATION_IN_PROGRESS", client, "VBD.create", record=world.vbd_record(vm, vdi)
+    )
+    assert "create" in said, said
+    while client.call("task.get_record", self=request)["status"] == "pending":
+        time.sleep(0.02)
+    client.change("VBD.create", record=world.vbd_record(vm, vdi))
+
+
+def test_a_refused_destroy_leaves_the_disk(world):
+    """The drive is made while VDI.destroy is on its way: one of the two wins, wholly."""
+    client, vm, vdi = world.client, world.vm("racer"), world.vdi("raced")
+    client.send("VBD.create", record=world.vbd_record(vm, vdi), request=str(uuid.uuid4()))
+    client.send("VDI.destroy", self=vdi, request=str(uuid.uuid4()))
+    values, errors = results(client, 2)
+    assert len(values) == 1 and len(errors) == 1, (values, errors)
+    known = vdi in client.call("VDI.get_all")
+    there = any(vdi in name for name in os.listdir(world.location))
+    assert known == there, f"record: {known}, file: {there}, {errors}"
+
+
+def main():
+    tests = [test for name, test in globals().items() if name.startswith("test_")]
+    with tempfile.TemporaryDirectory(prefix="reeve-objects-") as directory:
+        world = World(directory, {"hypervisor.sim-step": "40ms"})
+        try:
+            for test in tests:
+                test(world)
+                print("ok", test.__name__)
+        except BaseException:
+            print(world.host.tail())
+            raise
+        world.host.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
