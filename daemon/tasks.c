@@ -157,17 +157,38 @@ void tasks_follow(struct call *c, struct uuid task)
 	list_push_back(&c->daemon->task_waiters, &c->waiting);
 }
 
+/* Whether the call asks for what the task did. The tasks of vm/ bear no hash of their
+ * arguments: those are told apart by their VM. */
+static bool tasks_same(const struct call *c, const struct row *task, const char *method)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	const char *then = db_string(task, TASK_ARGUMENTS_HASH);
+	struct uuid subject = db_ref(task, TASK_SUBJECT), self;
+	const struct row *device;
+	char hash[17];
+
+	if (strcmp(db_string(task, TASK_METHOD), method) != 0)
+		return false;
+	if (*then) {
+		tasks_hash(c, hash);
+		return strcmp(then, hash) == 0;
+	}
+	self = call_ref(c, "self");
+	device = db_row(db, c->method->cls, self);
+	if (device && c->method->cls == CLASS_VBD)
+		self = db_ref(device, VBD_VM);
+	else if (device && c->method->cls == CLASS_VIF)
+		self = db_ref(device, VIF_VM);
+	return uuid_eq(&self, &subject) || (!device && c->method->cls != CLASS_VM);
+}
+
 void tasks_join(struct call *c, struct uuid task)
 {
 	const struct row *row = db_row(pool_db(c->daemon->pool), CLASS_TASK, task);
-	char hash[17], text[UUID_TEXT_SIZE], method[RPC_MAX_METHOD_BYTES + 1];
+	char text[UUID_TEXT_SIZE], method[RPC_MAX_METHOD_BYTES + 1];
 
 	snprintf(method, sizeof method, "%s.%s", c->method->group, c->method->name);
-	tasks_hash(c, hash);
-	if (row && (strcmp(db_string(row, TASK_METHOD), method) != 0 ||
-			   (*db_string(row, TASK_ARGUMENTS_HASH) &&
-				   strcmp(db_string(row, TASK_ARGUMENTS_HASH), hash) !=
-					   0))) {
+	if (row && !tasks_same(c, row, method)) {
 		call_failf(c, RV_EPARAM,
 			"request %s was used before, for %s with other parameters; make "
 			"a new UUID for each call",

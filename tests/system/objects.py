@@ -111,6 +111,18 @@ def test_settings_of_a_starting_vm_stay(world):
     assert results(client, 1) == ([None], [])
 
 
+def test_a_request_is_about_one_vm(world):
+    one, two, request = world.vm("one"), world.vm("two"), str(uuid.uuid4())
+    world.client.call("VM.start", self=one, request=request)
+    world.client.call("VM.start", self=one, request=request)
+    try:
+        world.client.call("VM.start", self=two, request=request)
+    except rpc.Refused as error:
+        assert error.code == "MESSAGE_PARAMETER_INVALID", error
+    else:
+        raise AssertionError("told that VM two was started, which it was not")
+
+
 def test_a_disk_in_the_making_is_no_drive(world):
     client, request = world.client, str(uuid.uuid4())
     vm, before = world.vm("eager"), set(client.call("VDI.get_all"))
