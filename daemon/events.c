@@ -10,8 +10,9 @@
 enum {
 	EVENT_TIMEOUT_MAX_MS = 60000,
 	EVENT_TIMEOUT_DEFAULT_MS = 30000,
-	EVENT_BATCH =
-		5000, /* objects in one reply, so that it stays well below its limit */
+	EVENT_BATCH = 5000,	/* objects in one reply, where they are small */
+	EVENT_HEAD_BYTES = 256, /* an event without its record is less */
+	EVENT_MAX_BYTES = RV_MAX_RPC_MESSAGE_BYTES - 4096,
 };
 
 /* Changes packed one after another; the array's head needs their number first. */
@@ -28,6 +29,8 @@ static int event_pack_one(void *arg, const struct change *change)
 	struct event_pack *p = ((struct event_pack **)arg)[1];
 	char text[UUID_TEXT_SIZE];
 
+	if (buf_len(&p->bytes) + EVENT_HEAD_BYTES > EVENT_MAX_BYTES)
+		return RV_ETOOBIG;
 	msgpack_pack_map(&p->pk, change->row ? 4 : 3);
 	rpc_pack_key(&p->pk, "class");
 	rpc_pack_key(&p->pk, schema_class(change->cls)->name);
@@ -86,12 +89,31 @@ static void event_reply(struct call *c, const struct event_pack *p,
 	call_reply_end(c);
 }
 
+/* Packs what fits one reply: where the objects are large, fewer of them. */
+static int event_collect(struct call *c, struct changes_token *token, uint64_t classes,
+	struct event_pack *pack, enum changes_status *status)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	void *arg[] = {c, pack};
+	int rc = 0;
+
+	msgpack_packer_init(&pack->pk, &pack->bytes, rpc_pack_to_buf);
+	for (unsigned batch = EVENT_BATCH; batch > 0; batch /= 8) {
+		pack->count = 0;
+		buf_consume(&pack->bytes, buf_len(&pack->bytes));
+		rc = changes_since(
+			db, token, classes, batch, event_pack_one, arg, status);
+		if (rc != RV_ETOOBIG)
+			return rc;
+	}
+	return rc;
+}
+
 /* Replies if there is something to tell, or `at_once`. False: the call waits on. */
 static bool event_try(struct call *c, bool at_once)
 {
 	const struct db *db = pool_db(c->daemon->pool);
 	struct event_pack pack = {.count = 0};
-	void *arg[] = {c, &pack};
 	enum changes_status status = CHANGES_NONE;
 	struct changes_token token;
 	struct rv_error e = {0};
@@ -107,10 +129,8 @@ static bool event_try(struct call *c, bool at_once)
 	classes = event_classes(c);
 	if (!classes)
 		return true;
-	buf_init(&pack.bytes, RV_MAX_RPC_MESSAGE_BYTES - 4096);
-	msgpack_packer_init(&pack.pk, &pack.bytes, rpc_pack_to_buf);
-	rc = changes_since(
-		db, &token, classes, EVENT_BATCH, event_pack_one, arg, &status);
+	buf_init(&pack.bytes, EVENT_MAX_BYTES);
+	rc = event_collect(c, &token, classes, &pack, &status);
 	if (rc)
 		call_failf(c, rc,
 			"event.from: the changes do not fit one message; name fewer "

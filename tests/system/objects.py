@@ -150,6 +150,22 @@ def test_a_refused_destroy_leaves_the_disk(world):
     assert known == there, f"record: {known}, file: {there}, {errors}"
 
 
+def test_events_larger_than_a_message(world):
+    client, made = world.client, set()
+    for _ in range(300):
+        made.add(
+            client.call("message.create", name="n", body="x" * 60000, priority=5, cls="VM")
+        )
+    told, token = set(), ""
+    for _ in range(1000):
+        reply = client.call("event.from", classes=["message"], token=token, timeout_ms=0)
+        token = reply["token"]
+        told |= {event["uuid"] for event in reply["events"]}
+        if made <= told:
+            return
+    raise AssertionError(f"{len(told & made)} of {len(made)} were told")
+
+
 def main():
     tests = [test for name, test in globals().items() if name.startswith("test_")]
     with tempfile.TemporaryDirectory(prefix="reeve-objects-") as directory:
