@@ -1,0 +1,291 @@
+/* What happens behind the daemon's back: guests that end by themselves, other tools,
+ * hosts that restart, ghosts. */
+#include "scenario.h"
+
+static size_t running(struct world *w, int disks)
+{
+	size_t vm = world_add_vm(w, disks, 1);
+
+	world_must(w, VM_OP_START, vm);
+	world_run_ms(w, 60000); /* no crash loop, later */
+	return vm;
+}
+
+static void test_poweroff(void **state)
+{
+	struct world *w = world_new(100);
+	size_t vm = running(w, 1);
+
+	(void)state;
+	assert_int_equal(
+		hyper_sim_end_guest(w->hyper, &w->vm[vm], HYPER_REASON_POWEROFF), 0);
+	settle(w);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	assert_int_equal(world_messages(w, "VM_SHUTDOWN"), 1);
+	world_free(w);
+}
+
+static void test_reboot(void **state)
+{
+	struct world *w = world_new(101);
+	size_t vm = running(w, 1);
+
+	(void)state;
+	assert_int_equal(
+		hyper_sim_end_guest(w->hyper, &w->vm[vm], HYPER_REASON_REBOOT), 0);
+	settle(w);
+	world_assert_runs(w, vm);
+	assert_int_equal(db_int(world_row(w, vm), VM_OWNER_GENERATION), 2);
+	assert_int_equal(world_messages(w, "VM_REBOOTED"), 1);
+	world_free(w);
+}
+
+static void test_crash(void **state)
+{
+	static const struct {
+		enum vm_after after;
+		int state;
+		size_t domains;
+	} cases[] = {
+		{VM_AFTER_RESTART, VM_POWER_STATE_RUNNING, 1},
+		{VM_AFTER_DESTROY, VM_POWER_STATE_HALTED, 0},
+		{VM_AFTER_PRESERVE, VM_POWER_STATE_PAUSED, 1},
+	};
+	struct world_domains d;
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct world *w = world_new(102 + i);
+		size_t vm = running(w, 1);
+
+		world_set_enum(w, vm, VM_ACTIONS_AFTER_CRASH, (int)cases[i].after);
+		assert_int_equal(
+			hyper_sim_end_guest(w->hyper, &w->vm[vm], HYPER_REASON_CRASH), 0);
+		settle(w);
+		assert_int_equal(world_state(w, vm), cases[i].state);
+		assert_int_equal(world_domains(w, &d), cases[i].domains);
+		assert_int_equal(world_messages(w, "VM_CRASHED"), 1);
+		if (cases[i].after == VM_AFTER_PRESERVE) {
+			/* It stays so until somebody has looked into it. */
+			assert_int_equal(d.list[0].state, HYPER_SHUTDOWN);
+			world_restart(w);
+			settle(w);
+			assert_int_equal(world_domains(w, &d), 1);
+			world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+			world_assert_clean(w, vm);
+		}
+		world_free(w);
+	}
+}
+
+/* One that crashes as soon as it is up is not restarted for ever. */
+static void test_crash_loop(void **state)
+{
+	struct world *w = world_new(106);
+	size_t vm;
+
+	(void)state;
+	w->platform_key = "sim.ends_by";
+	w->platform_value = "crash";
+	vm = world_add_vm(w, 1, 0);
+	world_must(w, VM_OP_START, vm);
+	world_run_ms(w, 120000);
+	assert_true(world_run(w, world_idle, 60000));
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	world_free(w);
+}
+
+/* The guest ends while the daemon is dead. */
+static void test_ended_meanwhile(void **state)
+{
+	static const enum hyper_reason reasons[] = {
+		HYPER_REASON_POWEROFF, HYPER_REASON_REBOOT, HYPER_REASON_CRASH};
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct world *w = world_new(110 + i);
+		size_t vm = running(w, 1);
+
+		world_kill(w);
+		world_start(w);
+		assert_int_equal(
+			hyper_sim_end_guest(w->hyper, &w->vm[vm], reasons[i]), 0);
+		world_run_ms(w, 100);
+		world_manage(w);
+		settle(w);
+		if (reasons[i] == HYPER_REASON_POWEROFF)
+			assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+		else
+			world_assert_runs(w, vm);
+		check_world(w);
+		world_free(w);
+	}
+}
+
+static void destroy_behind(struct world *w, size_t vm)
+{
+	assert_int_equal(hyper_sim_destroy_behind(
+				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
+		0);
+}
+
+static void test_destroyed_behind(void **state)
+{
+	struct world *w = world_new(120);
+	size_t vm = running(w, 1);
+
+	(void)state;
+	w->unchecked = true; /* the world breaks it, for a moment */
+	world_set_enum(w, vm, VM_ACTIONS_AFTER_CRASH, VM_AFTER_DESTROY);
+	destroy_behind(w, vm);
+	settle(w);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	assert_int_equal(world_messages(w, "VM_CRASHED"), 1);
+	/* And with its crash rule. */
+	world_set_enum(w, vm, VM_ACTIONS_AFTER_CRASH, VM_AFTER_RESTART);
+	world_must(w, VM_OP_START, vm);
+	destroy_behind(w, vm);
+	settle(w);
+	world_assert_runs(w, vm);
+	world_free(w);
+}
+
+/* Suspended guests keep their images over a restart of the host; running ones are lost,
+ * said so, and can be started again. */
+static void test_host_restarts(void **state)
+{
+	struct world *w = world_new(130);
+	size_t lost = running(w, 1), kept = running(w, 1);
+	struct hyper_sim_view v;
+
+	(void)state;
+	world_must(w, VM_OP_SUSPEND, kept);
+	world_kill(w);
+	hyper_sim_machine_reboot(w->machine);
+	world_start(w);
+	world_manage(w);
+	settle(w);
+	assert_int_equal(world_state(w, lost), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, lost);
+	assert_int_equal(world_messages(w, "VM_CRASHED"), 1);
+	world_must(w, VM_OP_RESUME, kept);
+	assert_true(world_guest(w, kept, &v));
+	assert_int_equal(v.damaged_pages, 0);
+	world_must(w, VM_OP_START, lost);
+	check_world(w);
+	world_free(w);
+}
+
+/* A restart of the daemon alone: nobody notices. */
+static void test_daemon_restarts(void **state)
+{
+	struct world *w = world_new(140);
+	size_t a = running(w, 1), b = running(w, 2);
+	struct hyper_sim_view before, after;
+	int64_t domid = db_int(world_row(w, a), VM_DOMID);
+
+	(void)state;
+	world_must(w, VM_OP_PAUSE, b);
+	assert_true(world_guest(w, a, &before));
+	world_restart(w);
+	world_net_up(w);
+	settle(w);
+	world_assert_runs(w, a);
+	assert_int_equal(db_int(world_row(w, a), VM_DOMID), domid);
+	assert_int_equal(world_state(w, b), VM_POWER_STATE_PAUSED);
+	assert_true(world_guest(w, a, &after));
+	assert_true(after.ran_us > before.ran_us + 20000000);
+	assert_int_equal(after.longest_gap_us, 0);
+	world_must(w, VM_OP_UNPAUSE, b);
+	world_must(w, VM_OP_CLEAN_SHUTDOWN, a);
+	world_must(w, VM_OP_HARD_REBOOT, b);
+	check_world(w);
+	world_free(w);
+}
+
+static void test_ghost(void **state)
+{
+	struct world *w = world_new(150);
+	struct hyper_domain_id id;
+	struct world_domains d;
+
+	(void)state;
+	assert_int_equal(hyper_sim_make_ghost(w->hyper, "stranger", 65536, &id), 0);
+	world_run_ms(w, 25000);
+	assert_int_equal(world_messages(w, "DOMAIN_UNKNOWN"), 1);
+	assert_int_equal(world_domains(w, &d), 1); /* left alone */
+	/* Known no better after a restart, told once more, by then to another admin. */
+	world_restart(w);
+	settle(w);
+	assert_int_equal(world_domains(w, &d), 1);
+	world_free(w);
+}
+
+/* What a start that was killed left behind is found although its record is not there. */
+static void test_paused_by_another_tool(void **state)
+{
+	struct world *w = world_new(160);
+	size_t vm = running(w, 0);
+	struct hyper_req req = {0};
+	struct hyper_domain_id id;
+	struct world_domains d;
+
+	(void)state;
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	d.done = false;
+	hyper_req_init(&req, world_listed, &d);
+	hyper_pause(w->hyper, &req, &id);
+	settle(w);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_PAUSED);
+	assert_int_equal(world_messages(w, "VM_STATE_CORRECTED"), 1);
+	world_must(w, VM_OP_UNPAUSE, vm);
+	world_assert_runs(w, vm);
+	world_free(w);
+}
+
+/* The disk of the log is full, then has room again: nothing that was done is forgotten.
+ */
+static void test_full_log(void **state)
+{
+	struct world *w = world_new(170);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid task;
+	int rc;
+
+	(void)state;
+	disk_sim_set_capacity(w->medium, disk_sim_used(w->medium));
+	for (int i = 0; i < 400; i++) {
+		rc = world_begin(w, i % 2 ? VM_OP_HARD_SHUTDOWN : VM_OP_START, vm, &task);
+		if (rc)
+			break;
+		world_run(w, world_idle, 5000);
+	}
+	world_run_ms(w, 5000);
+	disk_sim_set_capacity(w->medium, UINT64_MAX);
+	settle(w);
+	check_world(w);
+	check_usable(w);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_poweroff),
+		cmocka_unit_test(test_reboot),
+		cmocka_unit_test(test_crash),
+		cmocka_unit_test(test_crash_loop),
+		cmocka_unit_test(test_ended_meanwhile),
+		cmocka_unit_test(test_destroyed_behind),
+		cmocka_unit_test(test_host_restarts),
+		cmocka_unit_test(test_daemon_restarts),
+		cmocka_unit_test(test_ghost),
+		cmocka_unit_test(test_paused_by_another_tool),
+		cmocka_unit_test(test_full_log),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
