@@ -19,8 +19,8 @@ static const struct kind_rule kind_rules[] = {
 	[LINK_PROBE] = {LINK_PROBE_SIZE, LINK_PROBE_SIZE, 0, false},
 	[LINK_ECHO] = {LINK_ECHO_SIZE, LINK_ECHO_SIZE, 0, false},
 	[LINK_GOODBYE] = {4, 4 + LINK_REASON_MAX, 0, false},
-	[LINK_JOIN_REQUEST] = {1, LINK_JOIN_MAX, 0, false},
-	[LINK_JOIN_GRANT] = {1, LINK_JOIN_MAX, 0, false},
+	[LINK_JOIN_REQUEST] = {1, LINK_JOIN_REQUEST_MAX, 0, false},
+	[LINK_JOIN_GRANT] = {1, LINK_JOIN_GRANT_MAX, 0, false},
 	[LINK_JOIN_REFUSAL] = {1, 4096, 0, false},
 };
 

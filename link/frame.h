@@ -27,7 +27,8 @@ enum {
 	LINK_CHUNK_MAX = 16 << 10, /* message bytes in one DATA frame */
 	LINK_START_SIZE = 6,	   /* type and total before a message's first bytes */
 	LINK_REASON_MAX = 256,
-	LINK_JOIN_MAX = 4 << 20,
+	LINK_JOIN_REQUEST_MAX = 320 << 10,
+	LINK_JOIN_GRANT_MAX = 3 << 20,
 };
 
 /* On the wire: never renumber. */

@@ -37,16 +37,15 @@ struct join_spec {
 
 struct join_op {
 	struct op op;
+	struct loop *loop;
+	struct join_spec spec; /* only what is kept below still points anywhere */
 	struct token token;
-	char *key_pem;
-	struct uuid host;
-	int timeout_ms;
+	char *address, *key_pem;
 	struct stream *stream;
 	struct tls_context *tls;
 	struct buf request; /* encoded */
 	uint64_t awaited;
-	struct rv_error answer;
-	bool ready;
+	bool answered;
 	/* After an end without error; valid until join_fini. */
 	struct join_grant grant;
 	struct join_text text;
@@ -70,10 +69,10 @@ struct join_desk;
 
 struct join_desk_config {
 	/* Decides about a request, now or later, and answers by join_grant_to or
-	 * join_refuse exactly once, not inside this call. `r` is borrowed until then;
-	 * facts are well-formed msgpack. */
+	 * join_refuse exactly once. `r` is borrowed until then; its facts are well-formed
+	 * msgpack. */
 	void (*request)(void *arg, struct join_acceptor *a, const struct join_request *r);
-	/* The joiner went away before it was answered: forget `a`. */
+	/* The joiner went away, or the time was up, before the answer: forget `a`. */
 	void (*gone)(void *arg, struct join_acceptor *a);
 	/* One connection is over: for port_closed. May be NULL. */
 	void (*closed)(void *arg);
@@ -93,7 +92,9 @@ struct join_decision {
 
 int join_desk_new(struct join_desk **out, struct loop *l,
 	const struct join_desk_config *config, struct rv_error *e) RV_MUST_CHECK;
-void join_desk_free(struct join_desk *d); /* drops all; NULL-safe */
+/* Drops all, without callbacks; the last memory goes with the loop's next turn.
+ * NULL-safe. */
+void join_desk_free(struct join_desk *d);
 /* The acceptor of "reeve/join" for link/port.h; takes the stream. */
 void join_desk_accept(void *desk, struct stream *stream);
 

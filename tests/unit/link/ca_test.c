@@ -1,0 +1,208 @@
+/* The CA, its sealed key, tokens. */
+#include "link/ca.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "link/token.h"
+
+static const struct uuid pool = {{1}}, host = {{2}}, other_host = {{3}};
+
+struct fixture {
+	char *ca, *ca_key, *csr, *key;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct rv_error e = {0};
+
+	*state = f;
+	if (ca_new(&pool, &f->ca, &f->ca_key, &e) != 0)
+		return -1;
+	return ca_request_new(&host, &f->csr, &f->key, &e);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	free(f->ca);
+	ca_key_free(f->ca_key);
+	free(f->csr);
+	ca_key_free(f->key);
+	free(f);
+	return 0;
+}
+
+static void test_issue_and_check(void **state)
+{
+	static const char *const names[] = {"192.0.2.1", "h1.example", NULL};
+	struct fixture *f = *state;
+	char *cert, *ca2, *ca2_key, *csr2, *key2;
+	struct rv_error e = {0};
+
+	assert_int_equal(
+		ca_issue(f->ca, f->ca_key, f->csr, &host, names, 30, &cert, &e), 0);
+	assert_int_equal(ca_check(f->ca, cert, f->key, &host, &e), 0);
+	assert_int_equal(ca_check(f->ca, cert, f->key, &other_host, &e), RV_ETLS);
+	assert_non_null(strstr(e.detail, "another host"));
+	assert_int_equal(ca_request_new(&host, &csr2, &key2, &e), 0);
+	assert_int_equal(ca_check(f->ca, cert, key2, &host, &e), RV_ETLS);
+	assert_non_null(strstr(e.detail, "another key"));
+	/* A CA of the same name is another CA. */
+	assert_int_equal(ca_new(&pool, &ca2, &ca2_key, &e), 0);
+	assert_int_equal(ca_check(ca2, cert, f->key, &host, &e), RV_ETLS);
+	assert_non_null(strstr(e.detail, "not signed"));
+	assert_int_equal(ca_check(cert, cert, f->key, &host, &e), RV_ETLS);
+	assert_int_equal(ca_check("x", cert, f->key, &host, &e), RV_ETLS);
+	free(cert);
+	assert_int_equal(
+		ca_issue(f->ca, f->ca_key, "x", &host, names, 30, &cert, &e), RV_EINVAL);
+	assert_int_equal(
+		ca_issue(f->ca, ca2_key, f->csr, &host, names, 30, &cert, &e), RV_ETLS);
+	free(ca2);
+	ca_key_free(ca2_key);
+	free(csr2);
+	ca_key_free(key2);
+}
+
+static void test_digests(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t a[32], b[32];
+	char *csr2, *key2;
+	struct rv_error e = {0};
+
+	assert_int_equal(ca_fingerprint(f->ca, a, &e), 0);
+	assert_int_equal(ca_fingerprint("nonsense", b, &e), RV_EINVAL);
+	assert_int_equal(ca_request_new(&host, &csr2, &key2, &e), 0);
+	assert_int_equal(ca_request_digest(f->csr, a, &e), 0);
+	assert_int_equal(ca_request_digest(f->csr, b, &e), 0);
+	assert_memory_equal(a, b, 32);
+	assert_int_equal(ca_request_digest(csr2, b, &e), 0);
+	assert_memory_not_equal(a, b, 32);
+	assert_int_equal(ca_request_digest(f->ca, b, &e), RV_EINVAL);
+	free(csr2);
+	ca_key_free(key2);
+}
+
+static void test_sealed_key(void **state)
+{
+	struct fixture *f = *state;
+	uint8_t secret[CA_SECRET_SIZE], bound[CA_FINGERPRINT_SIZE];
+	struct rv_error e = {0};
+	struct buf a, b;
+	char *text;
+
+	buf_init(&a, 16 << 10);
+	buf_init(&b, 16 << 10);
+	assert_int_equal(ca_random(secret, sizeof secret, &e), 0);
+	assert_int_equal(ca_fingerprint(f->ca, bound, &e), 0);
+	assert_int_equal(ca_seal(secret, bound, f->ca_key, &a, &e), 0);
+	assert_int_equal(ca_seal(secret, bound, f->ca_key, &b, &e), 0);
+	assert_memory_not_equal(buf_data(&a), buf_data(&b), buf_len(&a));
+	assert_null(memmem(buf_data(&a), buf_len(&a), "PRIVATE", 7));
+	assert_int_equal(
+		ca_unseal(secret, bound, buf_data(&a), buf_len(&a), &text, &e), 0);
+	assert_string_equal(text, f->ca_key);
+	ca_key_free(text);
+	for (size_t i = 0; i < buf_len(&a); i++) {
+		buf_data(&a)[i] ^= 0x10;
+		assert_int_equal(
+			ca_unseal(secret, bound, buf_data(&a), buf_len(&a), &text, &e),
+			RV_EAUTH);
+		assert_null(text);
+		buf_data(&a)[i] ^= 0x10;
+	}
+	for (size_t n = 0; n < buf_len(&a); n += 7)
+		assert_int_equal(
+			ca_unseal(secret, bound, buf_data(&a), n, &text, &e), RV_EAUTH);
+	bound[0] ^= 1;
+	assert_int_equal(
+		ca_unseal(secret, bound, buf_data(&a), buf_len(&a), &text, &e), RV_EAUTH);
+	bound[0] ^= 1;
+	secret[31] ^= 1;
+	assert_int_equal(
+		ca_unseal(secret, bound, buf_data(&a), buf_len(&a), &text, &e), RV_EAUTH);
+	buf_fini(&a);
+	buf_fini(&b);
+}
+
+static void test_token_text(void **state)
+{
+	struct fixture *f = *state;
+	char text[TOKEN_TEXT_SIZE], bad[TOKEN_TEXT_SIZE + 1];
+	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
+	struct rv_error e = {0};
+	struct token t, u;
+
+	assert_int_equal(ca_fingerprint(f->ca, fingerprint, &e), 0);
+	assert_int_equal(token_new(&t, fingerprint, &e), 0);
+	token_format(&t, text);
+	assert_int_equal(strlen(text), TOKEN_TEXT_LEN);
+	assert_int_equal(token_parse(&u, text, strlen(text), &e), 0);
+	assert_memory_equal(&t, &u, sizeof t);
+	for (size_t i = 0; i < TOKEN_TEXT_LEN; i++) {
+		memcpy(bad, text, sizeof text);
+		bad[i] = i == 64 ? '0' : 'g';
+		assert_int_equal(token_parse(&u, bad, TOKEN_TEXT_LEN, &e), RV_EINVAL);
+		text[64] = '\0';
+		assert_null(strstr(e.detail, text)); /* the secret stays one */
+		text[64] = '.';
+		assert_int_equal(token_parse(&u, text, i, &e), RV_EINVAL);
+	}
+	memcpy(bad, text, TOKEN_TEXT_LEN);
+	bad[TOKEN_TEXT_LEN] = '0';
+	assert_int_equal(token_parse(&u, bad, TOKEN_TEXT_LEN + 1, &e), RV_EINVAL);
+}
+
+static void test_token_judged(void **state)
+{
+	struct token_use use = {.secret = {9}, .request = {{4}}, .host = {{2}}};
+	struct token_record r = {.expires_ms = 1000};
+	enum token_verdict v;
+	struct rv_error e = {0};
+
+	(void)state;
+	token_hash(use.secret, r.hash);
+	assert_memory_not_equal(r.hash, use.secret, 32);
+	assert_int_equal(token_judge(&r, &use, 999, &v, &e), 0);
+	assert_int_equal(v, TOKEN_FRESH);
+	assert_int_equal(token_judge(&r, &use, 1000, &v, &e), RV_ETIMEDOUT);
+	r.used = true;
+	r.used_by_request = use.request;
+	r.used_by_host = use.host;
+	assert_int_equal(token_judge(&r, &use, 2000, &v, &e), 0);
+	assert_int_equal(v, TOKEN_REPEAT);
+	use.key[5] = 1;
+	assert_int_equal(token_judge(&r, &use, 10, &v, &e), RV_ECONFLICT);
+	use.key[5] = 0;
+	use.host.b[9] = 1;
+	assert_int_equal(token_judge(&r, &use, 10, &v, &e), RV_ECONFLICT);
+	use.host.b[9] = 0;
+	use.request.b[9] = 1;
+	assert_int_equal(token_judge(&r, &use, 10, &v, &e), RV_ECONFLICT);
+	r.used = false;
+	use.secret[31] ^= 0x80;
+	assert_int_equal(token_judge(&r, &use, 10, &v, &e), RV_EAUTH);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_issue_and_check),
+		TEST(test_digests),
+		TEST(test_sealed_key),
+		TEST(test_token_text),
+		TEST(test_token_judged),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
