@@ -73,7 +73,8 @@ static void enter_find(struct source *s)
 	wire_close(s->wire, &s->migrate->closing);
 	s->wire = NULL;
 	op_move(&o->op, SOURCE_FIND);
-	hyper_info(o->host->hyper, vm_op_call(o, 0), &s->journal.domain);
+	hyper_info(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+		&s->journal.domain);
 }
 
 static void torn_down(struct vm_teardown *t)
@@ -229,8 +230,8 @@ static void enter_label(struct source *s)
 		op_kick(&o->op);
 		return;
 	}
-	hyper_relabel(
-		o->host->hyper, vm_op_call(o, 0), &s->journal.domain, &o->vm, generation);
+	hyper_relabel(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+		&s->journal.domain, &o->vm, generation);
 }
 
 /* The domain is gone or ended by itself: vm/'s reconciler goes on from there. */
@@ -306,7 +307,8 @@ static void in_label(struct source *s)
 	}
 	s->journal.domain.generation = recorded_generation(s);
 	op_move(&o->op, SOURCE_RESUME);
-	hyper_resume(o->host->hyper, vm_op_call(o, 0), &s->journal.domain);
+	hyper_resume(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+		&s->journal.domain);
 }
 
 /* A former daemon may have known its memory, not this one. */
@@ -458,7 +460,8 @@ static void source_again(struct source *s)
 		vm_op_record(o, txn_abort, abort_holds, true);
 		return;
 	case SOURCE_FIND:
-		hyper_info(o->host->hyper, vm_op_call(o, 0), &s->journal.domain);
+		hyper_info(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+			&s->journal.domain);
 		return;
 	case SOURCE_DISKS:
 		enter_disks(s);
@@ -467,7 +470,8 @@ static void source_again(struct source *s)
 		enter_label(s);
 		return;
 	default:
-		hyper_resume(o->host->hyper, vm_op_call(o, 0), &s->journal.domain);
+		hyper_resume(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+			&s->journal.domain);
 	}
 }
 
@@ -477,6 +481,12 @@ void source_settle_deadline(struct source *s)
 
 	if (s->resting) {
 		source_again(s);
+		return;
+	}
+	if (hyper_req_busy(&o->hyper)) {
+		/* Answered once it surely happened or will not: see hyper.h. */
+		o->hyper.token = op_await(&o->op, 0);
+		hyper_cancel(&o->hyper);
 		return;
 	}
 	if (o->op.state == SOURCE_FINAL) {

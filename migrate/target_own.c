@@ -225,7 +225,7 @@ static void enter_look(struct target *s)
 	struct vm_op *o = &s->vm;
 
 	op_move(&o->op, TARGET_LOOK);
-	hyper_info(o->host->hyper, vm_op_call(o, 0), &s->id);
+	hyper_info(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms), &s->id);
 }
 
 /* The owner's record is this host's domain. */
@@ -412,7 +412,8 @@ void target_own_deadline(struct target *s)
 		attach_next(s);
 		return;
 	case TARGET_LOOK:
-		hyper_info(o->host->hyper, vm_op_call(o, 0), &s->id);
+		hyper_info(
+			o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms), &s->id);
 		return;
 	case TARGET_UNDO:
 		enter_teardown(s);
