@@ -73,6 +73,7 @@ static void undone(struct vm_teardown *t)
 
 	b->domain_left = t->domain_left;
 	b->devices_left = t->devices_left;
+	vm_memory_release(&b->reservation);
 	if (t->op.error.code)
 		op_fail_with(&b->op, &t->op.error);
 	op_move(&b->op, UNDONE);
@@ -83,7 +84,9 @@ static void undo(struct vm_build *b)
 {
 	op_move(&b->op, UNDO);
 	op_await(&b->op, 0);
-	vm_memory_release(&b->reservation);
+	/* What a half-made domain holds is not free before it is gone. */
+	if (!b->maybe)
+		vm_memory_release(&b->reservation);
 	b->undo = (struct vm_teardown){
 		.owner = b->owner,
 		.host = b->host,
