@@ -1,0 +1,181 @@
+/* The reconciler's decisions over all that can be seen, the disks of a template, the
+ * header of a suspend image. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/prng.h"
+#include "vm/vm_disks.h"
+#include "vm/vm_image.h"
+#include "vm/vm_verdict.h"
+
+/* --- verdicts ------------------------------------------------------------------------
+ */
+
+static void check_verdict(const struct vm_seen *s)
+{
+	struct vm_verdict v = vm_decide(s);
+
+	/* What was begun is never just left. */
+	if (s->intent != VM_INTENT_NONE && s->intent != VM_INTENT_MIGRATE &&
+		!(s->intent == VM_INTENT_PROVISION && s->kind == VM_OP_CLONE))
+		assert_int_not_equal(v.what, VM_KEEP);
+	if (v.what != VM_SETTLE)
+		return;
+	/* Either it has a domain or not; one that is destroyed is not kept. */
+	assert_true(v.keep_domain != v.destroy);
+	/* A guest that may have run is never resumed from its image again. */
+	if (s->intent == VM_INTENT_RESUME && s->recorded && s->found != VM_FOUND_PAUSED &&
+		s->found != VM_FOUND_BUILDING)
+		assert_true(v.drop_image && v.power_state != VM_POWER_STATE_SUSPENDED);
+	/* An image is dropped only when the VM goes on without it. */
+	if (v.drop_image)
+		assert_int_not_equal(v.power_state, VM_POWER_STATE_SUSPENDED);
+	/* A running guest is destroyed only where it can't be the owner. */
+	if (s->recorded && s->found == VM_FOUND_RUNNING && v.destroy)
+		assert_true(s->power_state == VM_POWER_STATE_HALTED ||
+			    s->power_state == VM_POWER_STATE_SUSPENDED || s->leftovers);
+	if (v.rc || v.note)
+		assert_non_null(v.why);
+}
+
+static void test_every_sight(void **state)
+{
+	struct vm_seen s;
+
+	(void)state;
+	for (int i = 0; i < VM_INTENT_COUNT; i++)
+		for (int p = 0; p < VM_POWER_STATE_COUNT; p++)
+			for (int k = 0; k <= VM_OP_COUNT; k++)
+				for (int f = 0; f <= VM_FOUND_SUSPENDED; f++)
+					for (int bits = 0; bits < 256; bits++) {
+						s = (struct vm_seen){
+							.power_state =
+								(enum vm_power_state)p,
+							.intent = (enum vm_intent)i,
+							.kind = (enum vm_operation)k,
+							.found = (enum vm_found)f,
+							.recorded = bits & 1,
+							.same_boot = bits & 2,
+							.advanced = bits & 4,
+							.start_paused = bits & 8,
+							.preserved = bits & 16,
+							.attached = bits & 32,
+							.leftovers = bits & 64,
+							.after_crash =
+								bits & 128
+									? VM_AFTER_RESTART
+									: VM_AFTER_DESTROY,
+						};
+						check_verdict(&s);
+					}
+}
+
+/* --- disks ---------------------------------------------------------------------------
+ */
+
+static void test_disks(void **state)
+{
+	struct vm_disk d[VM_DISKS_MAX];
+	struct rv_error e;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(vm_disks_parse("", d, &n, &e), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(vm_disks_parse("0: size=8GiB, bootable; 1 : size = 20GiB , "
+					"format=qcow2,name=data;",
+				 d, &n, &e),
+		RV_EPARAM); /* blanks around '=' are none of ours */
+	assert_int_equal(vm_disks_parse(" 0: size=8GiB, bootable; 3 :size=20GiB , "
+					"format=qcow2,name=my data;",
+				 d, &n, &e),
+		0);
+	assert_int_equal(n, 2);
+	assert_int_equal(d[0].place, 0);
+	assert_true(d[0].bootable && d[0].size == UINT64_C(8) << 30);
+	assert_int_equal(d[0].format, VDI_FORMAT_RAW);
+	assert_int_equal(d[1].place, 3);
+	assert_false(d[1].bootable);
+	assert_int_equal(d[1].format, VDI_FORMAT_QCOW2);
+	assert_string_equal(d[1].name, "my data");
+}
+
+static void test_wrong_disks(void **state)
+{
+	static const char *const wrong[] = {"0", "0:", "size=1GiB", "x: size=1GiB",
+		"-1: size=1GiB", "100: size=1GiB", "0: size=0", "0: size=-1",
+		"0: size=1GiB,", "0: size=1GiB; 0: size=1GiB", "0: size=1GiB, colour=red",
+		"0: size=1GiB, format=vhd", "0: bootable", "0: size=1GiB, sr=here",
+		"0: size=99999999999GiB"};
+	struct vm_disk d[VM_DISKS_MAX];
+	struct rv_error e;
+	size_t n;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+		if (vm_disks_parse(wrong[i], d, &n, &e) == 0)
+			fail_msg("accepted: %s", wrong[i]);
+		assert_non_null(strstr(e.detail, "other_config:disks"));
+	}
+	assert_int_equal(
+		vm_disks_parse("0: size=1; 1: size=1; 2: size=1; 3: size=1; 4: size=1; "
+			       "5: size=1; 6: size=1; 7: size=1; 8: size=1; 9: size=1; "
+			       "10: size=1; 11: size=1; 12: size=1; 13: size=1; "
+			       "14: size=1; 15: size=1; 16: size=1",
+			d, &n, &e),
+		RV_ELIMIT);
+}
+
+/* --- the image's header --------------------------------------------------------------
+ */
+
+static void test_header(void **state)
+{
+	static uint8_t bytes[VM_IMAGE_HEADER_BYTES];
+	struct uuid vm = {{1, 2, 3}}, other = {{1, 2, 4}};
+	uint64_t length, actual, size = 1 << 20;
+	struct rv_error e;
+
+	(void)state;
+	/* A disk that was never written to the end. */
+	assert_int_equal(
+		vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual, &e),
+		RV_ECORRUPT);
+	vm_image_format(bytes, vm, 65536, 4096);
+	assert_int_equal(
+		vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual, &e), 0);
+	assert_int_equal(length, 65536);
+	assert_int_equal(actual, 4096);
+	assert_int_equal(
+		vm_image_parse(bytes, sizeof bytes, size, other, &length, &actual, &e),
+		RV_ECORRUPT);
+	assert_int_equal(
+		vm_image_parse(bytes, 40, size, vm, &length, &actual, &e), RV_ECORRUPT);
+	assert_int_equal(
+		vm_image_parse(bytes, sizeof bytes, 65536, vm, &length, &actual, &e),
+		RV_ECORRUPT);
+	for (int bit = 0; bit < 56 * 8; bit++) {
+		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, vm, &length,
+					 &actual, &e),
+			RV_ECORRUPT);
+		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_every_sight),
+		cmocka_unit_test(test_disks),
+		cmocka_unit_test(test_wrong_disks),
+		cmocka_unit_test(test_header),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
