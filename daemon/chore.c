@@ -398,6 +398,10 @@ int chore_cancel(struct daemon *d, struct uuid task, struct rv_error *e)
 
 void chores_free(struct daemon *d)
 {
-	LIST_FOR_EACH_SAFE (node, &d->chores)
-		chore_free(CONTAINER_OF(node, struct chore, node));
+	LIST_FOR_EACH_SAFE (node, &d->chores) {
+		struct chore *c = CONTAINER_OF(node, struct chore, node);
+
+		op_drop(&c->op);
+		chore_free(c);
+	}
 }

@@ -76,7 +76,7 @@ static void start_done(struct op *op)
 {
 	struct daemon *d = start_daemon(op);
 
-	if (op->state == UP)
+	if (op->state == UP || d->stopping)
 		return;
 	log_error("daemon.start", "host=%s error=%s msg=\"%s\"", d->config->name_label,
 		rv_error_symbol(op->error.code), op->error.detail);
@@ -357,6 +357,7 @@ void daemon_fini(struct daemon *d)
 	sessions_free(d->sessions);
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
+	op_drop(&d->start);
 	defer_stop(&d->look);
 	pool_unsubscribe(&d->subscriber);
 	if (d->vms)

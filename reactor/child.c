@@ -28,6 +28,7 @@ enum {
 	/* After its end a child's output is in the pipe; others may still write. */
 	CHILD_DRAIN_MAX = 512 << 10,
 	CHILD_READ_MAX = 256 << 10, /* of one event */
+	CHILD_ABANDON_MS = 1000,    /* for a child to obey SIGKILL */
 };
 
 struct child_output {
@@ -228,6 +229,20 @@ void child_kill(struct child *c)
 	}
 	kill(-c->pid, SIGTERM);
 	timer_start_ms(&c->timer, CHILD_KILL_GRACE_MS);
+}
+
+void child_abandon(struct child *c)
+{
+	if (!loop_is_sim(c->loop)) {
+		kill(-c->pid, SIGKILL);
+		/* One that hangs in the kernel is left to init. */
+		for (int i = 0; i < CHILD_ABANDON_MS; i++) {
+			if (waitpid(c->pid, NULL, WNOHANG) != 0)
+				break;
+			usleep(1000);
+		}
+	}
+	child_release(c);
 }
 
 /* --- the start

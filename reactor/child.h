@@ -48,6 +48,10 @@ int child_start(struct child **out, struct loop *l, const char *name,
 /* Ends it early; `done` follows with RV_ECANCELLED. Idempotent until done. */
 void child_kill(struct child *c);
 
+/* For the owner's own end: ends the child and its process group with SIGKILL, waits for
+ * it (at most a second) and frees it. `done` is not called. */
+void child_abandon(struct child *c);
+
 /* Writes "PROGRAM exited with status 1: last line of stderr" in the caller's words. */
 void child_describe(
 	const struct child_result *r, const char *program, struct rv_error *e);

@@ -179,6 +179,18 @@ const char *op_state_name(const struct op *op)
 	return op->table->states[op->state].name;
 }
 
+void op_drop(struct op *op)
+{
+	if (!op->table)
+		return;
+	timer_stop(&op->deadline);
+	defer_stop(&op->kick);
+	defer_stop(&op->finish);
+	list_remove(&op->node);
+	op->awaiting = false;
+	op->finished = true;
+}
+
 struct op *op_next(struct loop *l, struct op *previous)
 {
 	struct list *node = previous ? previous->node.next : l->ops.next;

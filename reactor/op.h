@@ -100,6 +100,10 @@ void op_finish(struct op *op);
 
 const char *op_state_name(const struct op *op);
 
+/* For the owner's own end: nothing of it is left in the loop, no callback follows, `done`
+ * is not called. Harmless before the start and after the end. */
+void op_drop(struct op *op);
+
 /* Visits the loop's operations, oldest first, for op-list. Start with NULL. */
 struct op *op_next(struct loop *l, struct op *previous);
 

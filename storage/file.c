@@ -419,10 +419,6 @@ static void on_child(void *arg, const struct child_result *result)
 {
 	struct file_task *t = arg;
 	t->child = NULL;
-	if (!t->r) { /* the host's storage is gone */
-		free(t);
-		return;
-	}
 	timer_stop(&t->heartbeat);
 	if (result->rc) {
 		char vdi[UUID_TEXT_SIZE];
@@ -567,15 +563,11 @@ static void file_sr_close(struct storage_sr *sr)
 	LIST_FOR_EACH_SAFE (node, &fs->tasks) {
 		struct file_task *t = CONTAINER_OF(node, struct file_task, node);
 		file_copy_close(&t->copy);
-		if (!t->child) {
-			task_free(t);
-			continue;
-		}
-		/* The child still reports to the task, which then frees itself. */
-		timer_stop(&t->heartbeat);
-		list_remove(&t->node);
-		t->r = NULL;
-		child_kill(t->child);
+		/* No loop runs any more to see it end; what it made is swept away by
+		 * the next attach. */
+		if (t->child)
+			child_abandon(t->child);
+		task_free(t);
 	}
 	file_dir_close(&fs->dir);
 	free(fs);

@@ -166,6 +166,33 @@ def test_events_larger_than_a_message(world):
     raise AssertionError(f"{len(told & made)} of {len(made)} were told")
 
 
+def test_stopping_while_a_disk_is_made(world):
+    """Ends with status 0; the disk is made by the next daemon, whose task it still is."""
+    for _ in range(3):
+        request, record = str(uuid.uuid4()), world.vdi_record("half", 1 << 30, "qcow2")
+        world.client.call("VDI.create", record=record, request=request, **{"async": True})
+        world.host.stop()
+        world.client = world.host.start()
+        task = world.client.call("task.get_record", self=request)
+        while task["status"] == "pending":
+            time.sleep(0.02)
+            task = world.client.call("task.get_record", self=request)
+        assert task["status"] == "success", task
+        assert any(task["result"] in name for name in os.listdir(world.location)), task
+
+
+def test_stopping_while_starting(world):
+    """Whatever the start waits for just then; -15 is before it has a handler for SIGTERM."""
+    with tempfile.TemporaryDirectory(prefix="reeve-starting-") as directory:
+        starting = host.Host(directory, {"hypervisor.sim-step": "20ms"})
+        for i in range(12):
+            starting.start(wait=False)
+            time.sleep(0.03 + 0.01 * i)
+            starting.process.terminate()
+            status = starting.process.wait(30)
+            assert status in (0, -15), starting.tail()
+
+
 def main():
     tests = [test for name, test in globals().items() if name.startswith("test_")]
     with tempfile.TemporaryDirectory(prefix="reeve-objects-") as directory:

@@ -1,6 +1,7 @@
 #include "reactor/child.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -382,6 +384,21 @@ static void test_sim(void **state)
 	free(r);
 }
 
+/* The loop is freed right after: it asserts that nothing of the child is left in it. */
+static void test_abandon(void **state)
+{
+	static const char *const argv[] = {"sleep", "100", NULL};
+	struct run *r = calloc(1, sizeof *r);
+
+	assert_non_null(r);
+	run_start(r, *state, (struct child_spec){.argv = argv, .timeout_ms = 60000});
+	child_abandon(r->child);
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
+	assert_int_equal(r->done, 0);
+	free(r);
+}
+
 #define BOTH(test)                                                                       \
 	{#test " pidfd", test, setup, teardown, NULL},                                   \
 	{                                                                                \
@@ -395,6 +412,7 @@ int main(void)
 		BOTH(test_output_and_status),
 		BOTH(test_hundred_at_once),
 		BOTH(test_kill),
+		BOTH(test_abandon),
 		TEST(test_input),
 		TEST(test_missing_program),
 		TEST(test_big_output_is_cut),

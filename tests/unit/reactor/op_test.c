@@ -281,6 +281,22 @@ static bool aborts(struct loop *l, void (*fn)(struct loop *l))
 	return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 }
 
+/* The owner ends: nothing may be left in the loop, which teardown frees. */
+static void test_drop(void **state)
+{
+	struct walk w = {.deadline_ms = 1000}, never = {0};
+
+	walk_start(&w, *state);
+	loop_sim_run_until(*state, loop_now_us(*state) + 1000);
+	assert_true(w.op.awaiting);
+	op_drop(&w.op);
+	op_drop(&w.op);
+	op_drop(&never.op);
+	assert_null(op_next(*state, NULL));
+	assert_false(op_resume(&w.op, w.token));
+	assert_int_equal(w.dones, 0);
+}
+
 static void legal_move(struct loop *l)
 {
 	struct walk w = {0};
@@ -344,6 +360,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_first_failure_counts, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_done_may_free, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_misuse_asserts, setup, teardown),
 	};
 
