@@ -1,6 +1,7 @@
 #include "base/mpcheck.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 #include "base/limits.h"
 
@@ -66,13 +67,29 @@ static size_t utf8_sequence(const uint8_t *p, size_t left)
 	return n;
 }
 
+/* Whether all eight bytes are ASCII and none is NUL. */
+static bool ascii_word(const uint8_t *p)
+{
+	uint64_t word;
+
+	memcpy(&word, p, sizeof word);
+	/* A NUL borrows into its top bit; where none is set, nothing else can. */
+	return ((word | (word - UINT64_C(0x0101010101010101))) &
+		       UINT64_C(0x8080808080808080)) == 0;
+}
+
 size_t mpcheck_utf8(const uint8_t *text, size_t len)
 {
 	size_t at = 0;
 
 	while (at < len) {
-		size_t sequence = utf8_sequence(text + at, len - at);
+		size_t sequence;
 
+		if (len - at >= 8 && ascii_word(text + at)) {
+			at += 8;
+			continue;
+		}
+		sequence = utf8_sequence(text + at, len - at);
 		if (sequence == 0)
 			break;
 		at += sequence;

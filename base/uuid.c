@@ -1,20 +1,36 @@
 #include "base/uuid.h"
 
-/* Positions of the four dashes in the text form. */
-static bool is_dash_position(int i)
-{
-	return i == 8 || i == 13 || i == 18 || i == 23;
-}
+/* Position of each byte's two digits in the text form. */
+static const uint8_t digits_at[16] = {
+	0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 
-static int hex_value(char c)
+/* Value of a hex digit, 0xff of any other character. */
+static uint8_t hex_value(char c)
 {
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
+	static const uint8_t values[256] = {['1'] = 1,
+		['2'] = 2,
+		['3'] = 3,
+		['4'] = 4,
+		['5'] = 5,
+		['6'] = 6,
+		['7'] = 7,
+		['8'] = 8,
+		['9'] = 9,
+		['a'] = 10,
+		['b'] = 11,
+		['c'] = 12,
+		['d'] = 13,
+		['e'] = 14,
+		['f'] = 15,
+		['A'] = 10,
+		['B'] = 11,
+		['C'] = 12,
+		['D'] = 13,
+		['E'] = 14,
+		['F'] = 15};
+	uint8_t value = values[(unsigned char)c];
+
+	return value || c == '0' ? value : 0xff;
 }
 
 struct uuid uuid_random(struct prng *prng)
@@ -32,27 +48,20 @@ struct uuid uuid_random(struct prng *prng)
 int uuid_parse(struct uuid *out, const char *text, size_t len)
 {
 	struct uuid u;
-	int nibble = 0;
+	uint8_t bad = 0;
 
-	if (len != UUID_TEXT_LEN)
+	if (len != UUID_TEXT_LEN || text[8] != '-' || text[13] != '-' ||
+		text[18] != '-' || text[23] != '-')
 		return RV_EINVAL;
-	for (int i = 0; i < UUID_TEXT_LEN; i++) {
-		int value;
+	for (int i = 0; i < 16; i++) {
+		uint8_t high = hex_value(text[digits_at[i]]);
+		uint8_t low = hex_value(text[digits_at[i] + 1]);
 
-		if (is_dash_position(i)) {
-			if (text[i] != '-')
-				return RV_EINVAL;
-			continue;
-		}
-		value = hex_value(text[i]);
-		if (value < 0)
-			return RV_EINVAL;
-		if (nibble % 2 == 0)
-			u.b[nibble / 2] = (uint8_t)(value << 4);
-		else
-			u.b[nibble / 2] |= (uint8_t)value;
-		nibble++;
+		bad |= (high | low) & 0xf0;
+		u.b[i] = (uint8_t)(high << 4 | low);
 	}
+	if (bad)
+		return RV_EINVAL;
 	*out = u;
 	return 0;
 }
@@ -60,16 +69,12 @@ int uuid_parse(struct uuid *out, const char *text, size_t len)
 char *uuid_format(const struct uuid *u, char text[static UUID_TEXT_SIZE])
 {
 	static const char digits[] = "0123456789abcdef";
-	int nibble = 0;
 
-	for (int i = 0; i < UUID_TEXT_LEN; i++) {
-		if (is_dash_position(i)) {
-			text[i] = '-';
-			continue;
-		}
-		text[i] = digits[(u->b[nibble / 2] >> (nibble % 2 ? 0 : 4)) & 0xf];
-		nibble++;
+	for (int i = 0; i < 16; i++) {
+		text[digits_at[i]] = digits[u->b[i] >> 4];
+		text[digits_at[i] + 1] = digits[u->b[i] & 0xf];
 	}
+	text[8] = text[13] = text[18] = text[23] = '-';
 	text[UUID_TEXT_LEN] = '\0';
 	return text;
 }

@@ -204,6 +204,7 @@ static int64_t monotonic_us(void)
 static size_t connection_frames(struct connection *c, const uint8_t *data, size_t len)
 {
 	int64_t until = monotonic_us() + CONNECTION_SLICE_US;
+	unsigned handled = 0;
 	size_t at = 0;
 
 	while (at < len) {
@@ -217,7 +218,8 @@ static size_t connection_frames(struct connection *c, const uint8_t *data, size_
 		if (used == 0)
 			break;
 		at += used;
-		if (at < len && monotonic_us() >= until) {
+		if (at < len && ++handled % CONNECTION_CLOCK_EVERY == 0 &&
+			monotonic_us() >= until) {
 			/* Others first; the rest is offered again by the waker. */
 			connection_await_nothing(c);
 			stream_pause(c->stream);

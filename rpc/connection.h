@@ -18,6 +18,7 @@
 enum {
 	/* Handlers run this long in one callback before other events get their turn. */
 	CONNECTION_SLICE_US = 1000,
+	CONNECTION_CLOCK_EVERY = 8, /* requests between two looks at the clock */
 	/* Requests kept for reuse, staging memory kept when idle. */
 	SERVER_SPARE_REQUESTS = 1024,
 	SERVER_STAGE_KEPT_BYTES = 1 << 20,
