@@ -29,7 +29,7 @@ static struct call *call_new(struct daemon *d, const struct call_port *port, voi
 		c = CONTAINER_OF(d->free_calls.next, struct call, node);
 		list_remove(&c->node);
 	}
-	memset(c, 0, sizeof *c);
+	memset(c, 0, offsetof(struct call, barrier));
 	c->daemon = d;
 	c->port = port;
 	c->source = source;
@@ -75,8 +75,9 @@ void calls_free(struct daemon *d)
 
 static void call_run(struct call *c)
 {
-	struct rv_error e = {0};
+	struct rv_error e;
 
+	rv_error_clear(&e);
 	/* A repeat of a request that already has a task joins it. */
 	if (!uuid_is_none(&c->request)) {
 		struct uuid task = pool_request_lookup(c->daemon->pool, &c->request);
@@ -184,6 +185,7 @@ static int call_wait_then_run(struct call *c, struct rv_error *e)
 			return rv_error_set(e, rc, "out of memory; ask again later");
 	}
 	if (c->consistent) {
+		memset(&c->barrier, 0, sizeof c->barrier);
 		rc = pool_read_barrier(pool, &c->barrier, call_on_barrier);
 		return rc ? rv_error_set(e, rc,
 				    "a consistent read is not possible now: %s",
@@ -201,10 +203,10 @@ static int call_wait_then_run(struct call *c, struct rv_error *e)
 /* Is there such a method, may the caller call it, are the parameters right? */
 static void call_check(struct call *c, const char *method, size_t method_len)
 {
-	char name[RPC_MAX_METHOD_BYTES + 1];
-	struct rv_error e = {0};
-	int rc;
+	struct rv_error e;
+	int rc = 0;
 
+	rv_error_clear(&e);
 	c->method = schema_method_by_name(method, method_len);
 	if (!c->method) {
 		call_failf(c, RV_EMETHOD,
@@ -212,8 +214,12 @@ static void call_check(struct call *c, const char *method, size_t method_len)
 			(int)(method_len < 64 ? method_len : 64), method);
 		return;
 	}
-	snprintf(name, sizeof name, "%s.%s", c->method->group, c->method->name);
-	rc = session_check_role(&c->who, c->method->role, name, &e);
+	if (c->who.role == ROLE_NONE || c->who.role < c->method->role) {
+		char name[RPC_MAX_METHOD_BYTES + 1];
+
+		snprintf(name, sizeof name, "%s.%s", c->method->group, c->method->name);
+		rc = session_check_role(&c->who, c->method->role, name, &e);
+	}
 	if (!rc)
 		rc = args_read(c, &e);
 	if (!rc)
@@ -225,10 +231,11 @@ static void call_check(struct call *c, const char *method, size_t method_len)
 void call_begin(void *arg, struct rpc_request *req)
 {
 	struct daemon *d = arg;
-	struct rv_error e = {0};
+	struct rv_error e;
 	struct call *c;
 	int rc;
 
+	rv_error_clear(&e);
 	if (sessions_handle(d->sessions, req))
 		return;
 	c = call_new(d, &client_port, req);
@@ -407,6 +414,7 @@ void call_commit(struct call *c, struct txn *t, struct value result, struct uuid
 		tasks_add_finished(c, t, subject, &c->result);
 	log_info("rpc.change", "method=%s.%s user=\"%s\" subject=%s", c->method->group,
 		c->method->name, c->who.user, uuid_format(&subject, text));
+	memset(&c->commit, 0, sizeof c->commit);
 	if (pool_commit(c->daemon->pool, &c->commit, t, call_on_commit, &e))
 		call_fail(c, &e);
 }

@@ -58,8 +58,6 @@ struct call {
 	uint64_t min_seq;
 
 	struct pool_wait wait;
-	struct pool_barrier barrier;
-	struct pool_commit commit;
 	struct value result; /* of call_commit, given once it is committed */
 	call_fn *committed;  /* may be NULL: runs before that reply, must not end the call
 			      */
@@ -69,6 +67,10 @@ struct call {
 	double progress_seen;
 	struct timer timer;
 	struct list waiting;
+
+	/* Large, so zeroed by who uses them only. */
+	struct pool_barrier barrier;
+	struct pool_commit commit;
 };
 
 /* The RPC server's handler; arg is the daemon. */
