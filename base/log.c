@@ -1,24 +1,49 @@
 #include "base/log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-static void log_to_stderr(void *arg, enum log_level level, const char *line, size_t len)
-{
-	(void)arg;
-	(void)level;
-	if (write(STDERR_FILENO, line, len) < 0)
-		return; /* nowhere left to say so */
-}
+static void log_to_stderr(void *arg, enum log_level level, const char *line, size_t len);
 
 static struct {
 	enum log_level least;
 	log_sink_fn *sink;
 	void *arg;
-} log_state = {LOG_INFO, log_to_stderr, NULL};
+	unsigned lost; /* lines for which stderr had no room */
+} log_state = {LOG_INFO, log_to_stderr, NULL, 0};
+
+/* A pipe or socket that says so has room for more than a line. */
+static bool stderr_has_room(void)
+{
+	struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT);
+}
+
+/* Who reads stderr may have stopped; no work waits for that. The descriptor is shared
+ * with others, so it is not made non-blocking. */
+static void log_to_stderr(void *arg, enum log_level level, const char *line, size_t len)
+{
+	char lost[96];
+	int n;
+
+	(void)arg;
+	(void)level;
+	if (log_state.lost && stderr_has_room()) {
+		n = snprintf(lost, sizeof lost,
+			"level=warn at=log msg=\"%u lines were dropped here: nobody "
+			"read them\"\n",
+			log_state.lost);
+		if (write(STDERR_FILENO, lost, (size_t)n) == n)
+			log_state.lost = 0;
+	}
+	if (!stderr_has_room() || write(STDERR_FILENO, line, len) < 0)
+		log_state.lost++;
+}
 
 void log_setup(enum log_level least, log_sink_fn *sink, void *arg)
 {
