@@ -31,6 +31,9 @@ enum {
 	RV_MAX_OPS = 4096,
 	RV_MAX_TASKS = 65536,
 
+	/* messages kept; the oldest go first. As many as XenServer keeps. */
+	RV_MAX_MESSAGES = 10000,
+
 	/* reactor: thread CPU time of one callback before the watchdog names it. */
 	RV_CALLBACK_BUDGET_US = 5000,
 	RV_MAX_CHILD_OUTPUT_BYTES = 64 << 10,

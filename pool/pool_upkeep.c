@@ -1,4 +1,5 @@
-/* What a master does by itself: entries with the database's hash, old tasks removed. */
+/* What a master does by itself: entries with the database's hash, old tasks and messages
+ * removed. */
 #include "pool/pool.h"
 
 #include <inttypes.h>
@@ -109,7 +110,8 @@ void pool_hash_check(struct pool *pool, const uint8_t *bytes, size_t len)
 		seq);
 }
 
-/* --- old tasks ------------------------------------------------------------------------
+/* --- old tasks and messages
+ * ------------------------------------------------------------------------
  */
 
 static void prune_ended(struct pool_commit *c)
@@ -129,20 +131,51 @@ static bool task_is_old(const struct pool *pool, const struct row *task, int64_t
 	return finished > 0 && now - finished > pool->task_keep_ms;
 }
 
-/* Tasks come in order of creation, so the old ones come first, about. */
-static unsigned prune_collect(struct pool *pool, struct txn *t, int64_t now)
+static size_t excess(const struct pool *pool, enum schema_class_id cls, size_t most)
 {
+	size_t count = db_count(pool->db, cls);
+
+	return count > most ? count - most : 0;
+}
+
+/* Tasks come in order of creation, so the old ones come first, about. */
+static unsigned prune_tasks(struct pool *pool, struct txn *t, int64_t now)
+{
+	size_t over = excess(pool, CLASS_TASK, RV_MAX_TASKS);
 	const struct row *task = NULL;
 	unsigned n = 0, seen = 0;
 
 	while (n < PRUNE_BATCH && seen++ < PRUNE_SCAN &&
 		(task = db_next(pool->db, CLASS_TASK, task))) {
-		if (!task_is_old(pool, task, now))
+		bool doomed = over > 0 && db_int(task, TASK_FINISHED) > 0;
+
+		if (!doomed && !task_is_old(pool, task, now))
 			continue;
 		txn_delete(t, CLASS_TASK, row_uuid(task));
+		over -= over > 0;
 		n++;
 	}
 	return n;
+}
+
+/* The oldest go: what raises messages may do so for ever, unread. */
+static unsigned prune_messages(struct pool *pool, struct txn *t)
+{
+	size_t over = excess(pool, CLASS_MESSAGE, RV_MAX_MESSAGES);
+	const struct row *message = NULL;
+	unsigned n = 0;
+
+	while (n < over && n < PRUNE_BATCH &&
+		(message = db_next(pool->db, CLASS_MESSAGE, message))) {
+		txn_delete(t, CLASS_MESSAGE, row_uuid(message));
+		n++;
+	}
+	return n;
+}
+
+static unsigned prune_collect(struct pool *pool, struct txn *t, int64_t now)
+{
+	return prune_tasks(pool, t, now) + prune_messages(pool, t);
 }
 
 static void prune(void *arg)

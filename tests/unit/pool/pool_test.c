@@ -339,6 +339,38 @@ static void test_prunes_tasks(void **state)
 	host_free(h);
 }
 
+static void messages_done(struct pool_commit *c)
+{
+	assert_int_equal(c->rc, 0);
+}
+
+/* The newest are kept, however many were raised. */
+static void test_prunes_messages(void **state)
+{
+	struct host *h = host_new(6);
+	const struct db *db = pool_db(h->pool);
+	struct uuid last = {{0}};
+
+	(void)state;
+	for (int entry = 0; entry < 11; entry++) {
+		struct pool_commit commit = {0};
+		struct rv_error e;
+		struct txn t;
+
+		txn_init(&t, db, 1);
+		for (int i = 0; i < 1000; i++) {
+			last = uuid_random(&h->prng);
+			txn_create(&t, CLASS_MESSAGE, last);
+		}
+		assert_int_equal(pool_commit(h->pool, &commit, &t, messages_done, &e), 0);
+		host_run(h, 100);
+	}
+	host_run(h, 120 * 1000);
+	assert_int_equal(db_count(db, CLASS_MESSAGE), RV_MAX_MESSAGES);
+	assert_non_null(db_row(db, CLASS_MESSAGE, last));
+	host_free(h);
+}
+
 /* A disk that fills up at any byte: each change is done or truthfully refused, reads go
  * on, and so do writes when there is space again. */
 static void full_at(uint64_t left)
@@ -399,6 +431,7 @@ int main(void)
 		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_snapshot_and_hash),
 		cmocka_unit_test(test_prunes_tasks),
+		cmocka_unit_test(test_prunes_messages),
 		cmocka_unit_test(test_full_disk),
 	};
 
