@@ -2,7 +2,8 @@
  * RPC: real, authenticated VM.get_record calls to a real reeved, beside a libnng server
  * that sends as many bytes, a bare libev socket server, and libvirtd. Rounds with Reeve
  * and with the peer take turns, so that what else the machine does hits both; the median
- * of the rounds counts.
+ * of the rounds counts. Results named `limit` are the bare libev server's with the same
+ * libnng client: no server can do better than that beside libnng's.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +18,8 @@
 #include "perf/rpc/libvirt.h"
 #include "perf/rpc/raw.h"
 
-enum { ROUNDS = 5, VMS = 100, OUTSTANDING = 64, CLIENTS = 50 };
-#define ROUND_S 0.7
+enum { ROUNDS = 11, VMS = 100, OUTSTANDING = 64, CLIENTS = 50 };
+#define ROUND_S 0.2
 #define QUICK_S 0.04
 
 struct bench {
@@ -26,6 +27,7 @@ struct bench {
 	struct host host;
 	pid_t nng, bare;
 	char nng_ipc[CHILD_PATH_MAX + 32], nng_tls[64], bare_path[CHILD_PATH_MAX];
+	char bare_ipc[CHILD_PATH_MAX + 32];
 	char bare_log[CHILD_PATH_MAX], nng_log[CHILD_PATH_MAX];
 	void *ipc_request, *tls_request;
 	size_t ipc_request_len, tls_request_len, reply_len;
@@ -36,32 +38,39 @@ struct bench {
 /* A way to ask, and the names of what it yields. */
 struct way {
 	const char *rps, *p50, *p99, *cpu;
+	const char *limit_rps, *limit_cpu; /* NULL: not measured */
 	int sockets, outstanding;
 	bool tls;
 	enum report_bar cpu_bar;
 };
 
 static const struct way ways[] = {
-	{"ipc_sync_rps", "ipc_sync_p50_us", "ipc_sync_p99_us", "ipc_sync_cpu_us", 1, 1,
-		false, REPORT_NO_BAR},
-	{"ipc_64_rps", "ipc_64_p50_us", "ipc_64_p99_us", "ipc_64_cpu_us", 1, OUTSTANDING,
-		false, REPORT_NO_BAR},
-	{"ipc_50_rps", "ipc_50_p50_us", "ipc_50_p99_us", "ipc_50_cpu_us", CLIENTS, 1,
-		false, REPORT_RATIO_AT_MOST},
-	{"tls_sync_rps", "tls_sync_p50_us", "tls_sync_p99_us", "tls_sync_cpu_us", 1, 1,
-		true, REPORT_NO_BAR},
-	{"tls_50_rps", "tls_50_p50_us", "tls_50_p99_us", "tls_50_cpu_us", CLIENTS, 1,
-		true, REPORT_NO_BAR},
+	{"ipc_sync_rps", "ipc_sync_p50_us", "ipc_sync_p99_us", "ipc_sync_cpu_us",
+		"ipc_sync_limit_rps", "ipc_sync_limit_cpu_us", 1, 1, false,
+		REPORT_NO_BAR},
+	{"ipc_64_rps", "ipc_64_p50_us", "ipc_64_p99_us", "ipc_64_cpu_us",
+		"ipc_64_limit_rps", "ipc_64_limit_cpu_us", 1, OUTSTANDING, false,
+		REPORT_NO_BAR},
+	{"ipc_50_rps", "ipc_50_p50_us", "ipc_50_p99_us", "ipc_50_cpu_us",
+		"ipc_50_limit_rps", "ipc_50_limit_cpu_us", CLIENTS, 1, false,
+		REPORT_RATIO_AT_MOST},
+	{"tls_sync_rps", "tls_sync_p50_us", "tls_sync_p99_us", "tls_sync_cpu_us", NULL,
+		NULL, 1, 1, true, REPORT_NO_BAR},
+	{"tls_50_rps", "tls_50_p50_us", "tls_50_p99_us", "tls_50_cpu_us", NULL, NULL,
+		CLIENTS, 1, true, REPORT_NO_BAR},
 };
 
 /* --- both sides ----------------------------------------------------------------------
  */
 
-static struct load *open_load(struct bench *b, const struct way *w, bool peer)
+enum side { REEVE, LIBNNG, BARE };
+
+static struct load *open_load(struct bench *b, const struct way *w, enum side side)
 {
+	const char *const plain[] = {b->host.ipc, b->nng_ipc, b->bare_ipc};
+	const char *const tls[] = {b->host.tls, b->nng_tls, NULL};
 	struct load_config config = {
-		.url = w->tls ? (peer ? b->nng_tls : b->host.tls)
-			      : (peer ? b->nng_ipc : b->host.ipc),
+		.url = w->tls ? tls[side] : plain[side],
 		.ca_file = w->tls ? b->host.cert : NULL,
 		.sockets = w->sockets,
 		.outstanding = w->outstanding,
@@ -83,40 +92,61 @@ static double median(const struct load_result *results, int count, size_t member
 	return report_percentile(values, (size_t)count, 0.5);
 }
 
+static void add_beside(struct bench *b, const char *name, const char *unit, double value,
+	double libnng, enum report_bar kind, double bar)
+{
+	report_add(&b->report, (struct report_result){.name = name,
+				       .unit = unit,
+				       .value = value,
+				       .peer = "libnng",
+				       .peer_value = libnng,
+				       .kind = kind,
+				       .bar = bar});
+}
+
+static void report_way(struct bench *b, const struct way *w,
+	const struct load_result results[][ROUNDS], int sides)
+{
+	const size_t rps = offsetof(struct load_result, rps);
+	const size_t p50 = offsetof(struct load_result, p50_us);
+	const size_t p99 = offsetof(struct load_result, p99_us);
+	const size_t cpu = offsetof(struct load_result, cpu_us);
+	const struct load_result *us = results[REEVE], *them = results[LIBNNG];
+	int n = b->rounds;
+
+	add_beside(b, w->rps, "/s", median(us, n, rps), median(them, n, rps),
+		REPORT_RATIO_AT_LEAST, 1.5);
+	add_beside(b, w->p50, "us", median(us, n, p50), median(them, n, p50),
+		REPORT_NO_BAR, 0);
+	add_beside(b, w->p99, "us", median(us, n, p99), median(them, n, p99),
+		REPORT_NO_BAR, 0);
+	add_beside(b, w->cpu, "us", median(us, n, cpu), median(them, n, cpu), w->cpu_bar,
+		0.25);
+	if (sides <= BARE)
+		return;
+	add_beside(b, w->limit_rps, "/s", median(results[BARE], n, rps),
+		median(them, n, rps), REPORT_NO_BAR, 0);
+	add_beside(b, w->limit_cpu, "us", median(results[BARE], n, cpu),
+		median(them, n, cpu), REPORT_NO_BAR, 0);
+}
+
 static void measure(struct bench *b, const struct way *w)
 {
-	struct load *ours = open_load(b, w, false), *theirs = open_load(b, w, true);
-	struct load_result us[ROUNDS], them[ROUNDS];
-	const struct {
-		const char *name, *unit;
-		size_t member;
-		enum report_bar kind;
-		double bar;
-	} parts[] = {
-		{w->rps, "/s", offsetof(struct load_result, rps), REPORT_RATIO_AT_LEAST,
-			1.5},
-		{w->p50, "us", offsetof(struct load_result, p50_us), REPORT_NO_BAR, 0},
-		{w->p99, "us", offsetof(struct load_result, p99_us), REPORT_NO_BAR, 0},
-		{w->cpu, "us", offsetof(struct load_result, cpu_us), w->cpu_bar, 0.25},
-	};
+	const pid_t pids[] = {b->host.pid, b->nng, b->bare};
+	struct load_result results[BARE + 1][ROUNDS];
+	int sides = w->limit_rps ? BARE + 1 : LIBNNG + 1;
+	struct load *loads[BARE + 1];
 
-	load_run(ours, b->seconds / 4, b->host.pid); /* caches, buffers */
-	load_run(theirs, b->seconds / 4, b->nng);
-	for (int i = 0; i < b->rounds; i++) {
-		us[i] = load_run(ours, b->seconds, b->host.pid);
-		them[i] = load_run(theirs, b->seconds, b->nng);
+	for (int side = 0; side < sides; side++) {
+		loads[side] = open_load(b, w, (enum side)side);
+		load_run(loads[side], b->seconds / 4, pids[side]); /* caches, buffers */
 	}
-	load_close(ours);
-	load_close(theirs);
-	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-		report_add(&b->report,
-			(struct report_result){.name = parts[i].name,
-				.unit = parts[i].unit,
-				.value = median(us, b->rounds, parts[i].member),
-				.peer = "libnng",
-				.peer_value = median(them, b->rounds, parts[i].member),
-				.kind = parts[i].kind,
-				.bar = parts[i].bar});
+	for (int i = 0; i < b->rounds; i++)
+		for (int side = 0; side < sides; side++)
+			results[side][i] = load_run(loads[side], b->seconds, pids[side]);
+	for (int side = 0; side < sides; side++)
+		load_close(loads[side]);
+	report_way(b, w, (const struct load_result(*)[ROUNDS])results, sides);
 }
 
 static void measure_bare(struct bench *b)
@@ -165,7 +195,7 @@ static void measure_libvirt(struct bench *b, const char *dir)
 {
 	const char *why = "";
 	struct libvirt *v = libvirt_open(dir, &why);
-	struct load *ours = open_load(b, &ways[0], false);
+	struct load *ours = open_load(b, &ways[0], REEVE);
 	struct load_result us[ROUNDS];
 	double them[ROUNDS];
 	struct report_result result = {.name = "ipc_sync_vs_libvirt_rps", .unit = "/s"};
@@ -206,6 +236,7 @@ static void start_peers(struct bench *b, const char *dir)
 	snprintf(bytes, sizeof bytes, "%zu", b->reply_len);
 	snprintf(b->nng_ipc, sizeof b->nng_ipc, "ipc://%.120s/nng.sock", dir);
 	snprintf(b->bare_path, sizeof b->bare_path, "%.120s/bare.sock", dir);
+	snprintf(b->bare_ipc, sizeof b->bare_ipc, "ipc://%.160s", b->bare_path);
 	snprintf(b->nng_log, sizeof b->nng_log, "%.120s/nng.log", dir);
 	snprintf(b->bare_log, sizeof b->bare_log, "%.120s/bare.log", dir);
 	port = host_free_port();
@@ -234,7 +265,7 @@ static void set_up(struct bench *b, const char *dir)
 		host_request(&b->ipc_request_len, "VM.get_record", "self", uuid, NULL);
 	b->tls_request = host_request(&b->tls_request_len, "VM.get_record", "self", uuid,
 		"session", token, NULL);
-	probe = open_load(b, &ways[0], false);
+	probe = open_load(b, &ways[0], REEVE);
 	b->reply_len = load_reply_bytes(probe);
 	load_close(probe);
 	start_peers(b, dir);
