@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "daemon/files.h"
+#include "daemon/members.h"
 #include "pool/db/schema.h"
 
 /* --- identity ------------------------------------------------------------------------
@@ -42,6 +43,36 @@ int bootstrap_identity(struct daemon *d, struct rv_error *e)
 
 /* --- records -------------------------------------------------------------------------
  */
+
+/* The pool's CA, whose key only hosts with the pool's secret can open. */
+static void record_ca(struct daemon *d, struct txn *t, struct uuid pool)
+{
+	const struct identity *id = members_identity(d->members);
+	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
+	struct rv_error e = {0};
+	struct buf sealed, text;
+
+	if (!id->ca_key_pem)
+		return;
+	buf_init(&sealed, FILES_MAX_BYTES);
+	buf_init(&text, FILES_MAX_BYTES);
+	if (ca_fingerprint(id->ca_pem, fingerprint, &e) ||
+		ca_seal(id->secret, fingerprint, id->ca_key_pem, &sealed, &e)) {
+		log_error("daemon.bootstrap", "error=\"%s\"", e.detail);
+	} else {
+		int rc = 0;
+
+		for (size_t i = 0; i < buf_len(&sealed) && !rc; i++)
+			rc = buf_printf(&text, "%02x", buf_data(&sealed)[i]);
+		if (!rc && !buf_append(&text, "", 1)) {
+			txn_set_string(t, pool, POOL_CA_CERTIFICATE, id->ca_pem);
+			txn_set_string(
+				t, pool, POOL_CA_KEY, (const char *)buf_data(&text));
+		}
+	}
+	buf_fini(&sealed);
+	buf_fini(&text);
+}
 
 static struct uuid make_pool(struct daemon *d, struct txn *t)
 {
@@ -131,8 +162,21 @@ void bootstrap_txn(struct daemon *d, struct txn *t)
 	if (!db_pool(db)) {
 		log_info("daemon.bootstrap",
 			"msg=\"first start: making a pool of this host\"");
-		make_host(d, t, make_pool(d, t));
+		struct uuid pool = make_pool(d, t);
+
+		make_host(d, t, pool);
+		if (d->members)
+			record_ca(d, t, pool);
 		make_roles(d, t);
+	}
+	if (d->members) {
+		const struct row *pool = db_pool(db);
+
+		if (pool && !*db_string(pool, POOL_CA_CERTIFICATE))
+			record_ca(d, t, row_uuid(pool));
+		txn_set_string(t, d->host, HOST_ADDRESS, members_address(d->members));
+		txn_set_string(t, d->host, HOST_CERTIFICATE,
+			members_identity(d->members)->cert_pem);
 	}
 	update_host(d, t);
 }

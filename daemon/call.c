@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/daemon.h"
+#include "daemon/forward.h"
 #include "daemon/large.h"
 #include "daemon/methods.h"
 #include "daemon/tasks.h"
@@ -87,6 +88,8 @@ static void call_run(struct call *c)
 			return;
 		}
 	}
+	if (c->daemon->members && forward_call(c))
+		return;
 	if (!methods_find(c->method->id)) {
 		rv_error_set(&e, RV_EMETHOD, "%s.%s is in the schema but not served",
 			c->method->group, c->method->name);

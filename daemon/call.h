@@ -62,6 +62,9 @@ struct call {
 	call_fn *committed;  /* may be NULL: runs before that reply, must not end the call
 			      */
 
+	struct uuid
+		placed; /* VM.start: the host that the scheduler chose; none: not asked */
+
 	/* For calls that wait for a task or a change; daemon/tasks.c, daemon/events.c. */
 	struct uuid task;
 	double progress_seen;

@@ -37,6 +37,11 @@ static const struct key keys[] = {
 		"latency of each call of a simulated hypervisor"},
 	{"network", "driver", KEY_TEXT, AT(network), "auto",
 		"auto, bridge (Linux bridges), or simulated"},
+	{"pool", "listen", KEY_TEXT, AT(pool_listen), "",
+		"where the other hosts of the pool reach this one, such as "
+		"tcp:0.0.0.0:7473; empty: no pool but this host's own"},
+	{"pool", "address", KEY_TEXT, AT(pool_address), "",
+		"what they dial, such as tcp:192.0.2.1:7473; empty: as listen"},
 	{"rpc", "listen", KEY_TEXT, AT(rpc_listen), "",
 		"further addresses, separated by blanks: tls+tcp://0.0.0.0:7474, "
 		"tcp://127.0.0.1:7475"},
@@ -212,6 +217,15 @@ int config_check(const struct config *c, struct rv_error *e)
 	if (c->sim_memory <= c->sim_dom0_memory)
 		return rv_error_set(e, RV_EINVAL,
 			"hypervisor.sim-memory must be more than sim-dom0-memory");
+	if (*c->pool_listen && strncmp(c->pool_listen, "tcp:", 4) != 0)
+		return rv_error_set(e, RV_EINVAL,
+			"pool.listen: '%s' is no address such as tcp:0.0.0.0:7473",
+			c->pool_listen);
+	if (strstr(c->pool_listen, ":0.0.0.0:") && !*c->pool_address)
+		return rv_error_set(e, RV_EINVAL,
+			"pool.address is needed beside pool.listen = %s: what shall the "
+			"other hosts dial?",
+			c->pool_listen);
 	if (c->state_dir[0] != '/' || c->run_dir[0] != '/')
 		return rv_error_set(e, RV_EINVAL,
 			"host.state-dir and host.run-dir must be absolute paths");

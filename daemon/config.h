@@ -29,6 +29,9 @@ struct config {
 	uint64_t sim_step_ms;
 	/* [network] */
 	char network[CONFIG_TEXT_MAX]; /* auto, bridge, simulated */
+	/* [pool] */
+	char pool_listen[CONFIG_TEXT_MAX];  /* empty: a pool of this host alone */
+	char pool_address[CONFIG_TEXT_MAX]; /* empty: pool_listen */
 	/* [rpc] */
 	char rpc_listen[CONFIG_TEXT_MAX]; /* further URLs, separated by blanks */
 	char rpc_group[CONFIG_TEXT_MAX];  /* local group that may call */

@@ -22,6 +22,9 @@
 #include "xen/hyper.h"
 
 struct attach;
+struct forward;
+struct joining;
+struct members;
 struct metrics;
 
 struct daemon {
@@ -41,6 +44,9 @@ struct daemon {
 	struct rpc_server *rpc;
 	struct metrics *metrics;
 	struct attach *attach;
+	struct members *members; /* NULL: a pool of this host alone */
+	struct forward *forward;
+	struct joining *joining;
 
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
@@ -57,6 +63,7 @@ struct daemon {
 	uint64_t start_token;
 	int *exit_status; /* borrowed: main's */
 	struct changes_token vm_live_token;
+	bool restart; /* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;
 };
 

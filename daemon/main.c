@@ -106,6 +106,7 @@ int main(int argc, char **argv)
 	struct config config;
 	struct rv_error e = {0};
 	struct loop *loop;
+	bool restart;
 	int status;
 
 	config_defaults(&config);
@@ -121,15 +122,21 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	status = EXIT_SUCCESS;
-	if (daemon_start(&daemon, loop, &config, &status, &e) ||
-		loop_on_signal(loop, SIGTERM, on_terminate, &daemon) ||
+	if (loop_on_signal(loop, SIGTERM, on_terminate, &daemon) ||
 		loop_on_signal(loop, SIGINT, on_terminate, &daemon)) {
-		fprintf(stderr, "reeved: %s\n", e.detail);
-		status = EXIT_FAILURE;
-	} else {
-		loop_run(loop);
+		fputs("reeved: signals can't be handled\n", stderr);
+		return EXIT_FAILURE;
 	}
-	daemon_fini(&daemon);
+	do { /* again after joining a pool, as its member */
+		if (daemon_start(&daemon, loop, &config, &status, &e)) {
+			fprintf(stderr, "reeved: %s\n", e.detail);
+			status = EXIT_FAILURE;
+		} else {
+			loop_run(loop);
+		}
+		restart = daemon.restart;
+		daemon_fini(&daemon);
+	} while (restart && status == EXIT_SUCCESS);
 	loop_free(loop);
 	return status;
 }

@@ -1,6 +1,7 @@
 #include "daemon/methods.h"
 
 #include "daemon/events.h"
+#include "daemon/join.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_methods.h"
 
@@ -59,6 +60,9 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_PIF_INTRODUCE] = pif_introduce,
 	[METHOD_PIF_PLUG] = pif_plug,
 	[METHOD_PIF_UNPLUG] = pif_unplug,
+
+	[METHOD_POOL_ISSUE_JOIN_TOKEN] = pool_issue_join_token,
+	[METHOD_POOL_JOIN] = pool_join,
 
 	[METHOD_TASK_CANCEL] = task_cancel,
 	[METHOD_TASK_DESTROY] = task_destroy,

@@ -27,6 +27,14 @@ static bool is_chore(const struct row *task)
 	return !m || (m->cls != CLASS_VM && m->cls != CLASS_VBD && m->cls != CLASS_VIF);
 }
 
+/* Other hosts recover theirs. */
+static bool is_ours(struct daemon *d, const struct row *task)
+{
+	struct uuid host = db_ref(task, TASK_RESIDENT_ON);
+
+	return uuid_eq(&host, &d->host);
+}
+
 /* What the journal asks to do again; NULL: nothing, the task just ends. */
 static struct chore *chore_again(struct daemon *d, const struct row *task)
 {
@@ -72,7 +80,8 @@ void recover_chores(struct daemon *d)
 		struct chore *c;
 
 		if ((status != TASK_STATUS_PENDING && status != TASK_STATUS_CANCELLING) ||
-			!is_chore(task) || is_at_work(d, row_uuid(task)))
+			!is_chore(task) || !is_ours(d, task) ||
+			is_at_work(d, row_uuid(task)))
 			continue;
 		log_info("daemon.recover", "task=%s method=%s", row_name(task),
 			db_string(task, TASK_METHOD));

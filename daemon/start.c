@@ -28,8 +28,11 @@
 #include "daemon/drivers.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
+#include "daemon/forward.h"
+#include "daemon/join.h"
 #include "daemon/large.h"
 #include "daemon/listen.h"
+#include "daemon/members.h"
 #include "daemon/metrics.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
@@ -84,6 +87,31 @@ static void start_done(struct op *op)
 	loop_stop(d->loop);
 }
 
+/* --- following the database ----------------------------------------------------------
+ */
+
+static void on_look(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (d->start.state == LEAD && !d->start.finished)
+		op_kick(&d->start);
+	if (d->members)
+		members_follow(d->members);
+	vm_live_look(d);
+	tasks_look(d);
+	events_look(d);
+	listen_publish(d);
+}
+
+static void on_database(struct pool_subscriber *s, const struct db_result *r)
+{
+	struct daemon *d = CONTAINER_OF(s, struct daemon, subscriber);
+
+	(void)r;
+	defer_start(&d->look);
+}
+
 /* --- the pool ------------------------------------------------------------------------
  */
 
@@ -98,6 +126,9 @@ static void on_pool_opened(void *arg, int rc, const struct rv_error *e)
 		start_fail(d);
 		return;
 	}
+	pool_subscribe(d->pool, &d->subscriber, on_database);
+	if (d->members)
+		members_attach(d->members);
 	op_move(&d->start, LEAD);
 	op_kick(&d->start);
 }
@@ -124,34 +155,21 @@ static int start_pool(struct daemon *d, struct rv_error *e)
 {
 	struct pool_config config = {.log.id = 1};
 
-	snprintf(config.log.address, sizeof config.log.address, "local");
-	config.log.bootstrap[0].id = 1;
-	config.log.bootstrap[0].voter = true;
-	snprintf(config.log.bootstrap[0].address, sizeof config.log.bootstrap[0].address,
-		"local");
-	config.log.bootstrap_count = 1;
+	const struct identity *id = d->members ? members_identity(d->members) : NULL;
+	struct rlog_server *first = &config.log.bootstrap[0];
+
+	uuid_format(&d->host, config.log.address);
+	if (id) {
+		config.log.id = id->raft_id;
+		config.messenger = members_messenger(d->members);
+		config.self = d->host;
+	}
+	if (!id || id->founder) { /* one that joined waits for the master instead */
+		*first = (struct rlog_server){.id = config.log.id, .voter = true};
+		uuid_format(&d->host, first->address);
+		config.log.bootstrap_count = 1;
+	}
 	return pool_open(&d->pool, d->loop, d->disk, &config, &pool_events, d, e);
-}
-
-/* --- following the database ----------------------------------------------------------
- */
-
-static void on_look(void *arg)
-{
-	struct daemon *d = arg;
-
-	vm_live_look(d);
-	tasks_look(d);
-	events_look(d);
-	listen_publish(d);
-}
-
-static void on_database(struct pool_subscriber *s, const struct db_result *r)
-{
-	struct daemon *d = CONTAINER_OF(s, struct daemon, subscriber);
-
-	(void)r;
-	defer_start(&d->look);
 }
 
 /* --- the steps -----------------------------------------------------------------------
@@ -237,6 +255,16 @@ static void on_reconciled(void *arg)
 	op_finish(&d->start);
 }
 
+/* The master may; a member may once it has the database, its own record in it, and a way
+ * to the master. */
+static bool start_may_record(struct daemon *d)
+{
+	if (pool_is_master(d->pool))
+		return true;
+	return d->members && db_row(pool_db(d->pool), CLASS_HOST, d->host) &&
+	       pool_can_commit(d->pool);
+}
+
 static void start_step(struct op *op)
 {
 	struct daemon *d = start_daemon(op);
@@ -248,9 +276,8 @@ static void start_step(struct op *op)
 		d->start_token = op_await(op, 0);
 		break;
 	case LEAD:
-		if (!pool_is_master(d->pool))
-			return; /* on_pool_changed comes again */
-		pool_subscribe(d->pool, &d->subscriber, on_database);
+		if (!start_may_record(d))
+			return; /* comes again when the pool or its database changes */
 		op_move(op, PROBE);
 		d->start_token = op_await(op, 30000);
 		hyper_req_init(&d->hyper_req, on_host, d);
@@ -306,6 +333,13 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = bootstrap_identity(d, e);
 	if (!rc)
 		rc = drivers_open(d, e);
+	if (!rc && *d->config->pool_listen) {
+		rc = forward_new(&d->forward, d);
+		if (!rc)
+			rc = members_open(&d->members, d, e);
+		if (!rc)
+			rc = joining_new(&d->joining, d, e);
+	}
 	if (!rc)
 		rc = start_pool(d, e);
 	if (!rc)
@@ -366,6 +400,8 @@ void daemon_fini(struct daemon *d)
 	storage_free(d->storage);
 	net_free(d->net);
 	pool_free(d->pool);
+	joining_free(d->joining);
+	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
 	chores_free(d);
@@ -374,6 +410,7 @@ void daemon_fini(struct daemon *d)
 	disk_free(d->disk);
 	large_reads_stop(d);
 	calls_free(d);
+	forward_free(d->forward);
 }
 
 int daemon_cancel(struct daemon *d, struct uuid task, struct rv_error *e)

@@ -39,12 +39,21 @@ static int vm_live_collect(void *arg, const struct change *c)
 	return c->row ? buf_append(arg, &c->uuid, sizeof c->uuid) : 0;
 }
 
+/* The host that has the VM tells; the master, of a VM that is nowhere. */
+static bool is_ours_to_tell(struct daemon *d, const struct row *vm)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON);
+
+	return uuid_is_none(&on) ? pool_is_master(d->pool) : uuid_eq(&on, &d->host);
+}
+
 static void vm_live_one(struct daemon *d, struct uuid uuid)
 {
 	const struct row *vm = db_row(pool_db(d->pool), CLASS_VM, uuid);
 	struct value v;
 
-	if (!vm || allowed_value(vm_allowed_now(d->vms, vm), &v))
+	if (!vm || !is_ours_to_tell(d, vm) ||
+		allowed_value(vm_allowed_now(d->vms, vm), &v))
 		return;
 	set_live(d, vm, VM_ALLOWED_OPERATIONS, &v);
 	value_fini(&v);

@@ -54,6 +54,8 @@ void vm_operation(struct call *c)
 	args.origin = c->origin;
 	if (takes(c, "on"))
 		args.on = call_ref(c, "on");
+	if (!uuid_is_none(&c->placed))
+		args.on = c->placed;
 	if (takes(c, "host"))
 		args.on = call_ref(c, "host");
 	if (takes(c, "sr"))

@@ -538,6 +538,11 @@ int pool_member_remove(
 	return rlog_remove(pool->log, id, fn, arg, e);
 }
 
+bool pool_can_commit(const struct pool *pool)
+{
+	return pool_is_master(pool) || (pool->remote && remote_is_ready(pool->remote));
+}
+
 bool pool_is_master(const struct pool *pool)
 {
 	return rlog_is_leader(pool->log);

@@ -168,6 +168,10 @@ int pool_member_add(struct pool *pool, uint64_t id, const struct uuid *host,
 int pool_member_remove(struct pool *pool, uint64_t id, rlog_change_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* True when a change can be proposed from here: this host leads, or is linked to who
+ * does. */
+bool pool_can_commit(const struct pool *pool);
+
 /* True while this host leads and has applied all entries of earlier terms. */
 bool pool_is_master(const struct pool *pool);
 

@@ -225,6 +225,14 @@ static int ask_begin(struct remote *r, struct pool_ask *a, const uint8_t *bytes,
 	return 0;
 }
 
+bool remote_is_ready(const struct remote *r)
+{
+	struct uuid master = pool_master(r->pool);
+	struct peer *p = uuid_is_none(&master) ? NULL : peer_find(r, &master);
+
+	return p && p->start;
+}
+
 static void commit_answered(struct pool_ask *a)
 {
 	struct pool_commit *c = CONTAINER_OF(a, struct pool_commit, ask);
@@ -464,9 +472,12 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 		deliver_raft(r, from, bytes, len);
 		break;
 	case POOL_MESSAGE_HELLO:
-		if (p && len == 8) {
+		if (p && len == 8 && p->start != remote_get_u64(bytes)) {
 			p->start = remote_get_u64(bytes);
+			/* It may have come up after ours was sent, and not heard it. */
+			say_hello(r, from);
 			remote_look(r);
+			r->pool->events->changed(r->pool->arg);
 		}
 		break;
 	case POOL_MESSAGE_COMMIT:

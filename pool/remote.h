@@ -32,6 +32,9 @@ void remote_free(struct remote *r); /* ends open commits with RV_EOUTCOME; NULL-
 /* The transport to give to rlog_open: raft's addresses are the hosts' UUIDs. */
 struct rlog_transport *remote_transport(struct remote *r);
 
+/* The master is known, linked, and has said which start of it speaks. */
+bool remote_is_ready(const struct remote *r);
+
 /* Sends to the master. RV_ENOTMASTER: none is known or linked. */
 int remote_commit(struct remote *r, struct pool_commit *c, const uint8_t *bytes,
 	size_t len) RV_MUST_CHECK;

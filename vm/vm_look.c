@@ -204,8 +204,8 @@ static bool concerns(const struct vm_host *h, const struct row *vm)
 		return uuid_eq(&on, &h->uuid);
 	if (!uuid_is_none(&intent))
 		return uuid_eq(&intent, &h->uuid);
-	/* On no host: whoever is first. */
-	return h == h->mgr->hosts[0];
+	/* On no host: the master's first. */
+	return h == h->mgr->hosts[0] && pool_is_master(h->mgr->pool);
 }
 
 static bool changed_since(const struct row *vm, uint64_t seq)
@@ -389,7 +389,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 
 	h->looking = false;
 	timer_stop(&h->look_deadline);
-	if (m->stopped || !pool_is_master(m->pool))
+	if (m->stopped || !pool_can_commit(m->pool))
 		return;
 	if (req->rc) {
 		log_warn("vm.look", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),

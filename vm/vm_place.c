@@ -130,6 +130,25 @@ static size_t host_networks(const struct db *db, struct uuid host, struct uuid *
 	return n;
 }
 
+/* What the VMs of another host hold as the database knows it: its metrics are a second
+ * old, and a VM just started there must count already. */
+static uint64_t place_held_kib(const struct db *db, struct uuid host)
+{
+	uint64_t kib = 0;
+
+	for (const struct row *r = NULL;
+		(r = db_next_ref(db, VM_RESIDENT_ON, host, r));) {
+		uint64_t actual = vm_kib(r, VM_MEMORY_ACTUAL);
+
+		kib += (actual ? actual : vm_kib(r, VM_MEMORY_STATIC_MAX)) +
+		       vm_kib(r, VM_MEMORY_OVERHEAD);
+	}
+	for (const struct row *r = NULL; (r = db_next_ref(db, VM_INTENT_HOST, host, r));)
+		if (!db_follow(db, r, VM_RESIDENT_ON))
+			kib += vm_kib(r, VM_MEMORY_STATIC_MAX);
+	return kib;
+}
+
 static void place_load(const struct vm_manager *m, const struct db *db,
 	const struct row *host, struct sched_load *load)
 {
@@ -154,7 +173,14 @@ static void place_load(const struct vm_manager *m, const struct db *db,
 		load->memory_squeezable_kib = t.squeezable_kib;
 	} else {
 		load->memory_total_kib = (uint64_t)db_int(host, HOST_MEMORY_TOTAL) >> 10;
+		uint64_t held = place_held_kib(db, uuid) +
+				((uint64_t)db_int(host, HOST_MEMORY_OVERHEAD) >> 10);
+
 		load->memory_free_kib = (uint64_t)db_int(host, HOST_MEMORY_FREE) >> 10;
+		if (held > load->memory_total_kib)
+			held = load->memory_total_kib;
+		if (load->memory_free_kib > load->memory_total_kib - held)
+			load->memory_free_kib = load->memory_total_kib - held;
 		load->memory_squeezable_kib =
 			(uint64_t)db_int(host, HOST_MEMORY_SQUEEZABLE) >> 10;
 	}
@@ -183,7 +209,7 @@ static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_er
 			continue;
 		}
 		host.enabled = db_bool(r, HOST_ENABLED);
-		host.live = vm_host_find(m, &host.uuid) != NULL;
+		host.live = vm_host_find(m, &host.uuid) || db_bool(r, HOST_LIVE);
 		host.clock_ok = true;
 		host.pcpus = (uint32_t)db_int(r, HOST_CPU_COUNT);
 		host.srs = srs;
@@ -273,8 +299,9 @@ static int place_refuse(struct vm_manager *m, const struct db *db, const struct 
 	return rc ? rc : RV_EAGAIN;
 }
 
-int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
-	const struct uuid *refused, size_t refused_count, struct vm_host **host,
+/* The host that the policy picks, of all the pool's. */
+static int place_pick(struct vm_manager *m, const struct row *vm, const struct uuid *on,
+	const struct uuid *refused, size_t refused_count, struct uuid *host,
 	struct rv_error *e)
 {
 	const struct db *db = pool_db(m->pool);
@@ -284,7 +311,6 @@ int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
 	bool fell_back = false;
 	int rc;
 
-	*host = NULL;
 	if (m->host_count == 0)
 		return rv_error_set(e, RV_ENOHOST, "no host is ready to run VMs");
 	rc = vm_check(vm, e);
@@ -302,26 +328,32 @@ int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
 			m->policy->name, e->detail);
 	if (rc)
 		return place_refuse(m, db, vm, &w, seed, e);
-	*host = vm_host_find(m, &d.host);
-	if (!*host)
-		return rv_error_set(
-			e, RV_ENOHOST, "VM %s: the host chosen is gone", row_name(vm));
+	*host = d.host;
 	return 0;
+}
+
+int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
+	const struct uuid *refused, size_t refused_count, struct vm_host **host,
+	struct rv_error *e)
+{
+	struct uuid uuid;
+	int rc = place_pick(m, vm, on, refused, refused_count, &uuid, e);
+
+	*host = rc ? NULL : vm_host_find(m, &uuid);
+	if (!rc && !*host)
+		return rv_error_set(e, RV_ENOHOST,
+			"VM %s: the host chosen is another one's to drive", row_name(vm));
+	return rc;
 }
 
 int vm_place_explain(struct vm_manager *m, const struct uuid *vm, const struct uuid *on,
 	struct uuid *host, struct rv_error *e)
 {
 	const struct row *row = db_row(pool_db(m->pool), CLASS_VM, *vm);
-	struct vm_host *h;
-	int rc;
 
 	if (!row)
 		return rv_error_set(e, RV_ENOENT, "there is no such VM");
-	rc = vm_place(m, row, on, NULL, 0, &h, e);
-	if (!rc)
-		*host = h->uuid;
-	return rc;
+	return place_pick(m, row, on, NULL, 0, host, e);
 }
 
 /* Between placing and asking for the memory, others must not count on it. */

@@ -103,6 +103,7 @@ static const struct schema_class classes[CLASS_COUNT] = {
 		     sizeof(struct schema_arg)
 #define RESULT_NOTHING	 .result = VALUE_NULL
 #define RESULT_RECORD	 .result = VALUE_NULL, .result_record = true
+#define RESULT_STRING	 .result = VALUE_STRING
 #define RESULT_REFTO(c)	 .result = VALUE_REF, .result_class = CLASS_##c
 #define RESULT_REFSET(c) .result = VALUE_REF_SET, .result_class = CLASS_##c
 

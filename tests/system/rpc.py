@@ -18,6 +18,8 @@ class Refused(Exception):
 
 
 class Client:
+    seen = 0  # the latest change that any client of this process knows of
+
     def __init__(self, path, timeout=60):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
@@ -51,6 +53,8 @@ class Client:
         if kind != 1:
             raise ConnectionError(f"frame of kind {kind}")
         _, number, error, result = msgpack.unpackb(self._read(length)[4:])
+        if result is not None:
+            Client.seen = max(Client.seen, result["seq"])
         if error is not None:
             raise Refused(error)
         return number, result["value"]

@@ -1,0 +1,215 @@
+#include "daemon/identity.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "daemon/files.h"
+
+/*
+ * STATE_DIR/member/ca.pem, cert.pem, key.pem, secret: what they say.
+ * STATE_DIR/member/place: "RAFT_ID founder|joined", then a line "UUID ADDRESS" for each
+ * member known when it was written. Written last: without it there is no membership.
+ */
+
+static void path_of(char *path, const char *dir, const char *name)
+{
+	snprintf(path, PATH_MAX, "%s/member/%s", dir, name);
+}
+
+static char *read_part(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+
+	path_of(path, dir, name);
+	return files_read(path);
+}
+
+static int write_part(const char *dir, const char *name, const void *bytes, size_t len,
+	struct rv_error *e)
+{
+	char path[PATH_MAX];
+
+	path_of(path, dir, name);
+	return files_write(path, bytes, len, e);
+}
+
+static int corrupt(const char *dir, const char *what, struct rv_error *e)
+{
+	return rv_error_set(e, RV_ECORRUPT,
+		"%s/member: %s; restore it from a backup, or remove the directory and "
+		"join the pool anew",
+		dir, what);
+}
+
+/* --- the place file --------------------------------------------------------------------
+ */
+
+static int place_parse(struct identity *id, char *text)
+{
+	char *rest = text, *line = strtok_r(rest, "\n", &rest);
+	char kind[16];
+
+	if (!line || sscanf(line, "%lu %15s", &id->raft_id, kind) != 2 || !id->raft_id)
+		return RV_ECORRUPT;
+	id->founder = strcmp(kind, "founder") == 0;
+	while ((line = strtok_r(NULL, "\n", &rest)) &&
+		id->seed_count < IDENTITY_MAX_SEEDS) {
+		struct peer_member *m = &id->seeds[id->seed_count];
+		size_t len = strlen(line);
+
+		if (len < UUID_TEXT_LEN + 2 ||
+			uuid_parse(&m->host, line, UUID_TEXT_LEN) ||
+			len - UUID_TEXT_LEN - 1 >= sizeof m->address)
+			return RV_ECORRUPT;
+		snprintf(m->address, sizeof m->address, "%s", line + UUID_TEXT_LEN + 1);
+		m->dial = true;
+		id->seed_count++;
+	}
+	return 0;
+}
+
+static int place_write(const struct identity *id, const char *dir, struct rv_error *e)
+{
+	struct buf b;
+	int rc;
+
+	buf_init(&b, 64 << 10);
+	rc = buf_printf(&b, "%lu %s\n", id->raft_id, id->founder ? "founder" : "joined");
+	for (int i = 0; i < id->seed_count && !rc; i++) {
+		char text[UUID_TEXT_SIZE];
+
+		rc = buf_printf(&b, "%s %s\n", uuid_format(&id->seeds[i].host, text),
+			id->seeds[i].address);
+	}
+	rc = rc ? rv_error_set(e, rc, "too many members to write down")
+		: write_part(dir, "place", buf_data(&b), buf_len(&b), e);
+	buf_fini(&b);
+	return rc;
+}
+
+/* --- reading
+ * ----------------------------------------------------------------------------- */
+
+static int secret_parse(struct identity *id, const char *text)
+{
+	if (strspn(text, "0123456789abcdef") < 2 * CA_SECRET_SIZE)
+		return RV_ECORRUPT;
+	for (int i = 0; i < CA_SECRET_SIZE; i++) {
+		unsigned byte;
+
+		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
+			return RV_ECORRUPT;
+		id->secret[i] = (uint8_t)byte;
+	}
+	return 0;
+}
+
+static int identity_read(struct identity *id, const char *dir, char *place,
+	const struct uuid *host, struct rv_error *e)
+{
+	char *secret = read_part(dir, "secret");
+	int rc = 0;
+
+	id->ca_pem = read_part(dir, "ca.pem");
+	id->cert_pem = read_part(dir, "cert.pem");
+	id->key_pem = read_part(dir, "key.pem");
+	if (place_parse(id, place))
+		rc = corrupt(dir, "place does not say which member this is", e);
+	else if (!id->ca_pem || !id->cert_pem || !id->key_pem || !secret)
+		rc = corrupt(dir, "ca.pem, cert.pem, key.pem or secret is missing", e);
+	else if (secret_parse(id, secret))
+		rc = corrupt(dir, "secret is no secret", e);
+	else
+		rc = ca_check(id->ca_pem, id->cert_pem, id->key_pem, host, e);
+	free(secret);
+	return rc;
+}
+
+/* --- making
+ * --------------------------------------------------------------------------------- */
+
+/* A pool of this host's own: its CA, and this host as the first that it certifies. */
+static int identity_found(struct identity *id, const struct uuid *host,
+	const char *const *names, struct rv_error *e)
+{
+	char *request = NULL;
+	int rc = ca_random(id->secret, sizeof id->secret, e);
+
+	if (!rc)
+		rc = ca_new(host, &id->ca_pem, &id->ca_key_pem, e);
+	if (!rc)
+		rc = ca_request_new(host, &request, &id->key_pem, e);
+	if (!rc)
+		rc = ca_issue(id->ca_pem, id->ca_key_pem, request, host, names,
+			CA_HOST_DAYS, &id->cert_pem, e);
+	free(request);
+	id->raft_id = 1;
+	id->founder = true;
+	return rc;
+}
+
+int identity_write(const struct identity *id, const char *state_dir, struct rv_error *e)
+{
+	char path[PATH_MAX], before[PATH_MAX], secret[2 * CA_SECRET_SIZE + 1];
+	int rc;
+
+	snprintf(path, sizeof path, "%s/member", state_dir);
+	snprintf(before, sizeof before, "%s/member.before", state_dir);
+	if (rename(path, before) != 0 && errno != ENOENT && errno != ENOTEMPTY &&
+		errno != EEXIST)
+		return rv_error_set(e, rv_error_from_errno(errno),
+			"%s can't be moved to %s: %s", path, before, strerror(errno));
+	rc = files_make_directory(path, 0700, e);
+	for (int i = 0; i < CA_SECRET_SIZE; i++)
+		snprintf(secret + 2 * i, 3, "%02x", id->secret[i]);
+	if (!rc)
+		rc = write_part(state_dir, "ca.pem", id->ca_pem, strlen(id->ca_pem), e);
+	if (!rc)
+		rc = write_part(
+			state_dir, "cert.pem", id->cert_pem, strlen(id->cert_pem), e);
+	if (!rc)
+		rc = write_part(
+			state_dir, "key.pem", id->key_pem, strlen(id->key_pem), e);
+	if (!rc)
+		rc = write_part(state_dir, "secret", secret, strlen(secret), e);
+	if (!rc && id->ca_key_pem)
+		rc = write_part(state_dir, "ca-key.pem", id->ca_key_pem,
+			strlen(id->ca_key_pem), e);
+	return rc ? rc : place_write(id, state_dir, e);
+}
+
+int identity_open(struct identity *id, const char *state_dir, const struct uuid *host,
+	const char *const *names, struct rv_error *e)
+{
+	char *place = read_part(state_dir, "place");
+	int rc;
+
+	memset(id, 0, sizeof *id);
+	if (place) {
+		rc = identity_read(id, state_dir, place, host, e);
+		/* Not recorded yet, if the first start ended early. */
+		id->ca_key_pem = read_part(state_dir, "ca-key.pem");
+		free(place);
+		return rc;
+	}
+	if (errno != ENOENT)
+		return corrupt(state_dir, strerror(errno), e);
+	log_info("daemon.identity",
+		"msg=\"making this host's own pool: CA and certificate\"");
+	rc = identity_found(id, host, names, e);
+	return rc ? rc : identity_write(id, state_dir, e);
+}
+
+void identity_fini(struct identity *id)
+{
+	free(id->ca_pem);
+	free(id->cert_pem);
+	ca_key_free(id->key_pem);
+	ca_key_free(id->ca_key_pem);
+	memset(id, 0, sizeof *id);
+}

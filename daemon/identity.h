@@ -1,0 +1,36 @@
+/*
+ * Who this host is in its pool: its certificate, the pool's CA and secret, its place in
+ * the replicated log, and where the other members were last seen. Files of the state
+ * directory, written when the pool is made or joined.
+ */
+#ifndef REEVE_DAEMON_IDENTITY_H
+#define REEVE_DAEMON_IDENTITY_H
+
+#include "base/uuid.h"
+#include "link/ca.h"
+#include "link/peers.h"
+
+enum { IDENTITY_MAX_SEEDS = 64 };
+
+struct identity {
+	uint64_t raft_id;
+	bool founder; /* the pool began here: this host's log may begin a new one */
+	char *ca_pem, *cert_pem, *key_pem;
+	char *ca_key_pem; /* of a pool just made, until it is recorded; else NULL */
+	uint8_t secret[CA_SECRET_SIZE];
+	struct peer_member seeds[IDENTITY_MAX_SEEDS];
+	int seed_count;
+};
+
+/* Reads it, or makes a pool's own where there is none (a first start). `names` are put
+ * into the certificate. RV_ECORRUPT: files that contradict each other, named. */
+int identity_open(struct identity *id, const char *state_dir, const struct uuid *host,
+	const char *const *names, struct rv_error *e) RV_MUST_CHECK;
+void identity_fini(struct identity *id);
+
+/* Writes a new one whole: after joining. Replaces what is there, which goes to
+ * DIR.before. */
+int identity_write(const struct identity *id, const char *state_dir,
+	struct rv_error *e) RV_MUST_CHECK;
+
+#endif

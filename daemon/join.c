@@ -1,0 +1,640 @@
+#include "daemon/join.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/daemon.h"
+#include "daemon/members.h"
+#include "link/join.h"
+#include "link/port.h"
+#include "rpc/message.h"
+
+enum {
+	JOIN_TTL_DEFAULT_MS = 3600 * 1000,
+	JOIN_TTL_MAX_MS = 24 * 3600 * 1000,
+	JOIN_RESTART_MS = 200, /* for the reply to leave */
+	HEX_SIZE = 2 * 32 + 1,
+};
+
+/* One host asking, at the master. */
+struct applicant {
+	struct list node;
+	struct joining *joining;
+	struct join_acceptor *acceptor; /* NULL: gone */
+	struct uuid host;
+	uint64_t raft_id;
+	struct pool_commit commit;
+};
+
+struct joining {
+	struct daemon *daemon;
+	struct join_desk *desk;
+	struct list applicants;
+	/* This host, joining another pool. */
+	struct join_op op;
+	struct call *call;
+	char *csr_pem, *key_pem;
+	struct timer restart;
+	bool busy;
+};
+
+static char *hex(const uint8_t *bytes, size_t len, char *text)
+{
+	for (size_t i = 0; i < len; i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	return text;
+}
+
+/* --- tokens
+ * ------------------------------------------------------------------------------ */
+
+void pool_issue_join_token(struct call *c)
+{
+	struct daemon *d = c->daemon;
+	const struct row *pool = db_pool(pool_db(d->pool));
+	int64_t ttl_ms = call_int(c, "ttl_ms", JOIN_TTL_DEFAULT_MS);
+	uint8_t fingerprint[CA_FINGERPRINT_SIZE], hash[TOKEN_HASH_SIZE];
+	char text[TOKEN_TEXT_SIZE], key[HEX_SIZE], expiry[24];
+	struct rv_error e = {0};
+	struct value result;
+	struct token token;
+	struct txn t;
+
+	if (!d->members) {
+		call_failf(c, RV_ENOTALLOWED,
+			"this host takes no links: set [pool] listen in its "
+			"configuration");
+		return;
+	}
+	if (ttl_ms < 1000 || ttl_ms > JOIN_TTL_MAX_MS) {
+		call_failf(c, RV_EINVAL, "ttl_ms: from a second to a day");
+		return;
+	}
+	if (ca_fingerprint(db_string(pool, POOL_CA_CERTIFICATE), fingerprint, &e) ||
+		token_new(&token, fingerprint, &e) ||
+		value_from_cstr(&result, token_format(&token, text))) {
+		call_fail(c, &e);
+		return;
+	}
+	token_hash(token.secret, hash);
+	snprintf(expiry, sizeof expiry, "%lld",
+		(long long)(loop_wall_ms(d->loop) + ttl_ms));
+	txn_init(&t, pool_db(d->pool), loop_wall_ms(d->loop));
+	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, hex(hash, sizeof hash, key),
+		expiry);
+	c->request = UUID_NONE; /* a repeat makes another token: this one is told once */
+	call_commit(c, &t, result, row_uuid(pool));
+}
+
+/* --- the desk: what hosts say of themselves
+ * ------------------------------------------------- */
+
+/* Facts are a map: name, address, level, clock_ms, running. */
+static const msgpack_object *fact(
+	const msgpack_object *facts, const char *name, msgpack_object_type type)
+{
+	const msgpack_object *o = rpc_map_get(facts, name);
+
+	return o && o->type == type ? o : NULL;
+}
+
+static int facts_check(struct daemon *d, const msgpack_object *facts, struct rv_error *e)
+{
+	const msgpack_object *level =
+		fact(facts, "level", MSGPACK_OBJECT_POSITIVE_INTEGER);
+	const msgpack_object *clock =
+		fact(facts, "clock_ms", MSGPACK_OBJECT_POSITIVE_INTEGER);
+	const msgpack_object *running =
+		fact(facts, "running", MSGPACK_OBJECT_POSITIVE_INTEGER);
+	const struct db *db = pool_db(d->pool);
+	int64_t limit = db_int(db_pool(db), POOL_CLOCK_SKEW_LIMIT_MS), skew;
+
+	if (!level || !clock || !running || !fact(facts, "name", MSGPACK_OBJECT_STR) ||
+		!fact(facts, "address", MSGPACK_OBJECT_STR))
+		return rv_error_set(
+			e, RV_EPROTO, "the joining host does not say what it must");
+	if (running->via.u64)
+		return rv_error_set(e, RV_ENOTALLOWED,
+			"VMs run on the joining host; shut them down first");
+	if (level->via.u64 < db_level(db))
+		return rv_error_set(e, RV_EUNSUPPORTED,
+			"the joining host's software is too old for this pool; update it "
+			"first");
+	skew = (int64_t)clock->via.u64 - loop_wall_ms(d->loop);
+	if (skew > limit || skew < -limit)
+		return rv_error_set(e, RV_ECLOCK,
+			"the joining host's clock differs by %lld ms, more than the "
+			"pool's limit of %lld; set it by NTP",
+			(long long)skew, (long long)limit);
+	return 0;
+}
+
+/* --- the desk: tokens
+ * ------------------------------------------------------------------------ */
+
+/* A token's value in the database: "EXPIRY", then, once used, " REQUEST HOST KEY". */
+static int record_parse(struct token_record *r, const char *text)
+{
+	char request[UUID_TEXT_SIZE], host[UUID_TEXT_SIZE], key[HEX_SIZE];
+	long long expiry;
+	int n = sscanf(text, "%lld %36s %36s %64s", &expiry, request, host, key);
+
+	if (n != 1 && n != 4)
+		return RV_ECORRUPT;
+	r->expires_ms = expiry;
+	r->used = n == 4;
+	if (n == 1)
+		return 0;
+	for (int i = 0; i < 32; i++) {
+		unsigned byte;
+
+		if (sscanf(key + 2 * i, "%2x", &byte) != 1)
+			return RV_ECORRUPT;
+		r->used_key[i] = (uint8_t)byte;
+	}
+	return uuid_parse(&r->used_by_request, request, strlen(request)) ||
+			       uuid_parse(&r->used_by_host, host, strlen(host))
+		       ? RV_ECORRUPT
+		       : 0;
+}
+
+static int token_look(struct daemon *d, const struct join_request *r,
+	struct token_use *use, enum token_verdict *verdict, char key[static HEX_SIZE],
+	struct rv_error *e)
+{
+	const struct row *pool = db_pool(pool_db(d->pool));
+	struct token_record record = {0};
+	const char *text;
+	int rc;
+
+	token_hash(r->secret, record.hash);
+	hex(record.hash, sizeof record.hash, key);
+	text = db_map_get(pool, POOL_JOIN_TOKENS, key);
+	if (!text || record_parse(&record, text))
+		return rv_error_set(e, RV_EAUTH,
+			"the token is not one of this pool's, or it was withdrawn; issue "
+			"a new one");
+	*use = (struct token_use){.request = r->request, .host = r->host};
+	memcpy(use->secret, r->secret, sizeof use->secret);
+	rc = ca_request_digest(r->csr_pem, use->key, e);
+	return rc ? rc : token_judge(&record, use, loop_wall_ms(d->loop), verdict, e);
+}
+
+/* --- the desk: granting
+ * ------------------------------------------------------------------------ */
+
+static int grant_members(struct daemon *d, const struct applicant *a, struct buf *b)
+{
+	const struct db *db = pool_db(d->pool);
+	const struct identity *id = members_identity(d->members);
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
+	msgpack_pack_map(&pk, 3);
+	rpc_pack_key(&pk, "raft_id");
+	msgpack_pack_uint64(&pk, a->raft_id);
+	rpc_pack_key(&pk, "secret");
+	msgpack_pack_bin(&pk, CA_SECRET_SIZE);
+	msgpack_pack_bin_body(&pk, id->secret, CA_SECRET_SIZE);
+	rpc_pack_key(&pk, "members");
+	msgpack_pack_array(&pk, db_count(db, CLASS_HOST));
+	for (const struct row *h = db_next(db, CLASS_HOST, NULL); h;
+		h = db_next(db, CLASS_HOST, h)) {
+		struct uuid uuid = row_uuid(h);
+		char text[UUID_TEXT_SIZE];
+
+		msgpack_pack_array(&pk, 2);
+		rpc_pack_key(&pk, uuid_format(&uuid, text));
+		rpc_pack_text(&pk, db_string(h, HOST_ADDRESS));
+	}
+	return buf_len(b) ? 0 : RV_ENOMEM;
+}
+
+/* The CA's key, from the database, opened with the pool's secret. Returned owned. */
+static int open_ca_key(struct daemon *d, char **key_pem, struct rv_error *e)
+{
+	const struct identity *id = members_identity(d->members);
+	const struct row *pool = db_pool(pool_db(d->pool));
+	const char *text = db_string(pool, POOL_CA_KEY);
+	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
+	size_t len = strlen(text) / 2;
+	uint8_t *sealed = malloc(len + 1);
+	int rc = sealed ? ca_fingerprint(
+				  db_string(pool, POOL_CA_CERTIFICATE), fingerprint, e)
+			: rv_error_set(e, RV_ENOMEM, "out of memory");
+
+	for (size_t i = 0; i < len && !rc; i++) {
+		unsigned byte;
+
+		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
+			rc = rv_error_set(e, RV_ECORRUPT, "pool.ca_key is damaged");
+		else
+			sealed[i] = (uint8_t)byte;
+	}
+	if (!rc)
+		rc = ca_unseal(id->secret, fingerprint, sealed, len, key_pem, e);
+	free(sealed);
+	return rc;
+}
+
+static void applicant_free(struct applicant *a)
+{
+	list_remove(&a->node);
+	free(a);
+}
+
+static void applicant_refuse(struct applicant *a, const struct rv_error *why)
+{
+	log_warn("join.refused", "reason=\"%s\"", why->detail);
+	if (a->acceptor)
+		join_refuse(a->acceptor, why);
+	applicant_free(a);
+}
+
+static void applicant_grant(struct applicant *a)
+{
+	struct daemon *d = a->joining->daemon;
+	const struct row *pool = db_pool(pool_db(d->pool));
+	struct join_decision decision = {.pool = row_uuid(pool),
+		.generation_id = db_ref(pool, POOL_GENERATION_ID),
+		.generation = (uint64_t)db_int(pool, POOL_GENERATION_NUMBER),
+		.ca_cert_pem = db_string(pool, POOL_CA_CERTIFICATE)};
+	struct rv_error e = {0};
+	char *key = NULL;
+	struct buf members;
+
+	buf_init(&members, JOIN_MEMBERS_MAX);
+	if (!a->acceptor || open_ca_key(d, &key, &e) || grant_members(d, a, &members)) {
+		applicant_refuse(a, &e);
+	} else {
+		decision.ca_key_pem = key;
+		decision.members = buf_data(&members);
+		decision.members_len = buf_len(&members);
+		if (join_grant_to(a->acceptor, &decision, &e))
+			log_error("join.grant", "error=\"%s\"", e.detail);
+		applicant_free(a);
+	}
+	ca_key_free(key);
+	buf_fini(&members);
+}
+
+static void on_member_added(void *arg, int rc)
+{
+	struct applicant *a = arg;
+	struct rv_error e = {0};
+
+	if (!rc) {
+		applicant_grant(a);
+		return;
+	}
+	rv_error_set(&e, rc,
+		"the host could not be added to the pool's log: %s; try again",
+		rv_error_text(rc));
+	applicant_refuse(a, &e);
+}
+
+static void on_recorded(struct pool_commit *commit)
+{
+	struct applicant *a = CONTAINER_OF(commit, struct applicant, commit);
+	struct rv_error e = {0};
+
+	if (commit->rc) {
+		applicant_refuse(a, &commit->error);
+		return;
+	}
+	if (pool_member_add(a->joining->daemon->pool, a->raft_id, &a->host,
+		    on_member_added, a, &e))
+		applicant_refuse(a, &e);
+}
+
+static void text_of(const msgpack_object *o, char *text, size_t size)
+{
+	snprintf(text, size, "%.*s", (int)o->via.str.size, o->via.str.ptr);
+}
+
+/* Records the host and that the token is spent, in one entry. */
+static void applicant_record(struct applicant *a, const struct join_request *r,
+	const struct token_use *use, const char *token, const msgpack_object *facts)
+{
+	struct daemon *d = a->joining->daemon;
+	const struct db *db = pool_db(d->pool);
+	const struct row *pool = db_pool(db);
+	char name[256], address[PEER_ADDRESS_MAX], request[UUID_TEXT_SIZE],
+		host[UUID_TEXT_SIZE];
+	char key[HEX_SIZE], value[256];
+	const char *old = db_map_get(pool, POOL_JOIN_TOKENS, token);
+	struct rv_error e = {0};
+	struct txn t;
+
+	text_of(rpc_map_get(facts, "name"), name, sizeof name);
+	text_of(rpc_map_get(facts, "address"), address, sizeof address);
+	a->raft_id = (uint64_t)db_int(pool, POOL_NEXT_RAFT_ID);
+	snprintf(value, sizeof value, "%lld %s %s %s", strtoll(old, NULL, 10),
+		uuid_format(&r->request, request), uuid_format(&r->host, host),
+		hex(use->key, sizeof use->key, key));
+	txn_init(&t, db, loop_wall_ms(d->loop));
+	txn_expect_key(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, old);
+	txn_expect_int(&t, row_uuid(pool), POOL_NEXT_RAFT_ID, (int64_t)a->raft_id);
+	txn_expect_name_free(&t, CLASS_HOST, name);
+	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, value);
+	txn_set_int(&t, row_uuid(pool), POOL_NEXT_RAFT_ID, (int64_t)a->raft_id + 1);
+	txn_create(&t, CLASS_HOST, a->host);
+	txn_set_string(&t, a->host, HOST_NAME_LABEL, name);
+	txn_set_string(&t, a->host, HOST_ADDRESS, address);
+	txn_set_time(&t, a->host, HOST_JOINED, loop_wall_ms(d->loop));
+	txn_set_int(&t, a->host, HOST_RAFT_ID, (int64_t)a->raft_id);
+	txn_set_enum(&t, a->host, HOST_RAFT_ROLE, HOST_RAFT_ROLE_STANDBY);
+	if (pool_commit(d->pool, &a->commit, &t, on_recorded, &e))
+		applicant_refuse(a, &e);
+}
+
+static void on_request(
+	void *arg, struct join_acceptor *acceptor, const struct join_request *r)
+{
+	struct joining *j = arg;
+	struct daemon *d = j->daemon;
+	struct applicant *a = calloc(1, sizeof *a);
+	enum token_verdict verdict;
+	struct token_use use;
+	struct rv_error e = {0};
+	char token[HEX_SIZE];
+	msgpack_object facts;
+	msgpack_zone zone;
+	size_t at = 0;
+
+	if (!a || !msgpack_zone_init(&zone, 1024))
+		abort(); /* the desk is bounded: 32 at once */
+	list_push_back(&j->applicants, &a->node);
+	a->joining = j;
+	a->acceptor = acceptor;
+	a->host = r->host;
+	if (!pool_is_master(d->pool)) {
+		rv_error_set(&e, RV_ENOTMASTER,
+			"this host is not the pool's master; join by the master's "
+			"address (`reeve pool-list` shows it)");
+	} else if (!token_look(d, r, &use, &verdict, token, &e)) {
+		const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, r->host);
+
+		msgpack_unpack((const char *)r->facts, r->facts_len, &at, &zone, &facts);
+		if (verdict == TOKEN_REPEAT && host) {
+			a->raft_id = (uint64_t)db_int(host, HOST_RAFT_ID);
+			applicant_grant(a);
+			a = NULL;
+		} else if (host) {
+			rv_error_set(&e, RV_EEXIST,
+				"host %s is a member of the pool already",
+				row_name(host));
+		} else if (!facts_check(d, &facts, &e)) {
+			applicant_record(a, r, &use, token, &facts);
+			a = NULL;
+		}
+	}
+	msgpack_zone_destroy(&zone);
+	if (a)
+		applicant_refuse(a, &e);
+}
+
+static void on_gone(void *arg, struct join_acceptor *acceptor)
+{
+	struct joining *j = arg;
+
+	LIST_FOR_EACH (node, &j->applicants) {
+		struct applicant *a = CONTAINER_OF(node, struct applicant, node);
+
+		if (a->acceptor == acceptor)
+			a->acceptor = NULL;
+	}
+}
+
+static void on_closed(void *arg)
+{
+	struct joining *j = arg;
+
+	members_closed(j->daemon->members, PORT_ALPN_JOIN);
+}
+
+/* --- joining another pool
+ * -------------------------------------------------------------------------- */
+
+static int grant_read(struct joining *j, struct identity *id, struct rv_error *e)
+{
+	const struct join_grant *g = &j->op.grant;
+	const msgpack_object *o, *list;
+	msgpack_object members;
+	msgpack_zone zone;
+	size_t at = 0;
+	int rc = RV_EPROTO;
+
+	*id = (struct identity){.ca_pem = (char *)g->ca_pem,
+		.cert_pem = (char *)g->cert_pem,
+		.key_pem = j->key_pem};
+	if (!msgpack_zone_init(&zone, 4096))
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
+	if (msgpack_unpack(
+		    (const char *)g->members, g->members_len, &at, &zone, &members) < 0)
+		goto out;
+	o = rpc_map_get(&members, "raft_id");
+	if (!o || o->type != MSGPACK_OBJECT_POSITIVE_INTEGER || !o->via.u64)
+		goto out;
+	id->raft_id = o->via.u64;
+	o = rpc_map_get(&members, "secret");
+	if (!o || o->type != MSGPACK_OBJECT_BIN || o->via.bin.size != CA_SECRET_SIZE)
+		goto out;
+	memcpy(id->secret, o->via.bin.ptr, CA_SECRET_SIZE);
+	list = rpc_map_get(&members, "members");
+	if (!list || list->type != MSGPACK_OBJECT_ARRAY)
+		goto out;
+	for (uint32_t i = 0;
+		i < list->via.array.size && id->seed_count < IDENTITY_MAX_SEEDS; i++) {
+		const msgpack_object *pair = &list->via.array.ptr[i];
+		struct peer_member *m = &id->seeds[id->seed_count];
+
+		if (pair->type != MSGPACK_OBJECT_ARRAY || pair->via.array.size != 2 ||
+			pair->via.array.ptr[0].type != MSGPACK_OBJECT_STR ||
+			pair->via.array.ptr[1].type != MSGPACK_OBJECT_STR ||
+			uuid_parse(&m->host, pair->via.array.ptr[0].via.str.ptr,
+				pair->via.array.ptr[0].via.str.size))
+			goto out;
+		if (uuid_eq(&m->host, &j->daemon->host) ||
+			!pair->via.array.ptr[1].via.str.size)
+			continue;
+		text_of(&pair->via.array.ptr[1], m->address, sizeof m->address);
+		id->seed_count++;
+	}
+	rc = 0;
+out:
+	msgpack_zone_destroy(&zone);
+	return rc ? rv_error_set(e, rc, "the master's answer makes no sense") : 0;
+}
+
+/* The former database is kept beside the new one. */
+static int keep_former(struct daemon *d, struct rv_error *e)
+{
+	char from[PATH_MAX], to[PATH_MAX];
+
+	snprintf(from, sizeof from, "%s/db", d->config->state_dir);
+	snprintf(to, sizeof to, "%s/db.before-join-%lld", d->config->state_dir,
+		(long long)loop_wall_ms(d->loop));
+	if (rename(from, to) != 0)
+		return rv_error_set(e, rv_error_from_errno(errno),
+			"%s can't be moved to %s: %s", from, to, strerror(errno));
+	log_info("join.backup", "path=%s", to);
+	return 0;
+}
+
+static void on_restart(void *arg)
+{
+	struct joining *j = arg;
+
+	j->daemon->restart = true;
+	loop_stop(j->daemon->loop);
+}
+
+static void on_joined(struct op *op)
+{
+	struct joining *j = CONTAINER_OF(op, struct joining, op.op);
+	struct identity id;
+	struct rv_error e = op->error;
+
+	if (!e.code && !grant_read(j, &id, &e) && !keep_former(j->daemon, &e) &&
+		!identity_write(&id, j->daemon->config->state_dir, &e)) {
+		log_info("join.done", "msg=\"this daemon starts again as a member\"");
+		timer_start_ms(&j->restart, JOIN_RESTART_MS);
+		call_reply_nil(j->call);
+	} else {
+		call_fail(j->call, &e);
+		j->busy = false;
+	}
+	j->call = NULL;
+	join_fini(&j->op);
+	memset(&j->op, 0, sizeof j->op);
+}
+
+static uint64_t running_here(struct daemon *d)
+{
+	const struct db *db = pool_db(d->pool);
+	uint64_t n = 0;
+
+	for (const struct row *vm = db_next_ref(db, VM_RESIDENT_ON, d->host, NULL); vm;
+		vm = db_next_ref(db, VM_RESIDENT_ON, d->host, vm))
+		n++;
+	return n;
+}
+
+static void facts_pack(struct daemon *d, struct buf *b)
+{
+	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
+	msgpack_pack_map(&pk, 5);
+	rpc_pack_key(&pk, "name");
+	rpc_pack_text(&pk, row_name(host));
+	rpc_pack_key(&pk, "address");
+	rpc_pack_text(&pk, members_address(d->members));
+	rpc_pack_key(&pk, "level");
+	msgpack_pack_int(&pk, SCHEMA_LEVEL);
+	rpc_pack_key(&pk, "clock_ms");
+	msgpack_pack_int64(&pk, loop_wall_ms(d->loop));
+	rpc_pack_key(&pk, "running");
+	msgpack_pack_uint64(&pk, running_here(d));
+}
+
+/* Whether this host may leave what it has for another pool. */
+static bool may_join(struct call *c)
+{
+	struct daemon *d = c->daemon;
+
+	if (!d->members)
+		call_failf(c, RV_ENOTALLOWED,
+			"this host takes no links: set [pool] listen in its "
+			"configuration and restart reeved");
+	else if (d->joining->busy)
+		call_failf(c, RV_EBUSY, "this host is joining a pool already");
+	else if (db_count(pool_db(d->pool), CLASS_HOST) > 1)
+		call_failf(c, RV_ENOTALLOWED,
+			"this host is in a pool with others; eject it from there first");
+	else if (running_here(d))
+		call_failf(
+			c, RV_ENOTALLOWED, "VMs run on this host; shut them down first");
+	else
+		return true;
+	return false;
+}
+
+void pool_join(struct call *c)
+{
+	struct daemon *d = c->daemon;
+	struct joining *j = d->joining;
+	const char *names[] = {NULL};
+	struct join_spec spec = {.address = call_text(c, "master_address"),
+		.token = call_text(c, "token"),
+		.request = uuid_random(loop_prng(d->loop)),
+		.host = d->host,
+		.names = names};
+	struct rv_error e = {0};
+	struct buf facts;
+
+	if (!may_join(c))
+		return;
+	free(j->csr_pem);
+	ca_key_free(j->key_pem);
+	j->csr_pem = j->key_pem = NULL;
+	buf_init(&facts, 4096);
+	facts_pack(d, &facts);
+	spec.facts = buf_data(&facts);
+	spec.facts_len = buf_len(&facts);
+	if (ca_request_new(&d->host, &j->csr_pem, &j->key_pem, &e)) {
+		call_fail(c, &e);
+	} else {
+		spec.csr_pem = j->csr_pem;
+		spec.key_pem = j->key_pem;
+		j->call = c;
+		if (join_start(&j->op, d->loop, &spec, on_joined, &e))
+			call_fail(c, &e);
+		else
+			j->busy = true;
+	}
+	buf_fini(&facts);
+}
+
+/* --- beginning and ending
+ * ----------------------------------------------------------------------------- */
+
+int joining_new(struct joining **out, struct daemon *d, struct rv_error *e)
+{
+	struct joining *j = calloc(1, sizeof *j);
+	struct join_desk_config config = {
+		.request = on_request, .gone = on_gone, .closed = on_closed, .arg = j};
+	int rc;
+
+	if (!j)
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
+	j->daemon = d;
+	list_init(&j->applicants);
+	timer_init(&j->restart, d->loop, "join.restart", on_restart, j);
+	rc = join_desk_new(&j->desk, d->loop, &config, e);
+	if (!rc && members_register(
+			   d->members, PORT_ALPN_JOIN, true, join_desk_accept, j->desk))
+		rc = rv_error_set(e, RV_ELIMIT, "no place for joining hosts");
+	*out = j;
+	return rc;
+}
+
+void joining_free(struct joining *j)
+{
+	if (!j)
+		return;
+	timer_stop(&j->restart);
+	join_fini(&j->op);
+	join_desk_free(j->desk);
+	LIST_FOR_EACH_SAFE (node, &j->applicants)
+		applicant_free(CONTAINER_OF(node, struct applicant, node));
+	free(j->csr_pem);
+	ca_key_free(j->key_pem);
+	free(j);
+}

@@ -1,0 +1,323 @@
+#include "daemon/members.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "daemon/forward.h"
+#include "link/peers.h"
+#include "link/port.h"
+
+struct members {
+	struct pool_messenger messenger;
+	struct daemon *daemon;
+	struct identity identity;
+	struct peers *peers;
+	struct port *port;
+	struct changes_token token;
+	bool attached; /* the pool listens */
+};
+
+/* --- messages
+ * ----------------------------------------------------------------------------- */
+
+/* Agreement before commits, commits before bulk. */
+static enum link_channel channel_of(enum pool_message type)
+{
+	switch (type) {
+	case POOL_MESSAGE_RAFT:
+		return LINK_RAFT;
+	case POOL_MESSAGE_LIVE:
+		return LINK_HEARTBEAT;
+	case POOL_MESSAGE_HELLO:
+	case POOL_MESSAGE_COMMIT:
+	case POOL_MESSAGE_RESULT:
+		break;
+	}
+	return LINK_RPC;
+}
+
+static int messenger_send(struct pool_messenger *pm, const struct uuid *host,
+	enum pool_message type, const uint8_t *bytes, size_t len)
+{
+	struct members *m = CONTAINER_OF(pm, struct members, messenger);
+	struct iovec piece = {.iov_base = (void *)bytes, .iov_len = len};
+
+	return peers_send(m->peers, host, channel_of(type), (uint16_t)type, &piece, 1);
+}
+
+static const struct pool_messenger_ops messenger_ops = {.send = messenger_send};
+
+int members_send(struct members *m, const struct uuid *host, enum members_message type,
+	const void *bytes, size_t len)
+{
+	struct iovec piece = {.iov_base = (void *)bytes, .iov_len = len};
+
+	return peers_send(m->peers, host, LINK_RPC, (uint16_t)type, &piece, 1);
+}
+
+static void on_message(void *arg, const struct uuid *host, enum link_channel channel,
+	uint16_t type, const uint8_t *data, size_t len)
+{
+	struct members *m = arg;
+
+	if (!m->attached)
+		return;
+	switch (type) {
+	case POOL_MESSAGE_RAFT:
+	case POOL_MESSAGE_HELLO:
+	case POOL_MESSAGE_COMMIT:
+	case POOL_MESSAGE_RESULT:
+	case POOL_MESSAGE_LIVE:
+		if (channel_of((enum pool_message)type) == channel)
+			pool_deliver(m->daemon->pool, host, (enum pool_message)type, data,
+				len);
+		break;
+	case MEMBERS_CALL:
+		forward_serve(m->daemon->forward, host, data, len);
+		break;
+	case MEMBERS_ANSWER:
+		forward_answered(m->daemon->forward, host, data, len);
+		break;
+	default: /* of a newer daemon */
+		log_debug("members.message", "type=%u", type);
+	}
+}
+
+/* --- links
+ * -------------------------------------------------------------------------------- */
+
+/* Whether the master hears from a host is the master's to say. */
+static void tell_live(struct members *m, const struct uuid *host, bool live)
+{
+	struct value v = value_bool(live);
+	struct rv_error e = {0};
+
+	if (pool_is_master(m->daemon->pool) &&
+		pool_set_live(m->daemon->pool, *host, HOST_LIVE, &v, &e))
+		log_debug("members.live", "error=\"%s\"", e.detail);
+}
+
+static void on_up(void *arg, const struct uuid *host)
+{
+	struct members *m = arg;
+	char text[UUID_TEXT_SIZE];
+
+	log_info("members.up", "host=%s", uuid_format(host, text));
+	if (!m->attached)
+		return;
+	pool_peer_up(m->daemon->pool, host);
+	tell_live(m, host, true);
+}
+
+static void on_down(void *arg, const struct uuid *host, int rc, const char *reason)
+{
+	struct members *m = arg;
+	char text[UUID_TEXT_SIZE];
+
+	log_warn("members.down", "host=%s rc=%s reason=\"%s\"", uuid_format(host, text),
+		rv_error_symbol(rc), reason);
+	if (!m->attached)
+		return;
+	pool_peer_down(m->daemon->pool, host);
+	forward_host_down(m->daemon->forward, host);
+	tell_live(m, host, false);
+}
+
+static const struct peers_events peers_events = {
+	.up = on_up, .down = on_down, .message = on_message};
+
+void members_attach(struct members *m)
+{
+	struct peer_status s;
+	size_t cursor = 0;
+
+	m->attached = true;
+	while (peers_next(m->peers, &cursor, &s))
+		if (s.state == PEER_UP)
+			pool_peer_up(m->daemon->pool, &s.host);
+}
+
+bool members_is_up(const struct members *m, const struct uuid *host)
+{
+	return peers_is_up(m->peers, host);
+}
+
+/* --- the list
+ * ------------------------------------------------------------------------------- */
+
+static void member_set(struct members *m, const struct uuid *host, const char *address)
+{
+	struct peer_member member = {.host = *host, .dial = true};
+	struct rv_error e = {0};
+
+	if (uuid_eq(host, &m->daemon->host))
+		return;
+	snprintf(member.address, sizeof member.address, "%s", address);
+	if (peers_set(m->peers, &member, &e))
+		log_error("members.set", "address=%s error=\"%s\"", address, e.detail);
+}
+
+static int member_changed(void *arg, const struct change *c)
+{
+	struct members *m = arg;
+
+	if (!c->row) {
+		if (!peers_remove(m->peers, &c->uuid))
+			log_info("members.removed", "msg=\"its link is closed\"");
+		return 0;
+	}
+	if (*db_string(c->row, HOST_ADDRESS))
+		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS));
+	return 0;
+}
+
+void members_follow(struct members *m)
+{
+	enum changes_status status;
+
+	do {
+		if (changes_since(pool_db(m->daemon->pool), &m->token,
+			    CHANGES_CLASS(CLASS_HOST), 64, member_changed, m, &status))
+			return;
+	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
+}
+
+/* --- connections for one use
+ * ------------------------------------------------------------------ */
+
+int members_connect(struct members *m, const struct uuid *host, const char *alpn,
+	struct stream_config *config, struct stream **out, struct rv_error *e)
+{
+	const struct identity *id = &m->identity;
+	struct peer_status s;
+	struct tls_context *tls;
+	int rc = peers_status(m->peers, host, &s);
+
+	if (rc)
+		return rv_error_set(e, rc, "that host is no member of this pool");
+	rc = port_client_tls(&tls, alpn, id->cert_pem, id->key_pem, id->ca_pem, e);
+	if (rc)
+		return rc;
+	config->tls = tls;
+	rc = stream_connect(out, m->daemon->loop, s.address, config, e);
+	tls_context_unref(tls);
+	return rc;
+}
+
+int members_register(struct members *m, const char *alpn, bool strangers,
+	void (*accept)(void *arg, struct stream *stream), void *arg)
+{
+	struct port_acceptor acceptor = {
+		.alpn = alpn, .accept = accept, .arg = arg, .strangers = strangers};
+
+	return port_register(m->port, &acceptor);
+}
+
+void members_closed(struct members *m, const char *alpn)
+{
+	port_closed(m->port, alpn);
+}
+
+/* --- beginning and ending
+ * ----------------------------------------------------------------------- */
+
+static int admit(void *arg, const struct tls_peer *peer, struct rv_error *e)
+{
+	struct members *m = arg;
+	struct uuid host;
+
+	return peers_admit(m->peers, peer, &host, e);
+}
+
+static void accept_link(void *arg, struct stream *stream)
+{
+	struct members *m = arg;
+
+	peers_accept(m->peers, stream);
+}
+
+static int open_peers(struct members *m, struct rv_error *e)
+{
+	const struct identity *id = &m->identity;
+	struct peers_config config = {
+		.events = &peers_events, .arg = m, .self = m->daemon->host};
+	struct tls_context *tls;
+	int rc = port_client_tls(
+		&tls, PORT_ALPN_LINK, id->cert_pem, id->key_pem, id->ca_pem, e);
+
+	if (rc)
+		return rc;
+	config.tls = tls;
+	rc = peers_new(&m->peers, m->daemon->loop, &config, e);
+	tls_context_unref(tls);
+	for (int i = 0; i < id->seed_count && !rc; i++)
+		member_set(m, &id->seeds[i].host, id->seeds[i].address);
+	return rc;
+}
+
+static int open_port(struct members *m, struct rv_error *e)
+{
+	const struct identity *id = &m->identity;
+	struct port_config config = {.address = m->daemon->config->pool_listen,
+		.admit = admit,
+		.admit_arg = m};
+	struct tls_context *tls;
+	int rc = port_tls(&tls, id->cert_pem, id->key_pem, id->ca_pem, e);
+
+	if (rc)
+		return rc;
+	config.tls = tls;
+	rc = port_open(&m->port, m->daemon->loop, &config, e);
+	tls_context_unref(tls);
+	if (!rc)
+		rc = members_register(m, PORT_ALPN_LINK, false, accept_link, m);
+	if (!rc)
+		log_info("members.listen", "address=%s", config.address);
+	return rc;
+}
+
+int members_open(struct members **out, struct daemon *d, struct rv_error *e)
+{
+	const char *names[] = {NULL}; /* hosts know each other by UUID */
+	struct members *m = calloc(1, sizeof *m);
+	int rc;
+
+	if (!m)
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
+	m->daemon = d;
+	m->messenger.ops = &messenger_ops;
+	*out = m; /* freed by members_free, whatever follows */
+	rc = identity_open(&m->identity, d->config->state_dir, &d->host, names, e);
+	if (!rc)
+		rc = open_peers(m, e);
+	return rc ? rc : open_port(m, e);
+}
+
+void members_free(struct members *m)
+{
+	if (!m)
+		return;
+	port_free(m->port);
+	peers_free(m->peers);
+	identity_fini(&m->identity);
+	free(m);
+}
+
+const struct identity *members_identity(const struct members *m)
+{
+	return &m->identity;
+}
+
+struct pool_messenger *members_messenger(struct members *m)
+{
+	return &m->messenger;
+}
+
+const char *members_address(const struct members *m)
+{
+	const struct config *c = m->daemon->config;
+
+	return *c->pool_address ? c->pool_address : c->pool_listen;
+}

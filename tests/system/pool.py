@@ -1,0 +1,225 @@
+"""Three real daemons form a pool over TLS: joining, any host takes commands, placement over
+hosts, half-working hosts, wrong tokens, a member killed and started again, a master restarted.
+
+usage: pool.py
+"""
+import os
+import shutil
+import socket
+import tempfile
+import time
+
+import host
+import rpc
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def until(what, test, patience=30):
+    end = time.monotonic() + patience
+    while True:
+        value = test()
+        if value:
+            return value
+        assert time.monotonic() < end, f"not within {patience} s: {what}"
+        time.sleep(0.05)
+
+
+def refused(code, client, method, **params):
+    try:
+        value = client.change(method, **params)
+    except rpc.Refused as e:
+        assert e.code == code, f"{method}: expected {code}, got {e}"
+        return str(e)
+    raise AssertionError(f"{method} was not refused but gave {value}")
+
+
+class Member(host.Host):
+    def __init__(self, base, name):
+        self.name = name
+        self.address = f"tcp:127.0.0.1:{free_port()}"
+        super().__init__(f"{base}/{name}", {
+            "host.name-label": name,
+            "pool.listen": self.address,
+            "hypervisor.sim-memory": "8GiB",
+            "hypervisor.sim-step": "1ms",
+        })
+        os.makedirs(self.directory)
+
+    def join(self, master, token):
+        client = self.client()
+        client.change("pool.join", master_address=master.address, token=token)
+        client.close()
+        until(f"{self.name} is a member", lambda: self.hosts() > 1)
+
+    def hosts(self):
+        try:
+            client = rpc.Client(self.socket)
+            count = len(client.call("host.get_all"))
+            client.close()
+            return count
+        except (OSError, rpc.Refused):
+            return 0
+
+
+def form(members):
+    first = members[0]
+    client = first.start()
+    for member in members[1:]:
+        member.start().close()
+        token = client.change("pool.issue_join_token")
+        member.join(first, token)
+    until("all are live", lambda: len([
+        h for h in client.call("host.get_all_records", fields=["live"]).values() if h["live"]]) == len(members))
+    return client
+
+
+def test_tokens(members, client, base):
+    stranger = Member(base, "stranger")
+    other = stranger.start()
+    token = client.change("pool.issue_join_token")
+    wrong = ("0" * 64) + token[64:]
+    print(refused("SESSION_AUTHENTICATION_FAILED", other, "pool.join",
+                  master_address=members[0].address, token=wrong))
+    alien = token[:65] + "0" * 64
+    refused("TLS_FAILED", other, "pool.join", master_address=members[0].address, token=alien)
+    refused("INVALID_VALUE", other, "pool.join", master_address=members[0].address, token="nonsense")
+    short = client.change("pool.issue_join_token", ttl_ms=1000)
+    time.sleep(1.2)
+    print(refused("TIMEOUT", other, "pool.join", master_address=members[0].address, token=short))
+    other.close()
+    stranger.stop()
+
+
+def test_placement(members, client):
+    vms = []
+    for i in range(12):
+        vm = client.change("VM.create", record={
+            "name_label": f"vm{i}", "memory_static_max": 512 << 20, "PV_kernel": "/boot/vmlinuz"})
+        # Whoever is asked: the master decides, the chosen host starts it.
+        asked = members[i % len(members)].client()
+        asked.change("VM.start", self=vm, min_seq=rpc.Client.seen)
+        record = asked.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)
+        assert record["power_state"] == "Running", record
+        asked.close()
+        vms.append(vm)
+    where = {}
+    for record in client.call("VM.get_all_records").values():
+        where.setdefault(record["resident_on"], []).append(record["name_label"])
+    counts = sorted(len(v) for v in where.values())
+    print(f"greedy placed {counts}")
+    assert counts == [4, 4, 4], where
+    return vms
+
+
+def test_any_host(members, vms):
+    """Every operation through a host that has neither the VM nor the mastership."""
+    clients = [m.client() for m in members]
+    for i, vm in enumerate(vms[:6]):
+        client = clients[i % len(clients)]
+        for verb, state in [("pause", "Paused"), ("unpause", "Running"), ("clean_reboot", "Running"),
+                            ("clean_shutdown", "Halted"), ("start", "Running")]:
+            client.change(f"VM.{verb}", self=vm, min_seq=rpc.Client.seen)
+            assert client.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)["power_state"] == state
+    refused("VM_BAD_POWER_STATE", clients[2], "VM.start", self=vms[0])
+    for client in clients:
+        client.close()
+
+
+def test_named_host(members, client):
+    hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+    vm = client.change("VM.create", record={
+        "name_label": "pinned", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
+    client.change("VM.start", self=vm, on=hosts["host3"])
+    assert client.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)["resident_on"] == hosts["host3"]
+    client.change("VM.hard_shutdown", self=vm)
+    huge = client.change("VM.create", record={
+        "name_label": "huge", "memory_static_max": 1 << 40, "PV_kernel": "/boot/vmlinuz"})
+    words = refused("NO_HOSTS_AVAILABLE", client, "VM.start", self=huge)
+    for name in hosts:
+        assert name in words, words
+    print(words)
+
+
+def test_half_working(members, client, base):
+    """A shared SR plugged on two of three hosts: starts go there; on= names the missing PBD."""
+    hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+    sr = client.change("SR.create", name_label="shared", type="file", shared=True,
+                       device_config={"location": f"{base}/sr"})
+    pbd = client.change("PBD.create", record={
+        "host": hosts["host2"], "SR": sr, "device_config": {"location": f"{base}/sr"}})
+    client.change("PBD.plug", self=pbd)
+    disk = client.change("VDI.create", record={"name_label": "disk", "SR": sr, "virtual_size": 1 << 30})
+    vm = client.change("VM.create", record={
+        "name_label": "disked", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
+    client.change("VBD.create", record={"VM": vm, "VDI": disk})
+    words = refused("SR_NOT_ATTACHED", client, "VM.start", self=vm, on=hosts["host3"])
+    assert "host3" in words and "shared" in words, words
+    print(words)
+    for _ in range(4):
+        client.change("VM.start", self=vm)
+        assert client.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)["resident_on"] in (hosts["host1"], hosts["host2"])
+        client.change("VM.clean_shutdown", self=vm)
+
+
+def test_restarts(members, client):
+    before = {u: (r["power_state"], r["resident_on"]) for u, r in client.call("VM.get_all_records").items()}
+    members[2].kill()
+    until("the master misses it", lambda: not all(
+        h["live"] for h in client.call("host.get_all_records", fields=["live"]).values()))
+    members[2].start().close()
+    until("it is back", lambda: all(
+        h["live"] for h in client.call("host.get_all_records", fields=["live"]).values()))
+    client.close()
+    members[0].kill()
+    members[0].start().close()
+    client = members[0].client()
+    until("the members are back", lambda: all(
+        h["live"] for h in client.call("host.get_all_records", fields=["live"]).values()))
+    for member in members:
+        other = member.client()
+        after = {u: (r["power_state"], r["resident_on"]) for u, r in other.call("VM.get_all_records").items()}
+        assert after == before, (member.name, before, after)
+        other.close()
+    other = members[1].client()
+    until("members can change things again", lambda: not other.call("pool.get_all") or changed(other))
+    other.close()
+    return client
+
+
+def changed(client):
+    try:
+        client.change("pool.set_fields", self=client.call("pool.get_all")[0], fields={"name_description": "x"})
+        return True
+    except rpc.Refused as e:
+        assert e.retryable, e
+        return False
+
+
+def main():
+    base = tempfile.mkdtemp(prefix="reeve-pool-")
+    members = [Member(base, f"host{i + 1}") for i in range(3)]
+    try:
+        client = form(members)
+        print("three hosts, one pool")
+        test_tokens(members, client, base)
+        vms = test_placement(members, client)
+        test_any_host(members, vms)
+        test_named_host(members, client)
+        test_half_working(members, client, base)
+        client = test_restarts(members, client)
+        client.close()
+        for member in reversed(members):
+            member.stop()
+    finally:
+        for member in members:
+            if member.process and member.process.poll() is None:
+                member.kill()
+    shutil.rmtree(base)
+
+
+main()
