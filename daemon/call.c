@@ -399,7 +399,8 @@ static void call_on_commit(struct pool_commit *commit)
 	struct call *c = CONTAINER_OF(commit, struct call, commit);
 
 	if (commit->rc) {
-		call_fail(c, &commit->error);
+		if (!tasks_join_first(c))
+			call_fail(c, &commit->error);
 		return;
 	}
 	if (c->committed)

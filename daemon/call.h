@@ -56,6 +56,7 @@ struct call {
 	bool async, consistent;
 	bool forwarded; /* by another host: it is for this one to do */
 	uint64_t min_seq;
+	char arguments_hash[17]; /* "" until daemon/tasks.c needs it */
 
 	struct pool_wait wait;
 	struct value result; /* of call_commit, given once it is committed */

@@ -44,7 +44,8 @@ static void chore_done(struct op *op)
 	timer_fn *after = c->after;
 	void *arg = c->after_arg;
 
-	if (c->call) /* refused before its task was there */
+	/* Refused before its task was there. */
+	if (c->call && !tasks_join_first(c->call))
 		call_fail(c->call, &op->error);
 	chore_free(c);
 	if (after)

@@ -19,11 +19,16 @@ struct uuid tasks_uuid(struct call *c)
 
 /* What the call asks for, as text: tells a repeated request from another one that bears
  * the same UUID by mistake. */
-static void tasks_hash(const struct call *c, char text[static 17])
+static void tasks_hash(struct call *c, char text[static 17])
 {
 	struct buf bytes;
 	msgpack_packer pk;
 
+	/* Once: the arguments may be gone when it is asked for again. */
+	if (c->arguments_hash[0]) {
+		memcpy(text, c->arguments_hash, 17);
+		return;
+	}
 	buf_init(&bytes, RV_MAX_RPC_MESSAGE_BYTES);
 	msgpack_packer_init(&pk, &bytes, rpc_pack_to_buf);
 	for (int i = 0; i < c->method->arg_count; i++) {
@@ -38,6 +43,7 @@ static void tasks_hash(const struct call *c, char text[static 17])
 		(unsigned long long)XXH3_64bits_withSeed(
 			buf_len(&bytes) ? buf_data(&bytes) : NULL, buf_len(&bytes),
 			c->method->id));
+	memcpy(c->arguments_hash, text, 17);
 	buf_fini(&bytes);
 }
 
@@ -159,7 +165,7 @@ void tasks_follow(struct call *c, struct uuid task)
 
 /* Whether the call asks for what the task did. The tasks of vm/ bear no hash of their
  * arguments: those are told apart by their VM. */
-static bool tasks_same(const struct call *c, const struct row *task, const char *method)
+static bool tasks_same(struct call *c, const struct row *task, const char *method)
 {
 	const struct db *db = pool_db(c->daemon->pool);
 	const char *then = db_string(task, TASK_ARGUMENTS_HASH);
@@ -196,6 +202,18 @@ void tasks_join(struct call *c, struct uuid task)
 		return;
 	}
 	tasks_follow(c, task);
+}
+
+bool tasks_join_first(struct call *c)
+{
+	struct uuid task = uuid_is_none(&c->request)
+				   ? UUID_NONE
+				   : pool_request_lookup(c->daemon->pool, &c->request);
+
+	if (uuid_is_none(&task))
+		return false;
+	tasks_join(c, task);
+	return true;
 }
 
 /* --- task.wait -------------------------------------------------------------------------

@@ -28,6 +28,10 @@ void tasks_end(struct txn *t, struct uuid task, int64_t wall_ms, const char *res
  * the caller said async. Refuses when the request was about something else. */
 void tasks_join(struct call *c, struct uuid task);
 
+/* The call's own entry was refused: true when the same request had come a moment before,
+ * and made the task; then as tasks_join. */
+bool tasks_join_first(struct call *c);
+
 /* As tasks_join for the call that has just begun the task. */
 void tasks_follow(struct call *c, struct uuid task);
 

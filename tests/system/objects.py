@@ -123,6 +123,27 @@ def test_a_request_is_about_one_vm(world):
         raise AssertionError("told that VM two was started, which it was not")
 
 
+def test_a_request_sent_twice_at_once(world):
+    """As a client does that lost its connection: both are told what came of the first."""
+    client, vm = world.client, world.vm("twice")
+    disk = world.vdi_record("twice")
+    for method, params in (
+        ("VM.create", {"record": {"name_label": "twin", "memory_static_max": 128 << 20}}),
+        ("VDI.create", {"record": disk}),
+        ("VM.start", {"self": vm}),
+    ):
+        request = str(uuid.uuid4())
+        for _ in range(3):
+            client.send(method, request=request, **params)
+        values, errors = results(client, 3)
+        assert not errors and len(set(values)) == 1, (method, values, errors)
+    request = str(uuid.uuid4())
+    client.send("VM.create", record={"name_label": "this"}, request=request)
+    client.send("VM.create", record={"name_label": "that"}, request=request)
+    values, errors = results(client, 2)
+    assert len(values) == 1 and errors[0].code == "MESSAGE_PARAMETER_INVALID", errors
+
+
 def test_a_disk_in_the_making_is_no_drive(world):
     client, request = world.client, str(uuid.uuid4())
     vm, before = world.vm("eager"), set(client.call("VDI.get_all"))
