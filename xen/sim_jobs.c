@@ -138,7 +138,9 @@ static bool job_gives_up(struct sim_job *job)
 				hyper_call_name(req->call)));
 		return true;
 	}
-	if (job->fault == HYPER_SIM_FAULT_LATE || job->fault == HYPER_SIM_FAULT_LOST)
+	/* A stream may stand still for ever: its other end has gone. */
+	if (job->phase != SIM_JOB_STREAM && (job->fault == HYPER_SIM_FAULT_LATE ||
+						    job->fault == HYPER_SIM_FAULT_LOST))
 		return false;
 	if (req->call == HYPER_CALL_DESTROY && job->phase != SIM_JOB_BEGIN)
 		return false;
