@@ -19,7 +19,7 @@ static void test_poweroff(void **state)
 	(void)state;
 	assert_int_equal(
 		hyper_sim_end_guest(w->hyper, &w->vm[vm], HYPER_REASON_POWEROFF), 0);
-	settle(w);
+	world_run_ms(w, 300); /* by its event, not by the next look */
 	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
 	world_assert_clean(w, vm);
 	assert_int_equal(world_messages(w, "VM_SHUTDOWN"), 1);
