@@ -48,29 +48,38 @@ static bool is_key(const msgpack_object *key, const char *name)
 	       memcmp(key->via.str.ptr, name, key->via.str.size) == 0;
 }
 
-/* The client's params with a request UUID, without its session, and with the host that
- * the scheduler chose. */
+/* These are said anew: see pack_params. */
+static bool is_replaced(const msgpack_object *key)
+{
+	return is_key(key, "session") || is_key(key, "request") || is_key(key, "on") ||
+	       is_key(key, "min_seq");
+}
+
+/* The client's params without its session, with a request UUID, with what this host has
+ * seen (the other one must have seen it too), and with the host that the client or the
+ * scheduler chose. */
 static void pack_params(msgpack_packer *pk, struct call *c, const struct uuid *on)
 {
 	const msgpack_object_map *params = &c->params->via.map;
+	const msgpack_object *wanted = rpc_map_get(c->params, "on");
 	char text[UUID_TEXT_SIZE];
 	uint32_t kept = 0;
 
 	for (uint32_t i = 0; i < params->size; i++)
-		kept += !is_key(&params->ptr[i].key, "session") &&
-			!is_key(&params->ptr[i].key, "request") &&
-			!is_key(&params->ptr[i].key, "on");
-	msgpack_pack_map(pk, kept + 1 + (on ? 1 : 0));
+		kept += !is_replaced(&params->ptr[i].key);
+	msgpack_pack_map(pk, kept + 2 + (on || wanted ? 1 : 0));
 	rpc_pack_key(pk, "request");
 	rpc_pack_key(pk, uuid_format(&c->request, text));
-	if (on) {
+	rpc_pack_key(pk, "min_seq");
+	msgpack_pack_uint64(pk, pool_seq(c->daemon->pool));
+	if (on || wanted)
 		rpc_pack_key(pk, "on");
+	if (on)
 		rpc_pack_key(pk, uuid_format(on, text));
-	}
+	else if (wanted)
+		msgpack_pack_object(pk, *wanted);
 	for (uint32_t i = 0; i < params->size; i++) {
-		if (is_key(&params->ptr[i].key, "session") ||
-			is_key(&params->ptr[i].key, "request") ||
-			is_key(&params->ptr[i].key, "on"))
+		if (is_replaced(&params->ptr[i].key))
 			continue;
 		msgpack_pack_object(pk, params->ptr[i].key);
 		msgpack_pack_object(pk, params->ptr[i].val);

