@@ -10,6 +10,7 @@ enum {
 	RV_MAX_RPC_MESSAGE_BYTES = 16 << 20,
 	RV_MAX_RPC_CONNECTIONS = 16384,
 	RV_MAX_RPC_PIPELINE = 1024,
+	RV_MAX_CALLS = 32768, /* of all clients, begun and not yet answered */
 	RV_MAX_RPC_QUEUED_BYTES = 32 << 20, /* unsent replies of one connection */
 
 	/* msgpack: nesting, and elements in all in one message. */

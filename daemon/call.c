@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "daemon/args.h"
 #include "daemon/daemon.h"
@@ -241,6 +242,12 @@ void call_begin(void *arg, struct rpc_request *req)
 	rv_error_clear(&e);
 	if (sessions_handle(d->sessions, req))
 		return;
+	if (d->call_count >= RV_MAX_CALLS) {
+		rpc_reply_error(req, RV_ELIMIT,
+			"too many calls wait for something here already; ask again later",
+			true);
+		return;
+	}
 	c = call_new(d, &client_port, req);
 	if (!c) {
 		rpc_reply_error(req, RV_ENOMEM, "out of memory; ask again later", true);

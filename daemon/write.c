@@ -5,6 +5,26 @@
 
 #include "daemon/args.h"
 #include "daemon/daemon.h"
+#include "rpc/message.h"
+
+/* A template has no operations but cloning: one that runs could not be stopped. False:
+ * the call has been failed. */
+static bool write_may_template(struct call *c, const struct row *vm, struct txn *t)
+{
+	if (!rpc_map_get(call_record(c, "fields"), "is_a_template"))
+		return true;
+	if (db_enum(vm, VM_POWER_STATE) != VM_POWER_STATE_HALTED ||
+		value_count(row_value(vm, VM_CURRENT_OPERATIONS))) {
+		call_failf(c, RV_ESTATE,
+			"VM %s is not Halted, or at work: only a halted VM can become a "
+			"template; shut it down first",
+			row_name(vm));
+		return false;
+	}
+	txn_expect_enum(t, row_uuid(vm), VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_expect_unset(t, row_uuid(vm), VM_CURRENT_OPERATIONS);
+	return true;
+}
 
 void write_set_fields(struct call *c)
 {
@@ -15,6 +35,10 @@ void write_set_fields(struct call *c)
 		return;
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	txn_expect_exists(&t, c->method->cls, row_uuid(row));
+	if (c->method->cls == CLASS_VM && !write_may_template(c, row, &t)) {
+		txn_fini(&t);
+		return;
+	}
 	if (!call_fields_to_txn(c, &t, call_record(c, "fields"), c->method->cls,
 		    row_uuid(row), false)) {
 		txn_fini(&t);

@@ -111,6 +111,41 @@ def test_settings_of_a_starting_vm_stay(world):
     assert results(client, 1) == ([None], [])
 
 
+def test_a_running_vm_becomes_no_template(world):
+    client, vm = world.client, world.vm("shape")
+    world.start(vm)
+    fields = {"is_a_template": True}
+    refused("VM_BAD_POWER_STATE", client, "VM.set_fields", self=vm, fields=fields)
+    client.change("VM.hard_shutdown", self=vm)
+    client.change("VM.set_fields", self=vm, fields=fields)
+    client.change("VM.set_fields", self=vm, fields={"is_a_template": False})
+
+
+def test_waiting_calls_are_bounded(world):
+    """33 clients of 1000 calls that wait for a change: the last are told to come later."""
+    reply = world.client.call("event.from", classes=["pool"], token="", timeout_ms=0)
+    waiting = {"classes": ["pool"], "token": reply["token"], "timeout_ms": 60000}
+    clients = [world.host.client() for _ in range(33)]
+    for client in clients:
+        for _ in range(1000):
+            client.send("event.from", **waiting)
+    try:
+        clients[-1].receive()
+    except rpc.Refused as error:
+        assert error.code == "LIMIT_REACHED" and error.retryable, error
+    else:
+        raise AssertionError("an answer without a change")
+    for client in clients:
+        client.close()
+    for _ in range(200):
+        try:
+            world.client.change("secret.create", value="goes on")
+            return
+        except rpc.Refused:
+            time.sleep(0.05)
+    raise AssertionError("still refused though the clients have gone")
+
+
 def test_a_request_is_about_one_vm(world):
     one, two, request = world.vm("one"), world.vm("two"), str(uuid.uuid4())
     world.client.call("VM.start", self=one, request=request)
