@@ -73,12 +73,15 @@ struct precopy_verdict precopy_round(struct precopy *p, const struct hyper_preco
 		v.what = HYPER_PRECOPY_STOP;
 		return v;
 	}
-	if (r->iteration >= p->config.max_rounds || (most && r->total_pages > most))
-		v.why = PRECOPY_SPENT;
-	else if (p->stale >= PRECOPY_STALE_ROUNDS)
+	if (p->stale >= PRECOPY_STALE_ROUNDS)
 		v.why = PRECOPY_STALLED;
+	else if (r->iteration >= p->config.max_rounds || (most && r->total_pages > most))
+		v.why = PRECOPY_SPENT;
 	else
 		v.why = PRECOPY_SHRINKING;
+	if (v.why != PRECOPY_SHRINKING &&
+		p->config.handover_us > p->config.max_downtime_us)
+		v.why = PRECOPY_BELOW;
 	if (v.why == PRECOPY_SHRINKING)
 		v.what = HYPER_PRECOPY_CONTINUE;
 	else if (p->config.diverge == PRECOPY_ACCEPT)
@@ -95,6 +98,7 @@ const char *precopy_why_text(enum precopy_why why)
 		[PRECOPY_SHRINKING] = "shrinking",
 		[PRECOPY_STALLED] = "the guest writes as fast as its memory is sent",
 		[PRECOPY_SPENT] = "rounds are used up",
+		[PRECOPY_BELOW] = "the hand-over alone takes longer than the limit",
 	};
 
 	assert((unsigned)why < sizeof texts / sizeof texts[0]);

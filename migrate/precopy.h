@@ -26,7 +26,7 @@ enum {
 	PRECOPY_MAX_ROUNDS = 30,
 	/* After so many rounds in a row in which the best prediction so far did not get a
 	 * tenth better, more will not either. */
-	PRECOPY_STALE_ROUNDS = 4,
+	PRECOPY_STALE_ROUNDS = 3,
 	/* Sent in all, at most this many times what the guest holds: libxl's rule. */
 	PRECOPY_MAX_TIMES = 3,
 	/* One page in the stream: 4096 bytes and its number. */
@@ -62,6 +62,7 @@ enum precopy_why {
 	PRECOPY_SHRINKING, /* not yet, but another round helps */
 	PRECOPY_STALLED,   /* the guest writes as fast as it is sent */
 	PRECOPY_SPENT,	   /* rounds or bytes are used up */
+	PRECOPY_BELOW,	   /* no memory at all would still be too much */
 };
 
 struct precopy_verdict {

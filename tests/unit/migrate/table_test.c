@@ -82,6 +82,12 @@ static void doom(struct world *w, struct world_host *h)
 	struct uuid on = db_ref(world_vm(w), VM_RESIDENT_ON);
 
 	h->doomed = true;
+	/* Sometimes the other one takes long to be done, so that this one comes back in
+	 * the middle of it. */
+	if (prng_below(&w->prng, 3) == 0) {
+		storage_sim_set_hung(w->bytes, w->sr, w->hosts[h == w->hosts].uuid, true);
+		current.heal_us = later_us(w, 1000, 90000);
+	}
 	h->power = current.failure == SOURCE_POWER || current.failure == TARGET_POWER;
 	h->back_us = later_us(w, 100, 40000);
 	/* COMMIT on its way may still make a target without power the owner. */
