@@ -1,9 +1,9 @@
 /*
  * Structured logs: `level=info at=vm.start vm=web1 host=h1 msg="..."`, one line each.
  *
- * Lines go to a sink that must not block: the default one drops lines when stderr is full,
- * and says afterwards how many. Each call site is limited to LOG_BURST lines a second; what was held
- * back is counted in the site's next line.
+ * Lines go to a sink that must not block: the default one drops lines when stderr is
+ * full, and says afterwards how many. Each call site is limited to LOG_BURST lines a
+ * second; what was held back is counted in the site's next line.
  */
 #ifndef REEVE_BASE_LOG_H
 #define REEVE_BASE_LOG_H
