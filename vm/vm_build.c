@@ -432,7 +432,7 @@ static void build_deadline(struct op *op)
 	case RESERVE:
 		op_fail(op, RV_ETIMEDOUT,
 			"VM %s: waited %d s for %llu MiB of memory that other VMs should "
-			"have given back; look for one that is stuck (host-memory-show)",
+			"have given back; look for one that is stuck (message-list)",
 			b->owner->name, BUILD_MEMORY_MS / 1000,
 			(unsigned long long)(b->need_kib >> 10));
 		undo(b);
