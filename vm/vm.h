@@ -85,8 +85,7 @@ void vm_manager_stop(struct vm_manager *m);
 /* After the ports and the pool were freed (their requests live in here). NULL-safe. */
 void vm_manager_free(struct vm_manager *m);
 
-/* --- operations ----------------------------------------------------------------------
- */
+/* --- operations --- */
 
 /* Zero what is not used. Strings are borrowed for the call. */
 struct vm_op_args {
@@ -124,8 +123,7 @@ size_t vm_op_count(const struct vm_manager *m); /* at work */
 
 /* The new VM's UUID in task.result for clone; nothing for the others. */
 
-/* --- looking -------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 /* For VM.allowed_operations: bit 1 << enum vm_operation. */
 uint32_t vm_allowed_now(const struct vm_manager *m, const struct row *vm);

@@ -1,7 +1,7 @@
 /*
- *	vm_op_start ─► checks ─► admit ─► intent ─► accepted(0), verb->begin ─► ... ─►
- *done │                              ╰─ refused ─► accepted(rc), freed ╰─ hard_shutdown
- *beside another operation: cancel that, wait for its end, again
+ *	vm_op_start ─► checks ─► admit ─► intent ─► accepted(0), begin ─► ... ─► done
+ *	     │                              ╰─ refused ─► accepted(rc), freed
+ *	     ╰─ hard_shutdown beside another: cancel that, wait for its end, again
  */
 #include <assert.h>
 #include <stdio.h>
@@ -48,8 +48,7 @@ struct vm_wait {
 	struct defer tell;
 };
 
-/* --- telling -------------------------------------------------------------------------
- */
+/* --- telling --- */
 
 static void wait_tell(void *arg)
 {
@@ -114,8 +113,7 @@ static void waits_run(struct vm_manager *m, const struct uuid *vm)
 	}
 }
 
-/* --- an operation's way in -----------------------------------------------------------
- */
+/* --- an operation's way in --- */
 
 static void op_free(struct vm_op *o)
 {
@@ -493,8 +491,7 @@ int vm_op_cancel(struct vm_manager *m, const struct uuid *task, struct rv_error 
 	return 0;
 }
 
-/* --- the end of the daemon -----------------------------------------------------------
- */
+/* --- the end of the daemon --- */
 
 void vm_ops_stop(struct vm_manager *m)
 {

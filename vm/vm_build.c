@@ -64,8 +64,7 @@ static void build_resume(void *arg, uint64_t token, int rc)
 		build_step(&b->op);
 }
 
-/* --- undo ----------------------------------------------------------------------------
- */
+/* --- undo --- */
 
 static void undone(struct vm_teardown *t)
 {
@@ -107,8 +106,7 @@ static bool build_over(struct vm_build *b)
 	return b->op.error.code != 0;
 }
 
-/* --- memory --------------------------------------------------------------------------
- */
+/* --- memory --- */
 
 static void reserved(void *arg, uint64_t token, int rc, uint64_t short_kib)
 {
@@ -162,8 +160,7 @@ static void enter_reserve(struct vm_build *b)
 	}
 }
 
-/* --- the domain ----------------------------------------------------------------------
- */
+/* --- the domain --- */
 
 static void enter_plug(struct vm_build *b)
 {

@@ -137,8 +137,7 @@ static void destroy_step(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 /* Only this VM's drives hold it. */
 static bool is_own(const struct db *db, const struct row *vdi, struct uuid vm)

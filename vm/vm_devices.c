@@ -18,8 +18,7 @@ enum {
 
 static void device_begin(struct vm_device *v);
 
-/* --- reading the database ------------------------------------------------------------
- */
+/* --- reading the database --- */
 
 static int device_place(const char *text, const char *kind, const char *vm, int limit,
 	int *place, struct rv_error *e)
@@ -151,8 +150,7 @@ int vm_devices_load(struct vm_devices *d, const struct db *db, const struct row 
 	return devices_unique(d, name, e);
 }
 
-/* --- up and down ---------------------------------------------------------------------
- */
+/* --- up and down --- */
 
 static void devices_done(void *arg)
 {
@@ -351,8 +349,7 @@ void vm_devices_cancel(struct vm_devices *d)
 	}
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 void vm_devices_init(
 	struct vm_devices *d, struct loop *l, struct storage *st, struct net *n)
@@ -393,8 +390,7 @@ void vm_devices_fini(struct vm_devices *d)
 	d->count = 0;
 }
 
-/* --- for the hypervisor --------------------------------------------------------------
- */
+/* --- for the hypervisor --- */
 
 void vm_device_vbd(const struct vm_device *v, struct hyper_vbd_spec *spec)
 {

@@ -5,7 +5,7 @@
  *
  * Entries are separated by ';'. Before the colon the place (0, 1, ...), after it a comma
  * list: size (needed), bootable, format (raw, qcow2), type (user, system, ephemeral),
- *name, sr (a UUID).
+ * name, sr (a UUID).
  */
 #ifndef REEVE_VM_VM_DISKS_H
 #define REEVE_VM_VM_DISKS_H

@@ -8,8 +8,7 @@
 
 enum { EVENTS_CRASH_LOOP_MS = 30 * 1000 };
 
-/* --- ghosts --------------------------------------------------------------------------
- */
+/* --- ghosts --- */
 
 static struct vm_ghost *ghost_find(struct vm_host *h, const struct hyper_domain_id *id)
 {
@@ -45,8 +44,7 @@ void vm_ghost_forget(struct vm_host *h, uint32_t domid)
 		}
 }
 
-/* --- endings -------------------------------------------------------------------------
- */
+/* --- endings --- */
 
 static enum vm_after after(const struct row *vm, enum hyper_reason reason)
 {

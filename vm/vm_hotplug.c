@@ -238,8 +238,7 @@ static void hotplug_deadline(struct op *op)
 	hyper_cancel(&s->vm.hyper);
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static const struct row *find_again(struct hotplug *s, const struct db *db)
 {

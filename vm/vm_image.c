@@ -1,8 +1,7 @@
 /*
  *	create: CREATING ─► ACTIVATING ─► (fn) ─► STREAMING ─► FLUSHING ─► CLOSING ─► (fn)
  *	open:               ACTIVATING ─► HEADING ─► (fn) ─► STREAMING ─► CLOSING ─► (fn)
- *	discard:                                                CLOSING ─► DISCARDING ─►
- *(fn)
+ *	discard:                                   CLOSING ─► DISCARDING ─► (fn)
  */
 #include "vm/vm_image.h"
 
@@ -73,8 +72,7 @@ uint64_t vm_image_size(uint64_t memory_kib)
 	return (bytes + STORAGE_SIZE_ALIGN - 1) / STORAGE_SIZE_ALIGN * STORAGE_SIZE_ALIGN;
 }
 
-/* --- requests ------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static void image_next(struct vm_image *i);
 static void image_pump(struct vm_image *i);
@@ -279,8 +277,7 @@ static void image_next(struct vm_image *i)
 	}
 }
 
-/* --- the stream ----------------------------------------------------------------------
- */
+/* --- the stream --- */
 
 static void image_write(struct vm_image *i, int which)
 {
@@ -440,8 +437,7 @@ struct hyper_source vm_image_source(struct vm_image *i, struct hyper_req *req)
 		.peek = source_peek, .consumed = source_consumed, .arg = i};
 }
 
-/* --- the ways in ---------------------------------------------------------------------
- */
+/* --- the ways in --- */
 
 static void image_begin(
 	struct vm_image *i, vm_image_fn *fn, void *arg, uint64_t token, bool keep_error)

@@ -3,7 +3,7 @@
  *	                                                       ╰─► each domain: known?
  *
  * The list is as old as its answer took: a VM whose row has changed since the question
- *was asked, or that has an operation at work, is left for the next look.
+ * was asked, or that has an operation at work, is left for the next look.
  */
 #include "vm/vm_look.h"
 
@@ -20,8 +20,7 @@ enum {
 	LOOK_ALL = 30, /* so often all VMs are looked at, halted ones too */
 };
 
-/* --- one VM --------------------------------------------------------------------------
- */
+/* --- one VM --- */
 
 static enum vm_found found(const struct hyper_domain *d)
 {
@@ -150,8 +149,7 @@ void vm_preserve(struct vm_host *h, const struct row *vm, const char *note)
 		log_warn("vm.look", "vm=%s msg=\"%s\"", row_name(vm), e.detail);
 }
 
-/* --- all of a host -------------------------------------------------------------------
- */
+/* --- all of a host --- */
 
 static void add_memory(
 	struct vm_host *h, const struct row *vm, const struct hyper_domain *d)

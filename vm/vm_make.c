@@ -6,8 +6,8 @@
  *	     begun by a dead daemon   (each disk)
  *
  * The rows of the new VM, its drives and disks are part of the intent, so that whatever
- *is made is known beforehand. They appear with the operation as current, and vanish with
- *it when it is undone.
+ * is made is known beforehand. They appear with the operation as current, and vanish with
+ * it when it is undone.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,8 +65,7 @@ static bool is_clone(const struct make *s)
 	return s->vm.kind == VM_OP_CLONE;
 }
 
-/* --- what is to be made --------------------------------------------------------------
- */
+/* --- what is to be made --- */
 
 static int need_sr(
 	struct vm_op *o, const struct db *db, struct uuid sr, struct rv_error *e)
@@ -158,8 +157,7 @@ static int provision_admit(struct vm_op *o, const struct db *db, struct rv_error
 	return 0;
 }
 
-/* --- the intent ----------------------------------------------------------------------
- */
+/* --- the intent --- */
 
 /* Copies what people and tools may set, but for `skip`. */
 static void txn_copy_row(struct txn *t, const struct row *from, struct uuid to,
@@ -280,8 +278,7 @@ static void provision_intend(struct vm_op *o, const struct db *db, struct txn *t
 	}
 }
 
-/* --- the ending ----------------------------------------------------------------------
- */
+/* --- the ending --- */
 
 static void finish_made(struct vm_op *o, const struct db *db, struct txn *t)
 {
@@ -339,8 +336,7 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 		txn_delete(t, CLASS_VM_METRICS, row_uuid(metrics));
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void make_answered(void *arg, uint64_t token, int rc)
 {
@@ -484,8 +480,7 @@ static void make_step(struct op *op)
 	}
 }
 
-/* --- the verbs -----------------------------------------------------------------------
- */
+/* --- the verbs --- */
 
 /* What a former daemon had begun: its disks say so themselves. */
 static void find_again(struct make *s, const struct db *db)

@@ -10,8 +10,7 @@
 #include "vm/vm_look.h"
 #include "vm/vm_op.h"
 
-/* --- looking -------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 struct vm_host *vm_host_find(const struct vm_manager *m, const struct uuid *host)
 {
@@ -123,8 +122,7 @@ struct uuid vm_uuid(struct vm_manager *m)
 	return uuid_random(loop_prng(m->loop));
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 static void manager_settle(void *arg)
 {

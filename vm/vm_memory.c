@@ -77,8 +77,7 @@ static uint64_t memory_less(uint64_t a, uint64_t b)
 	return a > b ? a - b : 0;
 }
 
-/* --- domains -------------------------------------------------------------------------
- */
+/* --- domains --- */
 
 static void memory_domain_free(struct memory_domain *d)
 {
@@ -254,8 +253,7 @@ int vm_memory_range(struct vm_memory *m, uint32_t domid, uint64_t dynamic_min_ki
 	return rc;
 }
 
-/* --- events --------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static void memory_event(void *arg, const struct hyper_event *event)
 {
@@ -352,8 +350,7 @@ static void memory_resync(struct vm_memory *m)
 	hyper_host(m->hyper, &m->host);
 }
 
-/* --- decisions -----------------------------------------------------------------------
- */
+/* --- decisions --- */
 
 static void memory_order(struct vm_memory *m, const struct memctl_action *a)
 {
@@ -428,8 +425,7 @@ static void memory_next(void *arg)
 	memory_step(arg);
 }
 
-/* --- reservations --------------------------------------------------------------------
- */
+/* --- reservations --- */
 
 static void memory_answer_later(void *arg)
 {
@@ -527,8 +523,7 @@ void vm_memory_build(struct vm_reservation *r)
 	r->memory->building++;
 }
 
-/* --- the whole -----------------------------------------------------------------------
- */
+/* --- the whole --- */
 
 int vm_memory_new(struct vm_memory **out, struct loop *l, struct hyper *hyper,
 	const struct memctl_config *config, vm_memory_notify_fn *notify, void *arg)

@@ -36,8 +36,7 @@ void vm_memory_free(struct vm_memory *m); /* after hyper_free, or when idle; NUL
 void vm_memory_sync(struct vm_memory *m, const struct hyper_host *host);
 bool vm_memory_ready(const struct vm_memory *m);
 
-/* --- reservations --------------------------------------------------------------------
- */
+/* --- reservations --- */
 
 struct vm_reservation;
 /* rc 0: granted. RV_EMEMORY: can't be freed, short_kib are missing. From the loop. */
@@ -100,8 +99,7 @@ void vm_memory_mode(struct vm_memory *m, uint32_t domid, enum memctl_mode mode);
 int vm_memory_range(struct vm_memory *m, uint32_t domid, uint64_t dynamic_min_kib,
 	uint64_t dynamic_max_kib, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- looking -------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 struct memctl_totals vm_memory_totals(const struct vm_memory *m);
 uint64_t vm_memory_total_kib(const struct vm_memory *m); /* of the host, dom0 included */

@@ -7,8 +7,7 @@
 
 #include "base/log.h"
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 void vm_op_lost(const struct op *op)
 {
@@ -87,8 +86,7 @@ void vm_op_progress(struct vm_op *o, double progress, const char *note)
 	value_fini(&v);
 }
 
-/* --- the ending ----------------------------------------------------------------------
- */
+/* --- the ending --- */
 
 static void txn_task_end(struct vm_op *o, struct txn *t)
 {
@@ -180,8 +178,7 @@ void vm_op_ended(struct vm_op *o, int ended)
 	op_finish(&o->op);
 }
 
-/* --- parts of entries ----------------------------------------------------------------
- */
+/* --- parts of entries --- */
 
 static bool device_left(const struct vm_devices *d, struct uuid uuid)
 {
@@ -248,8 +245,7 @@ void vm_txn_message(struct txn *t, struct vm_manager *m, const char *name, int p
 	txn_set_time(t, uuid, MESSAGE_TIMESTAMP, loop_wall_ms(m->loop));
 }
 
-/* --- messages by themselves ----------------------------------------------------------
- */
+/* --- messages by themselves --- */
 
 struct vm_note {
 	struct list node;

@@ -130,8 +130,7 @@ struct vm_manager {
 	struct list notes; /* struct vm_note: messages under way */
 };
 
-/* --- for operations ------------------------------------------------------------------
- */
+/* --- for operations --- */
 
 /* The step function's way into a hypervisor call: hyper_xxx(..., vm_op_call(o, ms)). The
  * answer resumes the operation's step. */
@@ -162,8 +161,7 @@ void vm_op_halt(struct op *op);
 /* Fails with RV_ECANCELLED, in words. */
 void vm_op_cancelled(struct vm_op *o);
 
-/* --- for entries ---------------------------------------------------------------------
- */
+/* --- for entries --- */
 
 /* The VM has no domain: Halted or Suspended; VBDs and VIFs are detached, but for what
  * `d` (may be NULL) could not bring down. */
@@ -184,8 +182,7 @@ void vm_txn_message(struct txn *t, struct vm_manager *m, const char *name, int p
 void vm_note(struct vm_manager *m, const char *name, int priority, struct uuid vm,
 	const char *fmt, ...) RV_PRINTF(5, 6);
 
-/* --- looking --------------------------------------------------------------------------
- */
+/* --- looking --- */
 
 struct vm_host *vm_host_find(const struct vm_manager *m, const struct uuid *host);
 struct vm_op *vm_op_of(const struct vm_manager *m, const struct uuid *vm);
@@ -194,8 +191,7 @@ bool vm_recorded(const struct row *vm, struct hyper_domain_id *id);
 void vm_condition(
 	const struct vm_manager *m, const struct row *vm, struct vm_condition *c);
 
-/* --- between files --------------------------------------------------------------------
- */
+/* --- between files --- */
 
 extern const struct vm_verb *const vm_verbs[VM_OP_COUNT];
 extern const struct vm_verb vm_verb_start, vm_verb_resume, vm_verb_shutdown,

@@ -8,8 +8,7 @@
 
 enum { PLACE_MAX_OBJECTS = HYPER_MAX_VBDS + HYPER_MAX_VIFS + 1, PLACE_BATCH = 256 };
 
-/* --- what a VM needs -----------------------------------------------------------------
- */
+/* --- what a VM needs --- */
 
 static uint64_t vm_kib(const struct row *vm, enum schema_field_id field)
 {
@@ -69,8 +68,7 @@ int vm_check(const struct row *vm, struct rv_error *e)
 	return 0;
 }
 
-/* --- the picture of the hosts --------------------------------------------------------
- */
+/* --- the picture of the hosts --- */
 
 static int place_count(void *arg, const struct change *c)
 {
@@ -224,8 +222,7 @@ out:
 	return rc;
 }
 
-/* --- deciding ------------------------------------------------------------------------
- */
+/* --- deciding --- */
 
 struct place_wish {
 	struct sched_request request;

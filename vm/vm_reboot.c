@@ -218,8 +218,7 @@ static void reboot_step(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static int reboot_admit(struct vm_op *o, const struct db *db, struct rv_error *e)
 {

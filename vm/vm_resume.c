@@ -39,8 +39,7 @@ static struct resume *resume_of(struct op *op)
 
 static void resume_step(struct op *op);
 
-/* --- entries -------------------------------------------------------------------------
- */
+/* --- entries --- */
 
 static void txn_running(void *arg, const struct db *db, struct txn *t)
 {
@@ -101,8 +100,7 @@ static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)
 	txn_set_enum(t, o->vm, VM_POWER_STATE, VM_POWER_STATE_SUSPENDED);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void resume_answered(void *arg, uint64_t token, int rc)
 {
@@ -253,8 +251,7 @@ static void resume_step(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static int resume_admit(struct vm_op *o, const struct db *db, struct rv_error *e)
 {

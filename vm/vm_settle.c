@@ -45,8 +45,7 @@ static struct settle *settle_of(struct op *op)
 
 static void settle_step(struct op *op);
 
-/* --- the ending ----------------------------------------------------------------------
- */
+/* --- the ending --- */
 
 static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 {
@@ -87,8 +86,7 @@ static void settle_end(struct settle *s)
 	vm_op_end(o, END);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void settle_torn_down(struct vm_teardown *t)
 {
@@ -261,8 +259,7 @@ static void settle_done(struct op *op)
 		vm_note(m, "VM_RESTART_FAILED", 2, args.vm, "%s", e.detail);
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static void settle_begin(struct vm_op *o)
 {

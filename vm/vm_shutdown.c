@@ -201,8 +201,7 @@ static void shutdown_step(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static void shutdown_begin(struct vm_op *o)
 {

@@ -4,8 +4,8 @@
  *	BUILD ──────────────────────────► END ─► ENDED
  *	  │ ▲  memory refused there         ▲
  *	  ▼ │                               │
- *	MOVE: the intent names another host ╯ none left, cancelled, failed (undone by
- *build)
+ *	MOVE: the intent names another     none left, cancelled, or failed
+ *	      host                         (undone by the build)
  */
 #include "base/log.h"
 #include "vm/vm_build.h"
@@ -36,8 +36,7 @@ static struct start *start_of(struct op *op)
 
 static void start_step(struct op *op);
 
-/* --- the ending ----------------------------------------------------------------------
- */
+/* --- the ending --- */
 
 static void finish_started(struct vm_op *o, const struct db *db, struct txn *t)
 {
@@ -73,8 +72,7 @@ static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)
 	txn_set_string(t, o->vm, VM_PAUSED_BY, "a start that failed");
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void start_built(struct vm_build *b)
 {
@@ -190,8 +188,7 @@ static void start_step(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static int start_admit(struct vm_op *o, const struct db *db, struct rv_error *e)
 {

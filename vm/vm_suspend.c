@@ -57,8 +57,7 @@ static struct suspend *suspend_of(struct op *op)
 
 static void suspend_step(struct op *op);
 
-/* --- the intent and the ending -------------------------------------------------------
- */
+/* --- the intent and the ending --- */
 
 static bool sr_usable(struct vm_op *o, const struct db *db, struct uuid sr)
 {
@@ -165,8 +164,7 @@ static bool commit_holds(void *arg, const struct db *db)
 	return vm && db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_SUSPENDED;
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void suspend_answered(void *arg, uint64_t token, int rc)
 {
@@ -451,8 +449,7 @@ static void suspend_deadline(struct op *op)
 	hyper_cancel(&s->vm.hyper);
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static void suspend_begin(struct vm_op *o)
 {

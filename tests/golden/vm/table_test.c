@@ -65,8 +65,7 @@ static void compare(const char *name, struct buf *now)
 	free(text);
 }
 
-/* --- allowed operations --------------------------------------------------------------
- */
+/* --- allowed operations --- */
 
 static void say_allowed(struct buf *out, const struct vm_condition *c)
 {
@@ -122,8 +121,7 @@ static void test_allowed(void **state)
 	buf_fini(&out);
 }
 
-/* --- verdicts ------------------------------------------------------------------------
- */
+/* --- verdicts --- */
 
 static const char *const found[] = {
 	"none", "building", "paused", "running", "ended", "suspended"};

@@ -225,8 +225,7 @@ static void test_sr_fails(void **state)
 		VM_POWER_STATE_HALTED);
 }
 
-/* --- random lives --------------------------------------------------------------------
- */
+/* --- random lives --- */
 
 static enum vm_operation any(struct prng *p)
 {

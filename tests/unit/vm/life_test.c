@@ -286,8 +286,7 @@ static void test_hotplug(void **state)
 	world_free(w);
 }
 
-/* --- refusals ------------------------------------------------------------------------
- */
+/* --- refusals --- */
 
 static void test_wrong_state(void **state)
 {
@@ -408,8 +407,7 @@ static void test_shutdown_times_out(void **state)
 	world_free(w);
 }
 
-/* --- many ----------------------------------------------------------------------------
- */
+/* --- many --- */
 
 static void test_two_hundred(void **state)
 {

@@ -13,8 +13,7 @@
 #include "vm/vm_image.h"
 #include "vm/vm_verdict.h"
 
-/* --- verdicts ------------------------------------------------------------------------
- */
+/* --- verdicts --- */
 
 static void check_verdict(const struct vm_seen *s)
 {
@@ -75,8 +74,7 @@ static void test_every_sight(void **state)
 					}
 }
 
-/* --- disks ---------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 static void test_disks(void **state)
 {
@@ -131,8 +129,7 @@ static void test_wrong_disks(void **state)
 		RV_ELIMIT);
 }
 
-/* --- the image's header --------------------------------------------------------------
- */
+/* --- the image's header --- */
 
 static void test_header(void **state)
 {

@@ -68,8 +68,7 @@ struct world {
 	struct rv_error accepted_error;
 };
 
-/* --- running -------------------------------------------------------------------------
- */
+/* --- running --- */
 
 /* The moment's truth, past the port. */
 static inline size_t world_truth(struct world *w, struct hyper_domain *domains)
@@ -153,8 +152,7 @@ static inline void world_tell(struct world *w)
 			op->awaiting ? "" : ", awaiting nothing");
 }
 
-/* --- the daemon ----------------------------------------------------------------------
- */
+/* --- the daemon --- */
 
 static inline void world_opened(void *arg, int rc, const struct rv_error *e)
 {
@@ -315,8 +313,7 @@ static inline void world_restart(struct world *w)
 	world_manage(w);
 }
 
-/* --- the database --------------------------------------------------------------------
- */
+/* --- the database --- */
 
 struct world_commit {
 	struct pool_commit commit;
@@ -536,8 +533,7 @@ static inline void world_free(struct world *w)
 	free(w);
 }
 
-/* --- operations ----------------------------------------------------------------------
- */
+/* --- operations --- */
 
 static inline void world_accepted(void *arg, int rc, const struct rv_error *e)
 {
@@ -633,8 +629,7 @@ static inline void world_must(struct world *w, enum vm_operation kind, size_t i)
 			vm_operation_name(kind), world_why(w, task));
 }
 
-/* --- what is there -------------------------------------------------------------------
- */
+/* --- what is there --- */
 
 static inline bool world_guest(struct world *w, size_t i, struct hyper_sim_view *v)
 {
