@@ -88,15 +88,18 @@ static void ask_task(struct sim_host *h, struct sim_task *t)
 	sim_note("%s %s refused: %s", h->name, vm_operation_name(t->kind), e.detail);
 }
 
-static struct uuid any_device(
-	struct sim_client *c, const struct row *vm, enum schema_field_id field)
+/* Mostly one in the state that the operation needs. */
+static struct uuid any_device(struct sim_client *c, const struct row *vm,
+	enum schema_field_id owner, enum schema_field_id attached, bool want)
 {
 	const struct db *db = pool_db(c->host->pool);
 	struct uuid chosen = UUID_NONE;
+	bool any = prng_below(&c->prng, 5) == 0;
 	unsigned n = 0;
 
-	for (const struct row *r = NULL; (r = db_next_ref(db, field, row_uuid(vm), r));)
-		if (prng_below(&c->prng, ++n) == 0)
+	for (const struct row *r = NULL; (r = db_next_ref(db, owner, row_uuid(vm), r));)
+		if ((any || db_bool(r, attached) == want) &&
+			prng_below(&c->prng, ++n) == 0)
 			chosen = row_uuid(r);
 	return chosen;
 }
@@ -129,11 +132,13 @@ static void operate(struct sim_client *c, enum vm_operation kind, const struct r
 		break;
 	case VM_OP_VBD_PLUG:
 	case VM_OP_VBD_UNPLUG:
-		args.device = any_device(c, vm, VBD_VM);
+		args.device = any_device(
+			c, vm, VBD_VM, VBD_CURRENTLY_ATTACHED, kind == VM_OP_VBD_UNPLUG);
 		break;
 	case VM_OP_VIF_PLUG:
 	case VM_OP_VIF_UNPLUG:
-		args.device = any_device(c, vm, VIF_VM);
+		args.device = any_device(
+			c, vm, VIF_VM, VIF_CURRENTLY_ATTACHED, kind == VM_OP_VIF_UNPLUG);
 		break;
 	default:
 		break;
@@ -142,17 +147,41 @@ static void operate(struct sim_client *c, enum vm_operation kind, const struct r
 	ask_task(h, model_asked(h, uuid_random(&c->prng), kind, &args));
 }
 
+static bool has_unplugged(struct sim_client *c, const struct row *vm,
+	enum schema_field_id owner, enum schema_field_id attached)
+{
+	const struct db *db = pool_db(c->host->pool);
+
+	for (const struct row *r = NULL; (r = db_next_ref(db, owner, row_uuid(vm), r));)
+		if (!db_bool(r, attached))
+			return true;
+	return false;
+}
+
+static bool fits(struct sim_client *c, const struct row *vm, enum vm_operation kind)
+{
+	if (!(vm_allowed_now(c->host->mgr, vm) & (1u << kind)))
+		return false;
+	if (kind == VM_OP_VBD_PLUG)
+		return has_unplugged(c, vm, VBD_VM, VBD_CURRENTLY_ATTACHED);
+	if (kind == VM_OP_VIF_PLUG)
+		return has_unplugged(c, vm, VIF_VM, VIF_CURRENTLY_ATTACHED);
+	return true;
+}
+
 /* Clients mostly ask for what makes sense. */
 static const struct row *fitting_vm(struct sim_client *c, enum vm_operation kind)
 {
-	const struct row *vm = NULL;
+	const struct db *db = pool_db(c->host->pool);
+	const struct row *chosen = NULL;
+	unsigned n = 0;
 
-	for (int i = 0; i < 4; i++) {
-		vm = host_any_vm(c->host, &c->prng);
-		if (!vm || vm_allowed_now(c->host->mgr, vm) & (1u << kind))
-			break;
-	}
-	return vm;
+	if (prng_below(&c->prng, 8) == 0)
+		return host_any_vm(c->host, &c->prng);
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
+		if (fits(c, vm, kind) && prng_below(&c->prng, ++n) == 0)
+			chosen = vm;
+	return chosen;
 }
 
 /* --- the others ----------------------------------------------------------------------
@@ -236,7 +265,7 @@ static void write_number(struct sim_client *c, const struct row *vm)
 {
 	struct sim_numbers *n = model_numbers(c->host, row_uuid(vm));
 	struct sim_write *w;
-	char text[24];
+	char text[24], key[UUID_TEXT_SIZE];
 	struct txn t;
 
 	if (n->open)
@@ -246,7 +275,7 @@ static void write_number(struct sim_client *c, const struct row *vm)
 	w->vm = n->vm;
 	w->number = ++n->issued;
 	snprintf(text, sizeof text, "%lld", (long long)w->number);
-	txn_map_put(&t, n->vm, VM_OTHER_CONFIG, "sim", text);
+	txn_map_put(&t, n->vm, VM_OTHER_CONFIG, uuid_format(&n->vm, key), text);
 	host_write(c->host, w, &t, wrote);
 }
 
@@ -376,6 +405,9 @@ static void act(struct sim_client *c)
 
 	if (db_count(pool_db(c->host->pool), CLASS_VM) < 2)
 		action = SIM_ACTION_CREATE;
+	if (action == SIM_ACTION_CLONE &&
+		db_count(pool_db(c->host->pool), CLASS_VM) >= SIM_MAX_VMS)
+		action = SIM_ACTION_DESTROY;
 	switch (action) {
 	case SIM_ACTION_CREATE:
 		create(c);
@@ -398,6 +430,8 @@ static void act(struct sim_client *c)
 		vm = fitting_vm(c, operations[action]);
 		if (vm)
 			operate(c, operations[action], vm);
+		else
+			c->left++; /* not this one, not now */
 	}
 }
 

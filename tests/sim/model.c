@@ -348,7 +348,9 @@ struct sim_numbers *model_numbers(struct sim_host *h, struct uuid vm)
 static void look_number(struct sim_host *h, struct sim_numbers *n)
 {
 	const struct row *vm = db_row(db_of(h), CLASS_VM, n->vm);
-	const char *text = vm ? db_map_get(vm, VM_OTHER_CONFIG, "sim") : NULL;
+	char key[UUID_TEXT_SIZE]; /* clones inherit their origin's */
+	const char *text =
+		vm ? db_map_get(vm, VM_OTHER_CONFIG, uuid_format(&n->vm, key)) : NULL;
 	int64_t is = text ? strtoll(text, NULL, 10) : 0;
 
 	if (!vm)

@@ -13,7 +13,7 @@
 enum {
 	ACTIVE_MS = 20 * 60 * 1000, /* clients are done by then, or are stopped */
 	QUIESCE_MS = 2 * 3600 * 1000,
-	REST_MS = 25 * 1000, /* at rest for so long: more than two looks */
+	REST_MS = 330 * 1000, /* at rest for so long: all VMs were looked at once more */
 	MAX_EVENTS = 6000000,
 	DOM0_KIB = 128 << 10,
 	NOTED_OPS = 256,
@@ -418,6 +418,38 @@ const struct row *host_any_vm(struct sim_host *h, struct prng *p)
 /* --- a seed's run --------------------------------------------------------------------
  */
 
+/* What leads to a crash point, by the first word of its name. */
+static void favour(struct sim_profile *p)
+{
+	static const struct {
+		const char *point;
+		enum sim_action actions[4];
+	} ways[] = {
+		{"destroy.", {SIM_ACTION_DESTROY, SIM_ACTION_CLONE, SIM_ACTION_PROVISION,
+				     SIM_ACTION_CREATE}},
+		{"hotplug.", {SIM_ACTION_VBD_PLUG, SIM_ACTION_VIF_PLUG,
+				     SIM_ACTION_VBD_UNPLUG, SIM_ACTION_VIF_UNPLUG}},
+		{"make.", {SIM_ACTION_PROVISION, SIM_ACTION_CLONE, SIM_ACTION_CREATE,
+				  SIM_ACTION_DESTROY}},
+		{"pause.", {SIM_ACTION_PAUSE, SIM_ACTION_UNPAUSE, SIM_ACTION_START,
+				   SIM_ACTION_PAUSE}},
+		{"reboot.", {SIM_ACTION_CLEAN_REBOOT, SIM_ACTION_HARD_REBOOT,
+				    SIM_ACTION_START, SIM_ACTION_UNPAUSE}},
+		{"resume.", {SIM_ACTION_SUSPEND, SIM_ACTION_RESUME, SIM_ACTION_START,
+				    SIM_ACTION_UNPAUSE}},
+		{"shutdown.", {SIM_ACTION_CLEAN_SHUTDOWN, SIM_ACTION_HARD_SHUTDOWN,
+				      SIM_ACTION_START, SIM_ACTION_UNPAUSE}},
+		{"suspend.", {SIM_ACTION_SUSPEND, SIM_ACTION_RESUME, SIM_ACTION_START,
+				     SIM_ACTION_UNPAUSE}},
+	};
+	const char *name = sim_point_name(p->favourite_point);
+
+	for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
+		if (strncmp(name, ways[i].point, strlen(ways[i].point)) == 0)
+			for (int a = 0; a < 4; a++)
+				p->weights[ways[i].actions[a]] += 30;
+}
+
 /* Swarm testing: each seed has only some of the faults and its own mix of operations, so
  * that combinations come up which a mix of everything would drown. */
 static void profile_draw(struct sim_profile *p, struct prng *prng, uint64_t seed)
@@ -438,9 +470,16 @@ static void profile_draw(struct sim_profile *p, struct prng *prng, uint64_t seed
 			p->faults[f / 32] |= UINT32_C(1) << (f % 32);
 	for (int a = 0; a < SIM_ACTION_COUNT; a++)
 		p->weights[a] = (uint32_t[]){1, 2, 4, 12}[prng_below(prng, 4)];
-	p->weights[SIM_ACTION_CREATE] = 6;
-	p->weights[SIM_ACTION_PROVISION] = 6;
+	p->weights[SIM_ACTION_CREATE] = 4;
+	p->weights[SIM_ACTION_PROVISION] += 4;
 	p->weights[SIM_ACTION_START] += 8;
+	/* So that what needs a rare state comes up. */
+	p->weights[SIM_ACTION_SUSPEND] += 2;
+	p->weights[SIM_ACTION_RESUME] += 8;
+	p->weights[SIM_ACTION_VBD_PLUG] += 8;
+	p->weights[SIM_ACTION_VIF_PLUG] += 8;
+	if (p->favourite_point >= 0)
+		favour(p);
 }
 
 /* Notes every operation's moves: the log's own lines are limited in number. */

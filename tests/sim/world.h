@@ -81,7 +81,7 @@ struct sim_task {
 	uint64_t ended_seq;
 };
 
-/* What clients wrote to one VM: numbers in other_config:sim, one write at a time. */
+/* What clients wrote to one VM: numbers in other_config, one write at a time. */
 struct sim_numbers {
 	struct list node;
 	struct uuid vm;
