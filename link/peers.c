@@ -352,8 +352,10 @@ static void peer_report(const struct peer *peer, struct peer_status *out)
 		.failures = peer->failures};
 	snprintf(out->address, sizeof out->address, "%s", peer->member.address);
 	snprintf(out->reason, sizeof out->reason, "%s", peer->reason);
-	if (peer->state == PEER_UP && peer->current && !peer->current->over)
+	if (peer->state == PEER_UP && peer->current && !peer->current->over) {
+		out->dialled = peer->current->dialled;
 		link_stats(peer->current->link, &out->link);
+	}
 }
 
 int peers_status(const struct peers *p, const struct uuid *host, struct peer_status *out)

@@ -106,6 +106,7 @@ struct peer_status {
 	int64_t since_us;	/* loop_now_us of the state's beginning */
 	uint64_t ups, failures; /* links made; dials failed */
 	char reason[160];	/* why there is no link, or why the last one went */
+	bool dialled;		/* up: by this host */
 	struct link_stats link; /* zero unless up */
 };
 

@@ -1,6 +1,8 @@
 /* The CA, its sealed key, tokens. */
 #include "link/ca.h"
 
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -69,6 +71,41 @@ static void test_issue_and_check(void **state)
 	ca_key_free(ca2_key);
 	free(csr2);
 	ca_key_free(key2);
+}
+
+/* The right issuer by every name, but not its signature. */
+static void test_forged_certificate(void **state)
+{
+	struct fixture *f = *state;
+	BIO *bio, *out = BIO_new(BIO_s_mem());
+	struct rv_error e = {0};
+	char *cert, *data, *forged;
+	X509 *x;
+	long len;
+
+	assert_int_equal(
+		ca_issue(f->ca, f->ca_key, f->csr, &host, NULL, 30, &cert, &e), 0);
+	bio = BIO_new_mem_buf(cert, -1);
+	x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
+	{
+		ASN1_INTEGER *serial = ASN1_INTEGER_new();
+
+		ASN1_INTEGER_set(serial, 7);
+		assert_int_equal(X509_set_serialNumber(x, serial), 1);
+		ASN1_INTEGER_free(serial);
+		assert_true(i2d_re_X509_tbs(x, NULL) > 0);
+	}
+	assert_int_equal(PEM_write_bio_X509(out, x), 1);
+	len = BIO_get_mem_data(out, &data);
+	forged = strndup(data, (size_t)len);
+	assert_int_equal(ca_check(f->ca, cert, f->key, &host, &e), 0);
+	assert_int_equal(ca_check(f->ca, forged, f->key, &host, &e), RV_ETLS);
+	assert_non_null(strstr(e.detail, "not signed"));
+	free(forged);
+	free(cert);
+	X509_free(x);
+	BIO_free(bio);
+	BIO_free(out);
 }
 
 static void test_digests(void **state)
@@ -198,6 +235,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_issue_and_check),
+		TEST(test_forged_certificate),
 		TEST(test_digests),
 		TEST(test_sealed_key),
 		TEST(test_token_text),

@@ -29,7 +29,7 @@ struct side {
 	int64_t last_us[LINK_CHANNELS], worst_us;
 	uint8_t got[KEEP];
 	size_t got_len;
-	bool close_in_message, free_in_message;
+	bool close_in_message, free_in_message, resume_bulk_in_message;
 };
 
 struct pair {
@@ -67,6 +67,8 @@ static void on_message(void *arg, enum link_channel channel, uint16_t type,
 		if (loop_now_us(s->loop) - sent_us > s->worst_us)
 			s->worst_us = loop_now_us(s->loop) - sent_us;
 	}
+	if (s->resume_bulk_in_message && channel == LINK_RPC)
+		link_resume(s->link, LINK_BULK);
 	if (s->close_in_message)
 		link_close(s->link, RV_ECANCELLED, "enough");
 	if (s->free_in_message) {
@@ -335,6 +337,27 @@ static void test_pause(void **state)
 	run_ms(p, 500);
 	assert_int_equal(p->b.messages[LINK_BULK], sent + 1);
 	assert_int_equal(p->a.closed + p->b.closed, 0);
+}
+
+/* Resumed while more of it is at hand: what was held back still comes first. */
+static void test_resume_keeps_order(void **state)
+{
+	struct pair *p = *state;
+
+	pair_open(p, NULL);
+	stream_sim_set(p->wire, 100, 100, 0);
+	run_ms(p, 10);
+	p->b.numbered = p->b.resume_bulk_in_message = true;
+	link_pause(p->b.link, LINK_BULK);
+	for (uint16_t i = 0; i < 3; i++)
+		assert_int_equal(send_pattern(&p->a, LINK_BULK, i, 100), 0);
+	run_ms(p, 10);
+	assert_int_equal(p->b.messages[LINK_BULK], 0);
+	assert_int_equal(send_pattern(&p->a, LINK_RPC, 0, 100), 0);
+	for (uint16_t i = 3; i < 6; i++)
+		assert_int_equal(send_pattern(&p->a, LINK_BULK, i, 100), 0);
+	run_ms(p, 10);
+	assert_int_equal(p->b.messages[LINK_BULK], 6);
 }
 
 static void test_clock_and_rtt(void **state)
@@ -718,6 +741,7 @@ int main(void)
 		TEST(test_large_message),
 		TEST(test_priorities),
 		TEST(test_pause),
+		TEST(test_resume_keeps_order),
 		TEST(test_clock_and_rtt),
 		TEST(test_cuts),
 		TEST(test_deaf_peer),
