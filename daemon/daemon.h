@@ -26,6 +26,7 @@ struct forward;
 struct joining;
 struct members;
 struct metrics;
+struct migrate;
 
 struct daemon {
 	const struct config *config; /* borrowed */
@@ -47,6 +48,7 @@ struct daemon {
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;
 	struct joining *joining;
+	struct migrate *migrate; /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;

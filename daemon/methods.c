@@ -25,6 +25,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_HARD_REBOOT] = vm_operation,
 	[METHOD_VM_PAUSE] = vm_operation,
 	[METHOD_VM_UNPAUSE] = vm_operation,
+	[METHOD_VM_MIGRATE] = vm_migrate,
 	[METHOD_VM_SUSPEND] = vm_operation,
 	[METHOD_VM_RESUME] = vm_operation,
 	[METHOD_VM_SET_MEMORY_DYNAMIC_RANGE] = vm_set_memory_dynamic_range,

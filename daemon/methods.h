@@ -19,6 +19,9 @@ void write_set_fields(struct call *c);
 void write_add_to(struct call *c);
 void write_remove_from(struct call *c);
 
+/* daemon/migration.c */
+void vm_migrate(struct call *c);
+
 /* daemon/host_methods.c */
 void host_enable(struct call *c);
 void host_disable(struct call *c);

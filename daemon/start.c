@@ -34,9 +34,11 @@
 #include "daemon/listen.h"
 #include "daemon/members.h"
 #include "daemon/metrics.h"
+#include "daemon/migration.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_live.h"
+#include "migrate/migrate.h"
 
 enum start_state {
 	OPEN,
@@ -250,6 +252,8 @@ static void on_reconciled(void *arg)
 	if (!op_resume(&d->start, d->start_token))
 		return;
 	op_move(&d->start, UP);
+	if (d->migrate)
+		migrate_begin(d->migrate);
 	log_info("daemon.up", "host=%s driver=%s", d->config->name_label,
 		d->hyper_host.driver);
 	op_finish(&d->start);
@@ -344,6 +348,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = start_pool(d, e);
 	if (!rc)
 		rc = start_vms(d, e);
+	if (!rc && d->members)
+		rc = migration_open(d, e);
 	if (!rc)
 		rc = attach_new(&d->attach, d);
 	if (!rc)
@@ -381,6 +387,8 @@ void daemon_stop(struct daemon *d)
 	d->stopping = true;
 	log_info("daemon.stop", "msg=\"VMs keep running\"");
 	listen_close(d);
+	if (d->migrate)
+		migrate_stop(d->migrate);
 	vm_manager_stop(d->vms);
 	pool_close(d->pool);
 }
@@ -394,6 +402,8 @@ void daemon_fini(struct daemon *d)
 	op_drop(&d->start);
 	defer_stop(&d->look);
 	pool_unsubscribe(&d->subscriber);
+	if (d->migrate)
+		migrate_stop(d->migrate);
 	if (d->vms)
 		vm_manager_stop(d->vms);
 	hyper_free(d->hyper);
@@ -407,6 +417,7 @@ void daemon_fini(struct daemon *d)
 	chores_free(d);
 	attach_free(d->attach);
 	vm_manager_free(d->vms);
+	migrate_free(d->migrate);
 	disk_free(d->disk);
 	large_reads_stop(d);
 	calls_free(d);

@@ -30,12 +30,19 @@ def until(what, test, patience=30):
 
 
 def refused(code, client, method, **params):
-    try:
-        value = client.change(method, **params)
-    except rpc.Refused as e:
-        assert e.code == code, f"{method}: expected {code}, got {e}"
-        return str(e)
-    raise AssertionError(f"{method} was not refused but gave {value}")
+    """The words of the refusal. What is busy is asked again: an operation's last steps go on
+    for a moment after its task has ended."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            value = client.change(method, **params)
+        except rpc.Refused as e:
+            if e.code == "OTHER_OPERATION_IN_PROGRESS" and code != e.code and time.monotonic() < end:
+                time.sleep(0.05)
+                continue
+            assert e.code == code, f"{method}: expected {code}, got {e}"
+            return str(e)
+        raise AssertionError(f"{method} was not refused but gave {value}")
 
 
 class Member(host.Host):
@@ -165,6 +172,64 @@ def test_half_working(members, client, base):
         client.change("VM.clean_shutdown", self=vm)
 
 
+def test_migration(members, client):
+    """There and back while it writes to its memory; asked of a host that is neither."""
+    hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+    vm = client.change("VM.create", record={
+        "name_label": "busy", "memory_static_max": 256 << 20, "PV_kernel": "/boot/vmlinuz",
+        "platform": {"sim.dirty_pages_per_s": "500", "sim.used_ppm": "500000"}})
+    client.change("VM.start", self=vm, on=hosts["host2"])
+    other = members[0].client()
+    for target in ("host3", "host2", "host1", "host2"):
+        words = until(f"a move to {target}", lambda: moved(other, vm, hosts[target]))
+        record = other.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)
+        assert record["resident_on"] == hosts[target] and record["power_state"] == "Running", record
+        print(f"to {target}: {words}")
+    refused("MESSAGE_PARAMETER_INVALID", other, "VM.migrate", self=vm, host=hosts["host2"])
+    pv = client.change("VM.create", record={
+        "name_label": "pv", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz", "domain_type": "pv"})
+    client.change("VM.start", self=pv, on=hosts["host1"])
+    print(refused("FEATURE_UNSUPPORTED", client, "VM.migrate", self=pv, host=hosts["host2"]))
+    client.change("VM.migrate", self=pv, host=hosts["host2"], live=False)
+    other.close()
+
+
+def moved(client, vm, host):
+    try:
+        return client.change("VM.migrate", self=vm, host=host, min_seq=rpc.Client.seen)
+    except rpc.Refused as e:
+        assert e.code == "OTHER_OPERATION_IN_PROGRESS", e
+        return None
+
+
+def test_squeeze(members, client):
+    """One that fits only after others gave memory back."""
+    hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+    for i in range(3):
+        vm = client.change("VM.create", record={
+            "name_label": f"wide{i}", "memory_dynamic_min": 512 << 20, "memory_static_max": 2 << 30,
+            "PV_kernel": "/boot/vmlinuz", "platform": {"sim.feature_balloon": "true"}})
+        client.change("VM.start", self=vm, on=hosts["host3"])
+    narrow = client.change("VM.create", record={
+        "name_label": "narrow", "memory_static_max": 2 << 30, "PV_kernel": "/boot/vmlinuz"})
+    until("its memory was freed", lambda: started(client, narrow, hosts["host3"]), 60)
+    gave = {r["name_label"]: r["memory_actual"] >> 20 for r in client.call("VM.get_all_records").values()
+            if r["name_label"].startswith("wide")}
+    print(f"started; the others are at {gave} MiB")
+    for name in ("wide0", "wide1", "wide2", "narrow"):
+        vm = client.call("VM.get_by_name_label", label=name)[0]
+        client.change("VM.hard_shutdown", self=vm)
+
+
+def started(client, vm, host):
+    try:
+        client.change("VM.start", self=vm, on=host)
+        return True
+    except rpc.Refused as e:
+        assert e.code in ("HOST_NOT_ENOUGH_FREE_MEMORY", "NO_HOSTS_AVAILABLE"), e
+        return False
+
+
 def test_restarts(members, client):
     before = {u: (r["power_state"], r["resident_on"]) for u, r in client.call("VM.get_all_records").items()}
     members[2].kill()
@@ -210,6 +275,8 @@ def main():
         test_any_host(members, vms)
         test_named_host(members, client)
         test_half_working(members, client, base)
+        test_migration(members, client)
+        test_squeeze(members, client)
         client = test_restarts(members, client)
         client.close()
         for member in reversed(members):
