@@ -116,8 +116,16 @@ void model_refused(struct sim_host *h, struct sim_task *t, int rc)
 	char text[UUID_TEXT_SIZE];
 
 	/* Not known to this host: it may lead again and find it done. */
-	if (rc == RV_ENOTMASTER || t->accepted || t->seen)
+	if (rc == RV_ENOTMASTER)
 		return;
+	if (t->accepted || t->seen) {
+		/* A repeat is the same task, whenever it is asked for. */
+		if (rc != RV_EAGAIN && rc != RV_ELIMIT)
+			sim_fail("task %s (%s) was accepted, and its repeat refused: %s",
+				text_of(t->uuid, text), vm_operation_name(t->kind),
+				rv_error_symbol(rc));
+		return;
+	}
 	if (db_row(db_of(h), CLASS_TASK, t->uuid))
 		sim_fail("task %s (%s) was refused (%s) and is in the database",
 			text_of(t->uuid, text), vm_operation_name(t->kind),
@@ -148,14 +156,33 @@ static bool domain_lives(struct sim_host *h, struct uuid vm)
 	return false;
 }
 
+/* The domain does what was asked for, if it is still there. */
+static void must_not_be(struct sim_host *h, const struct sim_task *t,
+	const struct row *vm, enum hyper_state state)
+{
+	struct hyper_domain domains[SIM_MAX_DOMAINS];
+	size_t n = look_domains(h->hyper, domains, SIM_MAX_DOMAINS);
+	struct uuid uuid = row_uuid(vm);
+
+	for (size_t i = 0; i < n; i++)
+		if (uuid_eq(&domains[i].vm, &uuid) && domains[i].state == state)
+			sim_fail("%s of VM %s succeeded, and its domain %u is in state "
+				 "%d",
+				vm_operation_name(t->kind), row_name(vm),
+				domains[i].id.domid, state);
+}
+
 static void must_be(struct sim_host *h, const struct sim_task *t, const struct row *vm,
 	enum vm_power_state state)
 {
-	(void)h;
 	if (!vm || db_enum(vm, VM_POWER_STATE) != (int)state)
 		sim_fail("%s of VM %s succeeded, and it is in state %d",
 			vm_operation_name(t->kind), vm ? row_name(vm) : "(gone)",
 			vm ? db_enum(vm, VM_POWER_STATE) : -1);
+	if (state == VM_POWER_STATE_PAUSED)
+		must_not_be(h, t, vm, HYPER_RUNNING);
+	if (state == VM_POWER_STATE_RUNNING)
+		must_not_be(h, t, vm, HYPER_PAUSED);
 }
 
 /* The copies hold what the originals do: the source is at rest until this very entry. */
@@ -262,6 +289,9 @@ static void task_ended(struct sim_host *h, struct sim_task *t, const struct row 
 		sim_fail("a task has ended without a time");
 	if (status == TASK_STATUS_FAILURE && !*db_string(task, TASK_ERROR_DETAIL))
 		sim_fail("%s failed without a reason", db_string(task, TASK_METHOD));
+	if (db_int(task, TASK_ERROR_NUMBER) == -RV_ECORRUPT)
+		sim_fail("%s found damage, and nothing was damaged: %s",
+			db_string(task, TASK_METHOD), db_string(task, TASK_ERROR_DETAIL));
 	totals->failed += status == TASK_STATUS_FAILURE;
 	totals->cancelled += status == TASK_STATUS_CANCELLED;
 	if (status != TASK_STATUS_SUCCESS && t->kind == VM_OP_DESTROY)
