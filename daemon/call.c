@@ -13,6 +13,7 @@
 #include "daemon/forward.h"
 #include "daemon/large.h"
 #include "daemon/methods.h"
+#include "daemon/policy.h"
 #include "daemon/tasks.h"
 #include "rpc/message.h"
 
@@ -457,9 +458,12 @@ static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *
 	rc = args_field_value(pool_db(c->daemon->pool), f, &kv->val, &v, e);
 	if (rc)
 		return rc;
-	txn_set_value(t, uuid, f->id, &v);
+	rc = f->id == POOL_SCHEDULER ? policy_check(c->daemon, value_get_string(&v), e)
+				     : 0;
+	if (!rc)
+		txn_set_value(t, uuid, f->id, &v);
 	value_fini(&v);
-	return 0;
+	return rc;
 }
 
 bool call_fields_to_txn(struct call *c, struct txn *t, const msgpack_object *record,

@@ -42,6 +42,8 @@ static const struct key keys[] = {
 		"tcp:0.0.0.0:7473; empty: no pool but this host's own"},
 	{"pool", "address", KEY_TEXT, AT(pool_address), "",
 		"what they dial, such as tcp:192.0.2.1:7473; empty: as listen"},
+	{"scheduler", "plugin-dir", KEY_TEXT, AT(sched_plugins), "/usr/lib/reeve/sched",
+		"where placement policies other than greedy and conservative are"},
 	{"rpc", "listen", KEY_TEXT, AT(rpc_listen), "",
 		"further addresses, separated by blanks: tls+tcp://0.0.0.0:7474, "
 		"tcp://127.0.0.1:7475"},

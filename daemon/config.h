@@ -32,6 +32,8 @@ struct config {
 	/* [pool] */
 	char pool_listen[CONFIG_TEXT_MAX];  /* empty: a pool of this host alone */
 	char pool_address[CONFIG_TEXT_MAX]; /* empty: pool_listen */
+	/* [scheduler] */
+	char sched_plugins[CONFIG_TEXT_MAX];
 	/* [rpc] */
 	char rpc_listen[CONFIG_TEXT_MAX]; /* further URLs, separated by blanks */
 	char rpc_group[CONFIG_TEXT_MAX];  /* local group that may call */

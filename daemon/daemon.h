@@ -17,6 +17,7 @@
 #include "reactor/worker.h"
 #include "rpc/server.h"
 #include "rpc/session.h"
+#include "sched/loader.h"
 #include "storage/storage.h"
 #include "vm/vm.h"
 #include "xen/hyper.h"
@@ -63,7 +64,9 @@ struct daemon {
 	struct hyper_req hyper_req;
 	struct pool_commit commit;
 	uint64_t start_token;
-	int *exit_status; /* borrowed: main's */
+	int *exit_status;		   /* borrowed: main's */
+	char policy_name[CONFIG_TEXT_MAX]; /* at work; policy.c */
+	struct loader_plugin policy_plugin;
 	struct changes_token vm_live_token;
 	bool restart; /* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;

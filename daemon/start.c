@@ -35,6 +35,7 @@
 #include "daemon/members.h"
 #include "daemon/metrics.h"
 #include "daemon/migration.h"
+#include "daemon/policy.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_live.h"
@@ -100,6 +101,7 @@ static void on_look(void *arg)
 		op_kick(&d->start);
 	if (d->members)
 		members_follow(d->members);
+	policy_follow(d);
 	vm_live_look(d);
 	tasks_look(d);
 	events_look(d);
@@ -418,6 +420,7 @@ void daemon_fini(struct daemon *d)
 	attach_free(d->attach);
 	vm_manager_free(d->vms);
 	migrate_free(d->migrate);
+	policy_close(d);
 	disk_free(d->disk);
 	large_reads_stop(d);
 	calls_free(d);
