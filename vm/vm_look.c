@@ -273,11 +273,15 @@ static void look_vms(struct vm_host *h, const struct hyper_req *req, bool all)
 	struct look_index *x = calloc(1, sizeof *x);
 	const struct row *vm = NULL;
 
-	if (!x)
+	if (!x) {
+		h->ghosts_lost = true;
 		return;
+	}
 	map_init(&x->first, prng_next(loop_prng(h->mgr->loop)));
-	if (index_fill(x, req))
+	if (index_fill(x, req)) {
+		h->ghosts_lost = true;
 		goto out;
+	}
 	while (all && (vm = db_next(db, CLASS_VM, vm)))
 		look_vm(h, vm, req, x);
 	for (size_t i = 0; !all && i < req->domain_count; i++) {
@@ -397,6 +401,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	}
 	if (!h->listed)
 		look_first(h, req);
+	h->ghosts_lost = false; /* unless it comes again */
 	look_vms(h, req, !h->listed || h->looks++ % LOOK_ALL == 0);
 	for (size_t i = 0; i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];

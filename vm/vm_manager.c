@@ -40,10 +40,15 @@ bool vm_recorded(const struct row *vm, struct hyper_domain_id *id)
 
 static bool has_ghost(const struct vm_manager *m, struct uuid vm)
 {
-	for (size_t i = 0; i < m->host_count; i++)
-		for (size_t j = 0; j < m->hosts[i]->ghost_count; j++)
-			if (uuid_eq(&m->hosts[i]->ghosts[j].vm, &vm))
+	for (size_t i = 0; i < m->host_count; i++) {
+		const struct vm_host *h = m->hosts[i];
+
+		if (h->ghosts_lost)
+			return true; /* may be: better none than two */
+		for (size_t j = 0; j < h->ghost_count; j++)
+			if (uuid_eq(&h->ghosts[j].vm, &vm))
 				return true;
+	}
 	return false;
 }
 
@@ -274,6 +279,7 @@ void vm_manager_free(struct vm_manager *m)
 	vm_notes_free(m);
 	for (size_t i = 0; i < m->host_count; i++) {
 		vm_memory_free(m->hosts[i]->memory);
+		free(m->hosts[i]->ghosts);
 		free(m->hosts[i]);
 	}
 	map_fini(&m->by_vm);

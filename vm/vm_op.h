@@ -22,7 +22,6 @@
 
 enum {
 	VM_NAME_SIZE = 128,
-	VM_MAX_GHOSTS = 64, /* remembered per host */
 	VM_ANSWER_MS = 60 * 1000,
 	VM_LOOK_MS = 10 * 1000,
 };
@@ -49,9 +48,12 @@ struct vm_host {
 	bool looking, listed;
 	struct timer look_deadline; /* of either question */
 	unsigned looks;
-	uint64_t look_seq; /* of the database when the question was asked */
-	struct vm_ghost ghosts[VM_MAX_GHOSTS];
-	size_t ghost_count;
+	uint64_t look_seq;	 /* of the database when the question was asked */
+	struct vm_ghost *ghosts; /* owned */
+	size_t ghost_count, ghost_room;
+	/* One could not be remembered, so any VM may have one: no VM starts until a look
+	 * has found room for all. */
+	bool ghosts_lost;
 	uint64_t total_kib, dom0_kib;
 	uint64_t placed_kib; /* of operations that did not yet ask for their memory */
 };

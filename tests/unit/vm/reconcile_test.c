@@ -224,6 +224,39 @@ static void test_ghost(void **state)
 	world_free(w);
 }
 
+/* However many strangers there are, a domain that bears a VM's mark keeps the VM from
+ * being started a second time. */
+static void test_many_ghosts(void **state)
+{
+	struct world *w = world_new(155);
+	struct hyper_domain_id id;
+	struct world_domains d;
+	struct uuid task;
+	struct txn t;
+	size_t vm;
+
+	(void)state;
+	for (int i = 0; i < 200; i++)
+		world_uuid(w); /* the strangers' handles: the seed is the same */
+	vm = running(w, 0);
+	for (int i = 0; i < 70; i++)
+		assert_int_equal(
+			hyper_sim_make_ghost(w->hyper, "stranger", 4096, &id), 0);
+	world_run_ms(w, 25000);
+	w->unchecked = true; /* the database forgets a domain that runs */
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	world_txn(w, &t);
+	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, w->vm[vm], VM_RESIDENT_ON, UUID_NONE);
+	txn_set_ref(&t, w->vm[vm], VM_DOMAIN_HANDLE, UUID_NONE);
+	txn_set_int(&t, w->vm[vm], VM_DOMID, -1);
+	world_commit(w, &t);
+	world_run_ms(w, 25000);
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
+	assert_int_equal(world_domains(w, &d), 71);
+	world_free(w);
+}
+
 /* What a start that was killed left behind is found although its record is not there. */
 static void test_paused_by_another_tool(void **state)
 {
@@ -283,6 +316,7 @@ int main(void)
 		cmocka_unit_test(test_host_restarts),
 		cmocka_unit_test(test_daemon_restarts),
 		cmocka_unit_test(test_ghost),
+		cmocka_unit_test(test_many_ghosts),
 		cmocka_unit_test(test_paused_by_another_tool),
 		cmocka_unit_test(test_full_log),
 	};
