@@ -101,6 +101,7 @@ static void make_host(struct daemon *d, struct txn *t, struct uuid pool)
 {
 	struct utsname names;
 
+	txn_expect_absent(t, CLASS_HOST, d->host); /* proposed before, after all in */
 	txn_create(t, CLASS_HOST, d->host);
 	txn_set_string(t, d->host, HOST_NAME_LABEL,
 		*d->config->name_label || uname(&names) ? d->config->name_label

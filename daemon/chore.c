@@ -60,23 +60,101 @@ static bool chore_has_task(const struct chore *c)
 /* --- entries -------------------------------------------------------------------------
  */
 
-static void on_journal(struct pool_commit *commit)
+static void chore_journalled(struct chore *c)
 {
-	struct chore *c = CONTAINER_OF(commit, struct chore, commit);
 	struct call *call = c->call;
 
-	if (!op_resume(&c->op, c->token))
-		return;
-	if (commit->rc) {
-		op_fail_with(&c->op, &commit->error);
-		op_move(&c->op, FAILED);
-		op_finish(&c->op);
-		return;
-	}
 	c->call = NULL;
 	op_move(&c->op, STEP);
 	op_kick(&c->op);
 	tasks_follow(call, c->task);
+}
+
+static void chore_fail(struct chore *c)
+{
+	op_move(&c->op, FAILED);
+	op_finish(&c->op);
+}
+
+static void chore_recorded(struct chore *c)
+{
+	op_move(&c->op, DONE);
+	op_finish(&c->op);
+}
+
+/* Whether the last entry, whose outcome was not told, is in the database: the journal
+ * makes the task, the others end it. */
+static bool chore_took_effect(const struct chore *c)
+{
+	const struct row *task = db_row(pool_db(c->daemon->pool), CLASS_TASK, c->task);
+	struct uuid subject = task ? db_ref(task, TASK_SUBJECT) : UUID_NONE;
+
+	if (!chore_has_task(c))
+		return false; /* its entries do no harm twice */
+	if (c->op.state == JOURNAL)
+		return task && uuid_eq(&subject, &c->self);
+	return !task || tasks_ended(task);
+}
+
+static void on_barrier(struct pool_barrier *b, int rc)
+{
+	struct chore *c = CONTAINER_OF(b, struct chore, barrier);
+
+	if (!op_resume(&c->op, c->token))
+		return;
+	if (rc) {
+		c->token = op_await(&c->op, CHORE_RETRY_MS);
+		return;
+	}
+	c->unknown = false;
+	if (!chore_took_effect(c)) {
+		if (c->op.state != JOURNAL) {
+			op_kick(&c->op); /* the entry once more */
+			return;
+		}
+		op_fail(&c->op, RV_EAGAIN,
+			"the change was lost when the pool's master changed; ask again");
+		chore_fail(c);
+	} else if (c->op.state == JOURNAL) {
+		chore_journalled(c);
+	} else if (c->op.state == RECORD) {
+		chore_recorded(c);
+	} else {
+		chore_fail(c);
+	}
+}
+
+static void chore_find_out(struct chore *c)
+{
+	c->unknown = true;
+	c->token = op_await(&c->op, 0);
+	if (!pool_read_barrier(c->daemon->pool, &c->barrier, on_barrier) ||
+		!op_resume(&c->op, c->token))
+		return;
+	c->token = op_await(&c->op, CHORE_RETRY_MS);
+}
+
+/* What waited to be tried again is. */
+static void on_deadline(struct op *op)
+{
+	if (op_resume(op, chore_of(op)->token))
+		op_kick(op);
+}
+
+static void on_journal(struct pool_commit *commit)
+{
+	struct chore *c = CONTAINER_OF(commit, struct chore, commit);
+
+	if (!op_resume(&c->op, c->token))
+		return;
+	if (commit->rc == RV_EOUTCOME) {
+		chore_find_out(c);
+	} else if (commit->rc) {
+		op_fail_with(&c->op, &commit->error);
+		chore_fail(c);
+	} else {
+		chore_journalled(c);
+	}
 }
 
 static void on_record(struct pool_commit *commit)
@@ -86,8 +164,11 @@ static void on_record(struct pool_commit *commit)
 	if (!op_resume(&c->op, c->token))
 		return;
 	if (!commit->rc) {
-		op_move(&c->op, DONE);
-		op_finish(&c->op);
+		chore_recorded(c);
+		return;
+	}
+	if (commit->rc == RV_EOUTCOME) {
+		chore_find_out(c);
 		return;
 	}
 	op_fail_with(&c->op, &commit->error);
@@ -101,11 +182,14 @@ static void on_give_up(struct pool_commit *commit)
 
 	if (!op_resume(&c->op, c->token))
 		return;
+	if (commit->rc == RV_EOUTCOME) {
+		chore_find_out(c);
+		return;
+	}
 	if (commit->rc && rv_error_retryable(commit->rc)) {
 		log_warn("chore.give-up", "chore=%s %s error=\"%s\"", c->kind->name,
 			c->op.subject, commit->error.detail);
-		c->token =
-			op_await(&c->op, CHORE_RETRY_MS); /* its deadline steps again */
+		c->token = op_await(&c->op, CHORE_RETRY_MS);
 		return;
 	}
 	if (commit->rc && c->kind->give_up && !c->kept) {
@@ -116,8 +200,7 @@ static void on_give_up(struct pool_commit *commit)
 		op_kick(&c->op);
 		return;
 	}
-	op_move(&c->op, FAILED);
-	op_finish(&c->op);
+	chore_fail(c);
 }
 
 /* Proposes; where the pool can't take it just now, the step runs again later. */
@@ -168,8 +251,7 @@ static void chore_give_up(struct chore *c)
 		c->kind->give_up(c, &t);
 	if (txn_is_empty(&t)) {
 		txn_fini(&t);
-		op_move(&c->op, FAILED);
-		op_finish(&c->op);
+		chore_fail(c);
 		return;
 	}
 	chore_commit(c, &t, on_give_up);
@@ -245,6 +327,10 @@ static void chore_step(struct op *op)
 		/* Kicked by a cancel while a request is out: ask the port to end it. */
 		if (op->cancelled && op->state == STEP && c->storage_request)
 			storage_cancel(c->storage_request);
+		return;
+	}
+	if (c->unknown) {
+		chore_find_out(c);
 		return;
 	}
 	switch ((enum chore_state)op->state) {
@@ -377,6 +463,7 @@ void chore_start(struct chore *c)
 	snprintf(subject, sizeof subject, "chore=%s self=%s", c->kind->name,
 		uuid_format(&c->self, text));
 	list_push_back(&c->daemon->chores, &c->node);
+	c->op.on_deadline = on_deadline;
 	op_start(&c->op, c->daemon->loop, &table, chore_step, chore_done, subject);
 	c->op.id = c->task;
 }

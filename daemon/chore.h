@@ -14,6 +14,9 @@
  *	              ▼
  *	            GIVE_UP (the task's failure is recorded) ──► FAILED
  *
+ * An entry whose outcome is unknown (RV_EOUTCOME) is looked for after a barrier: nothing
+ * is undone that the database may have recorded.
+ *
  * Each step can be repeated, and so can the undo, as the ports promise. A step whose
  * deadline passes while the port is still at it is undone as well: the port queues the
  * opposite behind it.
@@ -52,6 +55,8 @@ struct chore {
 	struct call *call; /* NULL once it follows the task by itself */
 	struct uuid task;
 	struct pool_commit commit;
+	struct pool_barrier barrier;
+	bool unknown; /* the last entry's outcome is; a barrier is to tell */
 	int step;
 	uint64_t token;
 	struct storage_request *storage_request; /* at work; to be cancelled */

@@ -235,7 +235,8 @@ static void accept_link(void *arg, struct stream *stream)
 {
 	struct members *m = arg;
 
-	peers_accept(m->peers, stream);
+	peers_accept(m->peers, stream); /* which bounds its own connections */
+	port_closed(m->port, PORT_ALPN_LINK);
 }
 
 static int open_peers(struct members *m, struct rv_error *e)

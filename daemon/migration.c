@@ -73,7 +73,8 @@ static void migration_accept(void *arg, struct stream *stream)
 {
 	struct daemon *d = arg;
 
-	migrate_accept(d->migrate, stream);
+	migrate_accept(d->migrate, stream); /* which bounds its own connections */
+	members_closed(d->members, PORT_ALPN_MIGRATE);
 }
 
 int migration_open(struct daemon *d, struct rv_error *e)

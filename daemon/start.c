@@ -41,6 +41,9 @@
 #include "daemon/vm_live.h"
 #include "migrate/migrate.h"
 
+/* How long RECORD waits before it asks again, where no change of the pool comes first. */
+enum { START_RETRY_MS = 500 };
+
 enum start_state {
 	OPEN,
 	LEAD,
@@ -90,6 +93,20 @@ static void start_done(struct op *op)
 	loop_stop(d->loop);
 }
 
+/* The pool or its database changed: what waits for that may go on. */
+static void start_look(struct daemon *d)
+{
+	struct op *op = &d->start;
+
+	if (!op->table || op->finished)
+		return;
+	if (op->state == RECORD && op->awaiting && timer_active(&op->deadline) &&
+		op_resume(op, d->start_token))
+		op_kick(op);
+	else if (op->state == LEAD)
+		op_kick(op);
+}
+
 /* --- following the database ----------------------------------------------------------
  */
 
@@ -97,8 +114,7 @@ static void on_look(void *arg)
 {
 	struct daemon *d = arg;
 
-	if (d->start.state == LEAD && !d->start.finished)
-		op_kick(&d->start);
+	start_look(d);
 	if (d->members)
 		members_follow(d->members);
 	policy_follow(d);
@@ -141,8 +157,7 @@ static void on_pool_changed(void *arg)
 {
 	struct daemon *d = arg;
 
-	if (d->start.state == LEAD && !d->start.finished)
-		op_kick(&d->start);
+	start_look(d);
 }
 
 static void on_pool_closed(void *arg)
@@ -196,6 +211,21 @@ static void on_host(void *arg, struct hyper_req *req)
 	op_kick(&d->start);
 }
 
+/* Leadership wavers, or links come and go. The next entry is built from what the database
+ * is by then, so one that took effect after all is not repeated. */
+static bool start_may_pass(int rc)
+{
+	return rc == RV_EAGAIN || rc == RV_ENOTMASTER || rc == RV_ECLOSED ||
+	       rc == RV_ETIMEDOUT || rc == RV_EOUTCOME || rc == RV_ECONFLICT ||
+	       rc == RV_ELIMIT;
+}
+
+/* In RECORD, until start_look or the deadline. */
+static void start_later(struct daemon *d)
+{
+	d->start_token = op_await(&d->start, START_RETRY_MS);
+}
+
 static void on_recorded(struct pool_commit *commit)
 {
 	struct daemon *d = CONTAINER_OF(commit, struct daemon, commit);
@@ -203,6 +233,10 @@ static void on_recorded(struct pool_commit *commit)
 
 	if (!op_resume(&d->start, d->start_token))
 		return;
+	if (start_may_pass(commit->rc)) {
+		start_later(d);
+		return;
+	}
 	if (commit->rc) {
 		op_fail(&d->start, commit->rc,
 			"this host can't be recorded in the database: %s",
@@ -228,8 +262,10 @@ static void start_record(struct daemon *d)
 	d->start_token = op_await(&d->start, 0);
 	if (!pool_commit(d->pool, &d->commit, &t, on_recorded, &e))
 		return;
-	if (e.code == RV_EAGAIN || e.code == RV_ENOTMASTER) { /* leadership wavered */
-		op_resume(&d->start, d->start_token);
+	if (!op_resume(&d->start, d->start_token))
+		return;
+	if (start_may_pass(e.code)) {
+		start_later(d);
 		return;
 	}
 	op_fail_with(&d->start, &e);
@@ -271,6 +307,22 @@ static bool start_may_record(struct daemon *d)
 	       pool_can_commit(d->pool);
 }
 
+static void start_deadline(struct op *op)
+{
+	struct daemon *d = start_daemon(op);
+
+	if (!op_resume(op, d->start_token))
+		return;
+	if (op->state == RECORD) {
+		op_kick(op);
+		return;
+	}
+	op_fail(op, RV_ETIMEDOUT,
+		"the hypervisor does not answer; look whether xenstored runs (systemctl "
+		"status xenstored), then start reeved again");
+	start_fail(d);
+}
+
 static void start_step(struct op *op)
 {
 	struct daemon *d = start_daemon(op);
@@ -301,9 +353,7 @@ static void start_step(struct op *op)
 		vm_manager_start(d->vms, on_reconciled, d);
 		metrics_start(d->metrics);
 		break;
-	case PROBE: /* only its deadline comes here */
-		start_fail(d);
-		break;
+	case PROBE:
 	case UP:
 	case FAILED:
 	case STATE_COUNT:
@@ -378,6 +428,7 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	defer_init(&d->look, l, "daemon.look", on_look, d);
 	if (daemon_open(d, e))
 		return e->code;
+	d->start.on_deadline = start_deadline;
 	op_start(&d->start, l, &start_table, start_step, start_done, c->name_label);
 	return 0;
 }

@@ -97,7 +97,7 @@ void tasks_add_finished(
 	tasks_end(t, task, loop_wall_ms(c->daemon->loop), text, NULL);
 }
 
-static bool task_ended(const struct row *task)
+bool tasks_ended(const struct row *task)
 {
 	int status = db_enum(task, TASK_STATUS);
 
@@ -136,7 +136,7 @@ static bool tasks_try(struct call *c)
 			uuid_format(&c->task, text));
 		return true;
 	}
-	if (!task_ended(task))
+	if (!tasks_ended(task))
 		return false;
 	tasks_reply(c, task);
 	return true;
@@ -245,7 +245,7 @@ static bool task_wait_try(struct call *c, bool at_once)
 			uuid_format(&c->task, text));
 		return true;
 	}
-	if (!at_once && !task_ended(task) &&
+	if (!at_once && !tasks_ended(task) &&
 		(c->progress_seen < 0 ||
 			db_float(task, TASK_PROGRESS) == c->progress_seen))
 		return false;
@@ -300,7 +300,7 @@ void task_cancel(struct call *c)
 
 	if (!task)
 		return;
-	if (task_ended(task)) {
+	if (tasks_ended(task)) {
 		call_failf(c, RV_ENOTALLOWED, "task %s has ended already: %s",
 			row_name(task),
 			schema_enum_text(schema_field(TASK_STATUS)->enum_texts,
@@ -320,7 +320,7 @@ void task_destroy(struct call *c)
 
 	if (!task)
 		return;
-	if (!task_ended(task)) {
+	if (!tasks_ended(task)) {
 		call_failf(c, RV_EBUSY, "task %s is still at work; cancel it first",
 			row_name(task));
 		return;

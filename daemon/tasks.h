@@ -24,6 +24,8 @@ void tasks_add_finished(
 void tasks_end(struct txn *t, struct uuid task, int64_t wall_ms, const char *result,
 	const struct rv_error *e);
 
+bool tasks_ended(const struct row *task);
+
 /* Ends the call as the task has ended or will end; at once, with the task's UUID, where
  * the caller said async. Refuses when the request was about something else. */
 void tasks_join(struct call *c, struct uuid task);
