@@ -84,7 +84,7 @@ static void doom(struct world *w, struct world_host *h)
 	h->doomed = true;
 	/* Sometimes the other one takes long to be done, so that this one comes back in
 	 * the middle of it. */
-	if (prng_below(&w->prng, 3) == 0) {
+	if (prng_below(&w->prng, 2) == 0) {
 		storage_sim_set_hung(w->bytes, w->sr, w->hosts[h == w->hosts].uuid, true);
 		current.heal_us = later_us(w, 1000, 90000);
 	}

@@ -77,6 +77,8 @@ struct world {
 	struct rv_error error;
 	bool may_die; /* the guest has an excuse */
 	int moved;    /* times the owner changed */
+	/* The guest's own time: old memory that is resumed turns it back. */
+	uint64_t lives, most_ran_us;
 	uint64_t generation;
 	char broken[512]; /* an invariant */
 	bool quiet;	  /* broken is looked at by the test, not failed at once */
@@ -94,6 +96,7 @@ struct world {
 /* --- invariants ----------------------------------------------------------------------
  */
 
+static inline void world_break(struct world *w, const char *fmt, ...) RV_PRINTF(2, 3);
 static inline void world_break(struct world *w, const char *fmt, ...)
 {
 	va_list ap;
@@ -126,6 +129,12 @@ static inline void world_check_running(
 			"host %zu runs generation %llu, the owner is %lld elsewhere",
 			host, (unsigned long long)r->generation,
 			(long long)db_int(vm, VM_OWNER_GENERATION));
+	ran_us = r->ran_us + (uint64_t)(loop_now_us(w->loop) - r->since_us);
+	if (r->content_seed == w->lives && ran_us < w->most_ran_us)
+		world_break(w, "old memory goes on: %llu us of the guest's time are lost",
+			(unsigned long long)(w->most_ran_us - ran_us));
+	w->lives = r->content_seed;
+	w->most_ran_us = ran_us;
 	if (r->damaged_pages)
 		world_break(
 			w, "%llu pages are wrong", (unsigned long long)r->damaged_pages);
