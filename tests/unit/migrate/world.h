@@ -122,6 +122,7 @@ static inline void world_check_running(
 	const struct row *vm = world_vm(w);
 	struct uuid on = db_ref(vm, VM_RESIDENT_ON),
 		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
+	uint64_t ran_us;
 
 	if (!uuid_eq(&on, &w->hosts[host].uuid) || !uuid_eq(&handle, &r->handle) ||
 		(uint64_t)db_int(vm, VM_OWNER_GENERATION) != r->generation)
