@@ -437,7 +437,7 @@ static int run_entry(struct stage *s, const msgpack_object *parts, struct db_res
 	rc = check_hash(s->db, &parts[5], r);
 	for (uint32_t i = 0; rc == 0 && i < expects->size; i++) {
 		rc = check_expectation(s->db, &expects->ptr[i], &r->verdict);
-		if (rc == RV_ECONFLICT)
+		if (rc == RV_ECONFLICT || rc == RV_EEXIST)
 			r->failed_expect = (int)i;
 	}
 	for (uint32_t i = 0; rc == 0 && i < effects->size; i++)
