@@ -1,8 +1,8 @@
 /*
  * The side that a VM leaves: an operation of vm/'s kind on the VM's host.
  *
- * See source.c for the way there and source_settle.c for what follows once the guest is
- * suspended: the way back, or the end of the domain that was left.
+ * See source.c and source_stream.c for the way there and source_settle.c for what follows
+ * once the guest is suspended: the way back, or the end of the domain that was left.
  */
 #ifndef REEVE_MIGRATE_SOURCE_H
 #define REEVE_MIGRATE_SOURCE_H
@@ -24,7 +24,8 @@ extern const struct vm_verb source_verb;
 int source_recover(
 	struct migrate *m, const struct row *vm, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- between source.c and source_settle.c --------------------------------------------
+/* --- between source.c, source_stream.c and source_settle.c
+ * --------------------------------------------
  */
 
 enum source_state {
@@ -82,6 +83,17 @@ struct source {
 
 struct source *source_of(struct op *op);
 void source_step(struct op *op);
+
+/* The peer or the user wants no more, the guest has ended, or it failed already: then the
+ * operation has its error. */
+bool source_spoiled(struct source *s);
+
+/* source_stream.c: PREPARE is answered; the steps of BEGIN, of SAVE and SETTLING, and a
+ * kick in CLOSING. */
+void source_begin_stream(struct source *s);
+void source_begun(struct source *s);
+void source_saved(struct source *s);
+void source_closing(struct source *s);
 
 /* The step of the states from UNWIND on, and their deadlines and kicks. */
 void source_settle_step(struct source *s);

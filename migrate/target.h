@@ -28,7 +28,8 @@ struct incoming {
 int target_recover(
 	struct migrate *m, const struct row *vm, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- between target.c and target_own.c -----------------------------------------------
+/* --- between target.c, incoming.c and target_own.c
+ * -----------------------------------------------
  */
 
 enum target_state {
@@ -82,6 +83,12 @@ struct target {
 	struct rv_error word;
 	int64_t downtime_us;
 };
+
+/* What wires tell an operation. */
+extern const struct wire_events target_events;
+/* Makes the operation, not yet begun. RV_EBUSY, RV_ENOMEM. */
+int target_new(struct migrate *m, const struct row *vm, const struct journal *j,
+	struct target **out, struct rv_error *e) RV_MUST_CHECK;
 
 struct target *target_of(struct op *op);
 void target_step(struct op *op);

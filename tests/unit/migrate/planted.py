@@ -6,7 +6,6 @@ BUILD_DIR is a configured and built tree (its libraries are linked). Not run by 
 compiles migrate/ once per bug.
 """
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,7 @@ BUGS = {
         "	case JOURNAL_COMMITTED:\n		enter_teardown(s);\n		return;\n"
         "		if (op->state != SOURCE_WAIT) {"),
     "keeps its disks": (
-        "source.c",
+        "source_stream.c",
         "	vm_devices_down(&s->disks, s->journal.generation, true, disks_dropped, s, 0);",
         "	disks_dropped(s, 0, 0);"),
     "goes on without its disks": (
@@ -68,7 +67,7 @@ BUGS = {
         "			return SETTLE_NOTHING;",
         "		if (0)\n			return SETTLE_NOTHING;"),
     "loses the end of the stream": (
-        "source.c", "	wire_flush(s->wire);\n", ""),
+        "source_stream.c", "	wire_flush(s->wire);\n", ""),
     "keeps the reservation": (
         "target_own.c", "	vm_memory_release(&s->reservation);\n", ""),
     "does not settle as the target": (
@@ -93,33 +92,50 @@ def run(args, **more):
                           text=True, check=False, **more)
 
 
-def caught(root, build, where, name):
+def compile_one(root, source, out):
+    done = run(["gcc", *FLAGS, f"-I{root}", "-c", source, "-o", out])
+    if done.returncode:
+        sys.exit(done.stdout)
+    return out
+
+
+def sound(root, where):
+    """Objects of migrate/ as it is, and of the tests."""
+    objects = {}
+    for name in sorted(os.listdir(os.path.join(root, "migrate"))):
+        if name.endswith(".c"):
+            objects[name] = compile_one(root, os.path.join(root, "migrate", name),
+                                        os.path.join(where, name + ".o"))
+    for test in TESTS:
+        compile_one(root, f"{root}/tests/unit/migrate/{test}.c",
+                    os.path.join(where, test + ".o"))
+    return objects
+
+
+def caught(root, build, where, objects, name):
+    if name is None:
+        return try_tests(build, where, objects)
     path, old, new = BUGS[name]
-    copy = os.path.join(where, "migrate")
-    shutil.copytree(os.path.join(root, "migrate"), copy)
-    target = os.path.join(copy, path)
-    text = open(target, encoding="utf-8").read()
+    text = open(os.path.join(root, "migrate", path), encoding="utf-8").read()
     if text.count(old) != 1:
         sys.exit(f"{name}: {path} does not hold the place any more: mend planted.py")
-    open(target, "w", encoding="utf-8").write(text.replace(old, new))
-    sources = [os.path.join(copy, f) for f in sorted(os.listdir(copy)) if f.endswith(".c")]
-    objects = []
-    for source in sources:
-        objects.append(source + ".o")
-        done = run(["gcc", *FLAGS, f"-I{where}", f"-I{root}", "-c", source, "-o",
-                    objects[-1]])
-        if done.returncode:
-            sys.exit(done.stdout)
+    planted = os.path.join(where, "planted.c")
+    open(planted, "w", encoding="utf-8").write(text.replace(old, new))
+    mixed = dict(objects)
+    mixed[path] = compile_one(root, planted, planted + ".o")
+    return try_tests(build, where, mixed)
+
+
+def try_tests(build, where, mixed):
     for test in TESTS:
         binary = os.path.join(where, test)
-        done = run(["gcc", *FLAGS, f"-I{where}", f"-I{root}",
-                    f"{root}/tests/unit/migrate/{test}.c", *objects, "-o", binary,
+        done = run(["gcc", *FLAGS, binary + ".o", *mixed.values(), "-o", binary,
                     "-Wl,--start-group", *[os.path.join(build, l) for l in LIBS],
                     "-Wl,--end-group", *SYSTEM])
         if done.returncode:
             sys.exit(done.stdout)
         try:
-            done = run([binary], timeout=300, env={"ASAN_OPTIONS": "detect_leaks=0"})
+            done = run([binary], timeout=400, env={"ASAN_OPTIONS": "detect_leaks=0"})
         except subprocess.TimeoutExpired:
             return test + ": does not end"
         if done.returncode:
@@ -130,11 +146,15 @@ def caught(root, build, where, name):
 
 def main(root, build, names):
     missed = 0
-    for name in names or BUGS:
-        with tempfile.TemporaryDirectory() as where:
-            how = caught(root, build, where, name)
-        print(f"{'caught' if how else 'MISSED':8}{name}: {how or ''}", flush=True)
-        missed += how is None
+    with tempfile.TemporaryDirectory() as where:
+        objects = sound(root, where)
+        how = caught(root, build, where, objects, None)
+        if how:
+            sys.exit(f"the tests fail without any bug (is BUILD_DIR up to date?): {how}")
+        for name in names or BUGS:
+            how = caught(root, build, where, objects, name)
+            print(f"{'caught' if how else 'MISSED':8}{name}: {how or ''}", flush=True)
+            missed += how is None
     return missed
 
 
