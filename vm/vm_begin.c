@@ -93,19 +93,36 @@ static void waits_tell(
 	}
 }
 
+/* Whether the request itself waits for a VM. */
+static bool waits_have(const struct vm_manager *m, const struct uuid *task)
+{
+	LIST_FOR_EACH (node, &m->waiting) {
+		const struct vm_wait *w = CONTAINER_OF(node, struct vm_wait, node);
+
+		if (w->start && uuid_eq(&w->task, task))
+			return true;
+	}
+	return false;
+}
+
 /* A VM is free again: what waited for that goes on. */
 static void waits_run(struct vm_manager *m, const struct uuid *vm)
 {
+	struct uuid task;
+	struct rv_error e;
+
 	LIST_FOR_EACH (node, &m->waiting) {
 		struct vm_wait *w = CONTAINER_OF(node, struct vm_wait, node);
 
 		if (!w->start || !uuid_eq(&w->vm, vm))
 			continue;
 		w->start = false;
-		w->rc = vm_op_start(
-			m, w->kind, &w->args, w->task, w->accepted, w->arg, &w->error);
+		task = w->task;
+		w->rc = vm_op_start(m, w->kind, &w->args, task, w->accepted, w->arg, &e);
 		if (w->rc == 0)
 			w->accepted = NULL; /* told by the operation itself */
+		else
+			waits_tell(m, &task, w->rc, &e);
 		defer_start(&w->tell);
 		/* Refused, or done already: the next one's turn. */
 		if (vm_op_of(m, vm))
@@ -386,6 +403,7 @@ int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
 	struct vm_op *o;
 	struct vm_wait *w;
 	struct uuid uuid;
+	bool waits;
 	int rc;
 
 	if (!verb || uuid_is_none(&task))
@@ -398,11 +416,12 @@ int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
 		return rv_error_set(e, RV_EAGAIN,
 			"still comparing the database with what runs; try again soon");
 	o = map_get(&m->by_task, &task, sizeof task);
-	if (o || db_row(db, CLASS_TASK, task)) {
+	waits = waits_have(m, &task);
+	if (o || waits || db_row(db, CLASS_TASK, task)) {
 		w = wait_new(m, task, UUID_NONE, accepted, arg);
 		if (!w)
 			return rv_error_set(e, RV_ENOMEM, "no memory for an operation");
-		if (!o || o->begun)
+		if (!waits && (!o || o->begun))
 			defer_start(&w->tell);
 		return 0;
 	}

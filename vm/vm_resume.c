@@ -185,7 +185,12 @@ static void in_build(struct resume *s)
 		vm_op_record(o, txn_running, running_holds, true);
 		return;
 	}
-	op_fail_with(&o->op, &s->build.op.error);
+	/* The hypervisor knows only that the stream ended: say why. */
+	if (s->image.rc && !s->build.may_have_run)
+		op_fail(&o->op, s->image.rc, "VM %s: its suspend image can't be read: %s",
+			o->name, s->image.error.detail);
+	else
+		op_fail_with(&o->op, &s->build.op.error);
 	if (s->build.may_have_run) {
 		o->finish = finish_lost;
 		enter_discard(s);
