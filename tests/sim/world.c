@@ -459,7 +459,10 @@ static void profile_draw(struct sim_profile *p, struct prng *prng, uint64_t seed
 	p->actions = 15 + (unsigned)prng_below(prng, 45);
 	p->think_ms = (int64_t[]){20, 200, 1000, 4000}[prng_below(prng, 4)];
 	p->fault_every_ms = (int64_t[]){300, 1000, 3000, 10000}[prng_below(prng, 4)];
-	p->host_kib = (uint64_t)prng_range(prng, 160, 640) << 10;
+	/* Now and then so little that everybody waits for somebody. */
+	p->host_kib = (uint64_t)(prng_below(prng, 3) ? prng_range(prng, 160, 640)
+						     : prng_range(prng, 100, 180))
+		      << 10;
 	p->favourite_point = -1;
 	if (prng_below(prng, 2))
 		p->favourite_point = (int)(seed % SIM_POINT_COUNT);
