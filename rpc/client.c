@@ -73,11 +73,11 @@ int rpc_client_open(struct rpc_client **out, const struct rpc_client_config *con
 	r = nng_req0_open(&c->socket);
 	if (!r)
 		r = socket_setup(c->socket);
-	/* The server answers when it is ready: asking twice helps nobody. A broken
-	 * connection still makes the socket ask again. */
+	/* The server answers when it is ready: asking twice helps nobody. But a broken
+	 * connection must make the socket ask again, which it would not for ever
+	 * (NNG_DURATION_INFINITE): then libnng ends the call with NNG_ECONNRESET. */
 	if (!r)
-		r = nng_socket_set_ms(
-			c->socket, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
+		r = nng_socket_set_ms(c->socket, NNG_OPT_REQ_RESENDTIME, INT32_MAX);
 	rc = r ? client_error(e, r, c->url, "connect")
 	       : client_dial(c->socket, config, e);
 	if (rc) {

@@ -35,6 +35,9 @@ int client_error(struct rv_error *e, int nng_error, const char *url, const char 
 			"%s: no answer from %s in time; ask again, or look whether the "
 			"host is up",
 			what, url);
+	case NNG_EAGAIN:
+		return rv_error_set(e, RV_ETIMEDOUT,
+			"%s: %s takes no more connections now; try again", what, url);
 	case NNG_ENOMEM:
 		return rv_error_set(e, RV_ENOMEM, "%s: out of memory", what);
 	case NNG_EMSGSIZE:
