@@ -47,7 +47,8 @@ def check(root, path):
     own = os.path.splitext(path)[0] + ".h"
     if path.endswith(".c") and os.path.exists(os.path.join(root, own)):
         first = re.search(r'^#include "([^"]+)"', text, re.M)
-        if not first or first.group(1) != own:
+        short = os.path.basename(own) if tested else own
+        if not first or first.group(1) not in (own, short):
             yield f"{path}: include {own} first"
     if path.endswith(".h") and "#ifndef REEVE_" not in text:
         yield f"{path}: no include guard REEVE_…_H"
