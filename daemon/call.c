@@ -407,7 +407,11 @@ static void call_on_commit(struct pool_commit *commit)
 	struct call *c = CONTAINER_OF(commit, struct call, commit);
 
 	if (commit->rc) {
-		if (!tasks_join_first(c))
+		if (tasks_join_first(c))
+			return;
+		if (commit->rc == RV_ECONFLICT && c->again)
+			c->again(c);
+		else
 			call_fail(c, &commit->error);
 		return;
 	}
@@ -432,6 +436,41 @@ void call_commit(struct call *c, struct txn *t, struct value result, struct uuid
 }
 
 /* --- records ----------------------------------------------------------------------- */
+
+/* Classes whose objects are made with a name that no other of them has. */
+static bool names_are_unique(enum schema_class_id cls)
+{
+	return cls == CLASS_VM || cls == CLASS_SR || cls == CLASS_NETWORK ||
+	       cls == CLASS_HOST || cls == CLASS_USER;
+}
+
+int call_name_check(enum schema_class_id cls, const char *name, struct rv_error *e)
+{
+	if (!*name && names_are_unique(cls))
+		return rv_error_set(e, RV_EPARAM,
+			"name_label: a %s needs a name, a text of 1 to %d bytes",
+			schema_class(cls)->name, RV_MAX_NAME_BYTES);
+	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
+		if (*p < 0x20 || *p == 0x7f)
+			return rv_error_set(e, RV_EPARAM,
+				"name_label: it has the control character 0x%02x; leave "
+				"line breaks and the like out",
+				*p);
+	return 0;
+}
+
+/* A name that changes: the new one must be free, as at creation. */
+static int name_to_txn(struct call *c, struct txn *t, const struct schema_field *f,
+	struct uuid uuid, const char *name, bool creating, struct rv_error *e)
+{
+	const struct row *row = db_row(pool_db(c->daemon->pool), f->cls, uuid);
+	int rc = call_name_check(f->cls, name, e);
+
+	if (!rc && !creating && names_are_unique(f->cls) &&
+		!(row && strcmp(row_name(row), name) == 0))
+		txn_expect_name_free(t, f->cls, name);
+	return rc;
+}
 
 static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *kv,
 	const struct schema_class *cls, struct uuid uuid, bool creating,
@@ -460,6 +499,8 @@ static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *
 		return rc;
 	rc = f->id == POOL_SCHEDULER ? policy_check(c->daemon, value_get_string(&v), e)
 				     : 0;
+	if (!rc && strcmp(f->name, "name_label") == 0)
+		rc = name_to_txn(c, t, f, uuid, value_get_string(&v), creating, e);
 	if (!rc)
 		txn_set_value(t, uuid, f->id, &v);
 	value_fini(&v);

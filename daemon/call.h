@@ -62,6 +62,9 @@ struct call {
 	struct value result; /* of call_commit, given once it is committed */
 	call_fn *committed;  /* may be NULL: runs before that reply, must not end the call
 			      */
+	/* May be NULL: runs in place of a refusal because something changed just before
+	 * (RV_ECONFLICT), to look anew. Its records must be kept. */
+	call_fn *again;
 
 	struct uuid
 		placed; /* VM.start: the host that the scheduler chose; none: not asked */
@@ -128,6 +131,11 @@ void call_failf(struct call *c, int code, const char *fmt, ...) RV_PRINTF(3, 4);
  * Where the caller gave a request UUID, a task that has already succeeded goes into the
  * same entry, so that a repeat finds it. `subject` is the object it is about. */
 void call_commit(struct call *c, struct txn *t, struct value result, struct uuid subject);
+
+/* What may be a name_label: no control characters, and not empty where an object of the
+ * class needs one. RV_EINVAL. */
+int call_name_check(
+	enum schema_class_id cls, const char *name, struct rv_error *e) RV_MUST_CHECK;
 
 /* Reads a record argument into `t` as fields of the object `uuid` of class `cls`, each
  * checked: known, writable by clients (also at creation with `creating`), right type, ref

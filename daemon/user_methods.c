@@ -92,7 +92,12 @@ static void user_hash(struct call *c)
 
 void user_create(struct call *c)
 {
-	user_hash(c);
+	struct rv_error e = {0};
+
+	if (call_name_check(CLASS_USER, call_text(c, "name_label"), &e))
+		call_fail(c, &e);
+	else
+		user_hash(c);
 }
 
 /* A changed or removed user's sessions end with the change. */
