@@ -14,6 +14,8 @@
 
 #define DEFAULT_CONFIG "/etc/reeve/reeved.conf"
 
+enum { MAX_SETS = 64 };
+
 static void usage(FILE *out)
 {
 	fputs("usage: reeved [--config FILE] [--set SECTION.KEY=VALUE]...\n"
@@ -33,16 +35,25 @@ static int read_arguments(int argc, char **argv, struct config *c)
 		{"set", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
 		{"help-config", no_argument, NULL, 'H'},
 		{"version", no_argument, NULL, 'V'}, {0}};
-	const char *path = access(DEFAULT_CONFIG, R_OK) == 0 ? DEFAULT_CONFIG : NULL;
-	const char *sets[64];
+	/* One that is there but can't be read is told when it is tried. */
+	bool has_default = access(DEFAULT_CONFIG, F_OK) == 0 ||
+			   (errno != ENOENT && errno != ENOTDIR);
+	const char *path = has_default ? DEFAULT_CONFIG : NULL;
+	const char *sets[MAX_SETS];
 	struct rv_error e = {0};
 	int option, count = 0, rc = 0;
 
 	while ((option = getopt_long(argc, argv, "c:s:h", options, NULL)) != -1) {
 		if (option == 'c') {
 			path = optarg;
-		} else if (option == 's' && count < 64) {
+		} else if (option == 's' && count < MAX_SETS) {
 			sets[count++] = optarg;
+		} else if (option == 's') {
+			fprintf(stderr,
+				"reeved: --set %s: at most %d can be given; write the "
+				"settings into a file for --config\n",
+				optarg, MAX_SETS);
+			return 2;
 		} else if (option == 'h') {
 			usage(stdout);
 			return EXIT_SUCCESS;

@@ -34,6 +34,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_SET_VCPUS] = vm_set_vcpus,
 
 	[METHOD_SR_CREATE] = sr_create,
+	[METHOD_SR_INTRODUCE] = sr_introduce,
 	[METHOD_SR_DESTROY] = sr_destroy,
 	[METHOD_SR_FORGET] = sr_forget,
 	[METHOD_SR_SCAN] = sr_scan,

@@ -39,6 +39,7 @@ void pbd_destroy(struct call *c);
 
 /* daemon/storage_methods.c */
 void sr_create(struct call *c);
+void sr_introduce(struct call *c);
 void sr_destroy(struct call *c);
 void sr_forget(struct call *c);
 void sr_scan(struct call *c);

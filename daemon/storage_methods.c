@@ -170,17 +170,26 @@ static const struct chore_kind sr_create_kind = {.name = "sr.create",
 	.give_up = sr_remove_records,
 	.cancellable = true};
 
+/* Whether there is such a kind of SR; false: the call has been failed. */
+static bool sr_type(struct call *call)
+{
+	if (storage_type_find(call->daemon->storage, call_text(call, "type")))
+		return true;
+	call_failf(call, RV_EPARAM, "type: there is no kind of SR '%s'; there is: file",
+		call_text(call, "type"));
+	return false;
+}
+
 void sr_create(struct call *call)
 {
-	const struct storage_type *type =
-		storage_type_find(call->daemon->storage, call_text(call, "type"));
 	struct uuid host = call_ref(call, "host");
+	struct rv_error e = {0};
 	struct chore *c;
 
-	if (!type) {
-		call_failf(call, RV_EPARAM,
-			"type: there is no kind of SR '%s'; there is: file",
-			call_text(call, "type"));
+	if (!sr_type(call))
+		return;
+	if (call_name_check(CLASS_SR, call_text(call, "name_label"), &e)) {
+		call_fail(call, &e);
 		return;
 	}
 	if (!uuid_is_none(&host) && !call_row(call, "host"))
@@ -193,6 +202,47 @@ void sr_create(struct call *call)
 	c->pbd = uuid_random(loop_prng(call->daemon->loop));
 	uuid_format(&c->sr, c->result);
 	chore_start(c);
+}
+
+/* Takes in an SR that is there already, such as one that was forgotten: its record only.
+ * A PBD then tells where a host finds it. */
+void sr_introduce(struct call *c)
+{
+	const char *text = call_text(c, "uuid"), *name = call_text(c, "name_label");
+	const struct db *db = pool_db(c->daemon->pool);
+	struct rv_error e = {0};
+	struct uuid sr;
+	struct txn t;
+
+	if (uuid_parse(&sr, text, strlen(text)) || uuid_is_none(&sr)) {
+		call_failf(c, RV_EPARAM,
+			"uuid: '%.64s' is no UUID; give the SR's own, as the directory "
+			"or its former record has it",
+			text);
+		return;
+	}
+	if (db_row(db, CLASS_SR, sr)) {
+		call_failf(c, RV_EEXIST,
+			"SR %s is in the pool already, as %s; create and plug a PBD for "
+			"a host to reach it",
+			text, row_name(db_row(db, CLASS_SR, sr)));
+		return;
+	}
+	if (!sr_type(c))
+		return;
+	if (call_name_check(CLASS_SR, name, &e)) {
+		call_fail(c, &e);
+		return;
+	}
+	txn_init(&t, db, loop_wall_ms(c->daemon->loop));
+	txn_expect_absent(&t, CLASS_SR, sr);
+	txn_expect_name_free(&t, CLASS_SR, name);
+	txn_create(&t, CLASS_SR, sr);
+	txn_set_string(&t, sr, SR_NAME_LABEL, name);
+	txn_set_string(&t, sr, SR_NAME_DESCRIPTION, call_text(c, "name_description"));
+	txn_set_string(&t, sr, SR_TYPE, call_text(c, "type"));
+	txn_set_bool(&t, sr, SR_SHARED, call_bool(c, "shared", false));
+	call_commit(c, &t, value_ref(sr), sr);
 }
 
 struct chore *sr_create_again(

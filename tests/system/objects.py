@@ -97,6 +97,67 @@ def test_a_suspended_vm_keeps_its_memory(world):
     client.change("VM.resume", self=vm)
 
 
+def test_devices_made_at_once(world):
+    client, vm, vdi = world.client, world.vm("doubled"), world.vdi("wanted by two")
+    other = world.vm("doubled too")
+    # Sent together: each is checked before the other is in the database.
+    for owner in vm, other:
+        client.send("VBD.create", record=world.vbd_record(owner, vdi))
+    values, errors = results(client, 2)
+    assert len(values) == 1 and errors[0].code == "OTHER_OPERATION_IN_PROGRESS", (values, errors)
+    for vdi in [world.vdi(name) for name in ("first", "second")]:
+        client.send("VBD.create", record=world.vbd_record(vm, vdi) | {"userdevice": "7"})
+    values, errors = results(client, 2)
+    assert len(values) == 1 and "at userdevice 7 already" in str(errors[0]), (values, errors)
+    # Where the place is left open, both find one.
+    for vdi in [world.vdi(name) for name in ("third", "fourth")]:
+        client.send("VBD.create", record=world.vbd_record(vm, vdi))
+    values, errors = results(client, 2)
+    assert len(values) == 2, errors
+    network = client.change("network.create", record={"name_label": "crowded"})
+    for owner in vm, other:
+        record = {"VM": owner, "network": network, "MAC": "02:00:00:00:00:77"}
+        client.send("VIF.create", record=record)
+    values, errors = results(client, 2)
+    assert len(values) == 1 and "02:00:00:00:00:77" in str(errors[0]), (values, errors)
+
+
+def test_a_forgotten_sr_comes_back(world):
+    client, location = world.client, world.location + "-second"
+    os.mkdir(location)
+    config = {"location": location}
+    sr = client.change("SR.create", name_label="second", type="file", device_config=config)
+    record = world.vdi_record("kept") | {"SR": sr}
+    vdi = client.change("VDI.create", record=record)
+    said = refused("DB_UNIQUENESS_CONSTRAINT_VIOLATION", client, "SR.introduce", uuid=sr, name_label="again", type="file")
+    assert "second" in said, said
+    client.change("SR.forget", self=sr)
+    said = refused("DB_UNIQUENESS_CONSTRAINT_VIOLATION", client, "SR.create", name_label="new", type="file", device_config=config)
+    assert "sr-introduce" in said, said
+    refused("MESSAGE_PARAMETER_INVALID", client, "SR.introduce", uuid="none", name_label="again", type="file")
+    refused("MESSAGE_PARAMETER_INVALID", client, "SR.introduce", uuid=sr, name_label="again", type="tape")
+    given = client.change("SR.introduce", uuid=sr, name_label="again", type="file")
+    assert given == sr, given
+    (here,) = client.call("host.get_all")
+    record = {"host": here, "SR": sr, "device_config": config}
+    client.change("PBD.plug", self=client.change("PBD.create", record=record))
+    client.change("SR.scan", self=sr)
+    assert client.call("VDI.get_record", self=vdi)["SR"] == sr
+
+
+def test_names(world):
+    client, vm, _ = world.client, world.vm("named"), world.vm("taken")
+    for method, self in ("VM", vm), ("SR", world.sr):
+        for name in "", "two\nlines", "bell\a":
+            refused("MESSAGE_PARAMETER_INVALID", client, f"{method}.set_fields", self=self, fields={"name_label": name})
+    said = refused("DB_UNIQUENESS_CONSTRAINT_VIOLATION", client, "VM.set_fields", self=vm, fields={"name_label": "taken"})
+    assert "taken" in said, said
+    client.change("VM.set_fields", self=vm, fields={"name_label": "named"})
+    client.change("VM.set_fields", self=vm, fields={"name_label": "renamed"})
+    record = {"name_label": "two\nlines", "memory_static_max": 128 << 20}
+    refused("MESSAGE_PARAMETER_INVALID", client, "VM.create", record=record)
+
+
 def test_settings_of_a_starting_vm_stay(world):
     client, vm = world.client, world.vm("starting")
     client.send("VM.start", self=vm, request=str(uuid.uuid4()))
