@@ -124,7 +124,9 @@ static void guest_ended_by(
 		vm_preserve(h, vm, note);
 		return;
 	}
-	if (vm_op_start_internal(h->mgr, kind, &args, UUID_NONE, names[reason], note, &e))
+	if (vm_op_start_internal(
+		    h->mgr, kind, &args, UUID_NONE, names[reason], note, &e) &&
+		vm_told_new(&h->mgr->told, args.vm, e.detail))
 		vm_note(h->mgr, "VM_NOT_SETTLED", 2, args.vm, "%s; %s", note, e.detail);
 }
 

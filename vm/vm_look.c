@@ -298,7 +298,7 @@ out:
 	free(x);
 }
 
-/* A broken invariant is told once, and again when it is another one. */
+/* A broken invariant is told once, and again when it is another one or comes back. */
 static void vm_complain(struct vm_host *h, const struct hyper_req *req)
 {
 	struct vm_manager *m = h->mgr;
@@ -318,9 +318,12 @@ static void vm_complain(struct vm_host *h, const struct hyper_req *req)
 		seen.memory = NULL;
 		seen.total_kib = 0;
 	}
-	if (vm_invariants_check(pool_db(m->pool), &seen, 1, &e) == 0)
+	if (vm_invariants_check(pool_db(m->pool), &seen, 1, &e) == 0) {
+		if (seen.memory) /* all of them were looked at */
+			vm_told_over(&m->told, h->uuid);
 		return;
-	if (strcmp(m->complaint, e.detail) == 0)
+	}
+	if (!vm_told_new(&m->told, h->uuid, e.detail))
 		return;
 	snprintf(m->complaint, sizeof m->complaint, "%s", e.detail);
 	vm_note(m, "INVARIANT_BROKEN", 1, UUID_NONE, "%s", e.detail);

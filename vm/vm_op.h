@@ -19,6 +19,7 @@
 #include "vm/vm_devices.h"
 #include "vm/vm_entry.h"
 #include "vm/vm_memory.h"
+#include "vm/vm_told.h"
 
 enum {
 	VM_NAME_SIZE = 128,
@@ -130,6 +131,7 @@ struct vm_manager {
 	bool started, ready, stopped;
 	char complaint[RV_ERROR_DETAIL_MAX];
 	struct list notes; /* struct vm_note: messages under way */
+	struct vm_told told;
 };
 
 /* --- for operations --- */

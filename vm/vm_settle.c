@@ -76,6 +76,7 @@ static void settle_end(struct settle *s)
 	if (s->verdict.rc && !s->stuck)
 		op_fail(&o->op, s->verdict.rc, "VM %s: %s", o->name, s->verdict.why);
 	if (!s->stuck) {
+		vm_told_over(&o->mgr->told, o->vm);
 		o->finish = finish_settled;
 		if (s->verdict.note) {
 			o->note_name = s->verdict.note;
@@ -132,7 +133,10 @@ static bool settle_stuck(struct settle *s)
 		return false;
 	s->stuck = true;
 	op_fail_with(&o->op, &s->teardown.op.error);
-	vm_note(o->mgr, "VM_NOT_SETTLED", 2, o->vm, "%s", s->teardown.op.error.detail);
+	/* It is tried again at each look. */
+	if (vm_told_new(&o->mgr->told, o->vm, s->teardown.op.error.detail))
+		vm_note(o->mgr, "VM_NOT_SETTLED", 2, o->vm, "%s",
+			s->teardown.op.error.detail);
 	settle_end(s);
 	return true;
 }

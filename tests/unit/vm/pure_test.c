@@ -11,6 +11,7 @@
 #include "base/prng.h"
 #include "vm/vm_disks.h"
 #include "vm/vm_image.h"
+#include "vm/vm_told.h"
 #include "vm/vm_verdict.h"
 
 /* --- verdicts --- */
@@ -165,6 +166,34 @@ static void test_header(void **state)
 	}
 }
 
+/* --- what has been told --- */
+
+static void test_told_once(void **state)
+{
+	static struct vm_told t;
+	struct prng prng;
+	struct uuid a, b;
+
+	(void)state;
+	prng_seed(&prng, 1);
+	a = uuid_random(&prng);
+	b = uuid_random(&prng);
+	assert_true(vm_told_new(&t, a, "memory used is 17 KiB, the host has 16"));
+	assert_false(vm_told_new(&t, a, "memory used is 18 KiB, the host has 16"));
+	assert_true(vm_told_new(&t, b, "memory used is 17 KiB, the host has 16"));
+	assert_true(vm_told_new(&t, a, "domain 5 has 7 KiB"));
+	assert_true(vm_told_new(&t, a, "domain 6 has 7 KiB"));
+	assert_true(vm_told_new(&t, a, "VM 1 stays"));
+	assert_true(vm_told_new(&t, a, "VM 2 stays"));
+	assert_false(vm_told_new(&t, a, "memory used is 1 KiB, the host has 1"));
+	vm_told_over(&t, a);
+	assert_true(vm_told_new(&t, a, "domain 5 has 7 KiB"));
+	assert_false(vm_told_new(&t, b, "memory used is 9 KiB, the host has 16"));
+	for (int i = 0; i < 3 * VM_TOLD_MAX; i++)
+		assert_true(vm_told_new(&t, uuid_random(&prng), "x"));
+	assert_true(t.count == VM_TOLD_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -172,6 +201,7 @@ int main(void)
 		cmocka_unit_test(test_disks),
 		cmocka_unit_test(test_wrong_disks),
 		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_told_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

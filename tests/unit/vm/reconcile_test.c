@@ -257,6 +257,27 @@ static void test_many_ghosts(void **state)
 	world_free(w);
 }
 
+/* A leftover that can't be removed is tried for at each look, and told of once. */
+static void test_stuck_is_told_once(void **state)
+{
+	struct world *w = world_new(157);
+	size_t vm = running(w, 0);
+	struct hyper_domain_id id;
+	struct txn t;
+
+	(void)state;
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	w->unchecked = true;
+	hyper_sim_inject(w->hyper, HYPER_CALL_DESTROY, HYPER_SIM_FAULT_ERROR, 1000000, 0);
+	world_txn(w, &t);
+	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	world_commit(w, &t);
+	world_run_ms(w, 300000);
+	assert_true(hyper_sim_faults_fired(w->hyper, HYPER_SIM_FAULT_ERROR) > 10);
+	assert_int_equal(world_messages(w, "VM_NOT_SETTLED"), 1);
+	world_free(w);
+}
+
 /* What a start that was killed left behind is found although its record is not there. */
 static void test_paused_by_another_tool(void **state)
 {
@@ -317,6 +338,7 @@ int main(void)
 		cmocka_unit_test(test_daemon_restarts),
 		cmocka_unit_test(test_ghost),
 		cmocka_unit_test(test_many_ghosts),
+		cmocka_unit_test(test_stuck_is_told_once),
 		cmocka_unit_test(test_paused_by_another_tool),
 		cmocka_unit_test(test_full_log),
 	};
