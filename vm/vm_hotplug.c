@@ -211,8 +211,11 @@ static void hotplug_step(struct op *op)
 		in_detach(s);
 		return;
 	case DOWN:
-		if (s->devices.rc)
+		if (s->devices.rc) {
+			/* Still held: to be unplugged again, or with the VM. */
 			op_fail_with(op, &s->devices.error);
+			s->attached = true;
+		}
 		hotplug_end(s);
 		return;
 	case END:
