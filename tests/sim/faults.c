@@ -318,6 +318,7 @@ static void strike_live(struct sim_host *h, enum sim_fault fault, struct prng *p
 	case SIM_FAULT_NET_AFTER:
 	case SIM_FAULT_NET_HANG:
 		net_breaks(h, fault, p);
+		h->net_broke = true;
 		break;
 	case SIM_FAULT_DISK_SLOW:
 		disk_slows(h, prng_range(p, 1000, 300000));

@@ -117,8 +117,8 @@ struct sim_host {
 	struct uuid uuid, sr, network, pool_uuid;
 	bool installed;
 	int64_t ghost_until_us; /* the hypervisor's free memory is not as promised */
-	bool storage_broke;	/* for some time */
-	bool meddled;		/* somebody made or destroyed domains behind our back */
+	bool net_broke, storage_broke; /* for some time */
+	bool meddled; /* somebody made or destroyed domains behind our back */
 
 	/* One life of a daemon. */
 	enum sim_life life;
