@@ -54,7 +54,9 @@ struct daemon {
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
 	struct list task_waiters, event_waiters; /* struct call */
-	struct list large_reads;		 /* struct call; daemon/large.c */
+	struct list event_due; /* of them: to be looked at; daemon/events.c */
+	struct timer event_turn;
+	struct list large_reads; /* struct call; daemon/large.c */
 	struct timer large_read;
 	struct list chores; /* struct chore */
 	struct pool_subscriber subscriber;

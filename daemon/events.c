@@ -10,6 +10,7 @@
 enum {
 	EVENT_TIMEOUT_MAX_MS = 60000,
 	EVENT_TIMEOUT_DEFAULT_MS = 30000,
+	EVENT_TURN = 32,	/* waiters looked at in one callback */
 	EVENT_BATCH = 5000,	/* objects in one reply, where they are small */
 	EVENT_HEAD_BYTES = 256, /* an event without its record is less */
 	EVENT_MAX_BYTES = RV_MAX_RPC_MESSAGE_BYTES - 4096,
@@ -171,8 +172,47 @@ void event_from(struct call *c)
 	list_push_back(&c->daemon->event_waiters, &c->waiting);
 }
 
+/* A bounded part of them: with thousands of waiters, other callbacks come between. */
+static void events_turn(void *arg)
+{
+	struct daemon *d = arg;
+
+	for (int i = 0; i < EVENT_TURN && !list_empty(&d->event_due); i++) {
+		struct call *c = CONTAINER_OF(d->event_due.next, struct call, waiting);
+
+		/* It waits on from here, or is over and in no list. */
+		list_remove(&c->waiting);
+		list_push_back(&d->event_waiters, &c->waiting);
+		event_try(c, false);
+	}
+	if (!list_empty(&d->event_due))
+		timer_start_ms(&d->event_turn, 0);
+}
+
+/* Every waiter is due again: those left over from the last change first. */
 void events_look(struct daemon *d)
 {
-	LIST_FOR_EACH_SAFE (node, &d->event_waiters)
-		event_try(CONTAINER_OF(node, struct call, waiting), false);
+	struct list *waiting = &d->event_waiters, *due = &d->event_due;
+
+	if (!list_empty(waiting)) {
+		due->prev->next = waiting->next;
+		waiting->next->prev = due->prev;
+		waiting->prev->next = due;
+		due->prev = waiting->prev;
+		list_init(waiting);
+	}
+	if (!list_empty(due) && !timer_active(&d->event_turn))
+		timer_start_ms(&d->event_turn, 0);
+}
+
+void events_init(struct daemon *d)
+{
+	list_init(&d->event_waiters);
+	list_init(&d->event_due);
+	timer_init(&d->event_turn, d->loop, "rpc.events", events_turn, d);
+}
+
+void events_stop(struct daemon *d)
+{
+	timer_stop(&d->event_turn);
 }

@@ -4,8 +4,11 @@
 
 #include "daemon/call.h"
 
-/* Looks again at the calls that wait, after the database changed. Called by the daemon's
- * subscriber, at most once per turn of the loop. */
+void events_init(struct daemon *d);
+void events_stop(struct daemon *d); /* no callback follows */
+
+/* Looks again, soon and some at a time, at the calls that wait, after the database
+ * changed. Called by the daemon's subscriber, at most once per turn of the loop. */
 void events_look(struct daemon *d);
 
 void event_from(struct call *c);

@@ -422,7 +422,7 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	list_init(&d->free_calls);
 	large_reads_init(d);
 	list_init(&d->task_waiters);
-	list_init(&d->event_waiters);
+	events_init(d);
 	list_init(&d->chores);
 	list_init(&d->subscriber.node);
 	defer_init(&d->look, l, "daemon.look", on_look, d);
@@ -474,6 +474,7 @@ void daemon_fini(struct daemon *d)
 	policy_close(d);
 	disk_free(d->disk);
 	large_reads_stop(d);
+	events_stop(d);
 	calls_free(d);
 	forward_free(d->forward);
 }
