@@ -1,0 +1,285 @@
+/*
+ * Runs seeds of the simulated pool, each in a process of its own so that whatever it dies
+ * of names the seed, and prints what all of them did.
+ *
+ *	pool_sim [--seeds N] [--seconds S] [--first S] [--corpus FILE] [--complete]
+ *	pool_sim --seed S [--verbose]      one, replayed; with every line
+ *
+ * --complete: a fault or operation that never happened is a failure.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+enum { JOBS = 2, MAX_CORPUS = 200, SEED_SECONDS = 100, TWICE_EVERY = 10 };
+
+struct options {
+	uint64_t first, seeds, seed;
+	int64_t seconds;
+	bool one, verbose, complete;
+	const char *corpus, *self;
+};
+
+struct run {
+	pid_t pid;
+	uint64_t seed;
+	struct ring_totals *totals; /* shared with the child */
+};
+
+struct batch {
+	struct options o;
+	struct run jobs[JOBS];
+	int running;
+	uint64_t twice;
+	struct ring_totals totals;
+};
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
+
+static void seed_run(uint64_t seed, bool twice, struct ring_totals *totals)
+{
+	struct ring_totals aside = {0};
+	uint64_t hash = ring_run_seed(seed, false, totals), again;
+
+	if (!twice)
+		return;
+	again = ring_run_seed(seed, false, &aside);
+	if (hash != again) {
+		printf("\nFAILED: seed %llu gave the trace %016llx, then %016llx\n",
+			(unsigned long long)seed, (unsigned long long)hash,
+			(unsigned long long)again);
+		fflush(stdout);
+		_Exit(1);
+	}
+}
+
+static void job_start(struct batch *b, struct run *j, uint64_t seed)
+{
+	bool twice = seed % TWICE_EVERY == 1;
+
+	if (!j->totals)
+		j->totals = mmap(NULL, sizeof *j->totals, PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (j->totals == MAP_FAILED)
+		abort();
+	memset(j->totals, 0, sizeof *j->totals);
+	j->seed = seed;
+	b->twice += twice;
+	fflush(NULL);
+	j->pid = fork();
+	if (j->pid == 0) {
+		alarm(SEED_SECONDS);
+		seed_run(seed, twice, j->totals);
+		exit(0); /* leaks are looked for */
+	}
+	b->running++;
+}
+
+static bool job_reap(struct batch *b)
+{
+	uint64_t *sum = (uint64_t *)&b->totals;
+	int status = 0;
+	pid_t pid = wait(&status);
+
+	for (int i = 0; i < JOBS; i++) {
+		struct run *j = &b->jobs[i];
+
+		if (j->pid != pid || pid <= 0)
+			continue;
+		j->pid = 0;
+		b->running--;
+		for (size_t k = 0; k < sizeof b->totals / sizeof *sum; k++)
+			sum[k] += ((uint64_t *)j->totals)[k];
+		if (status == 0)
+			return true;
+		printf("FAILED: seed %llu (status %x)\nreplay: %s --seed %llu "
+		       "--verbose\n",
+			(unsigned long long)j->seed, (unsigned)status, b->o.self,
+			(unsigned long long)j->seed);
+		return false;
+	}
+	return true;
+}
+
+static bool batch_seed(struct batch *b, uint64_t seed)
+{
+	if (b->running == JOBS && !job_reap(b))
+		return false;
+	for (int i = 0; i < JOBS; i++)
+		if (!b->jobs[i].pid) {
+			job_start(b, &b->jobs[i], seed);
+			return true;
+		}
+	return true;
+}
+
+static int totals_missing(const struct ring_totals *t)
+{
+	int n = 0;
+
+	for (int i = 0; i < RING_FAULT_COUNT; i++)
+		n += t->faults[i] == 0;
+	for (int i = 0; i < RING_ACTION_COUNT; i++)
+		n += t->actions[i] == 0 || t->succeeded[i] == 0;
+	return n;
+}
+
+static bool batch_corpus(struct batch *b)
+{
+	FILE *f = fopen(b->o.corpus, "r");
+	uint64_t seeds[MAX_CORPUS];
+	char line[256];
+	size_t n = 0;
+
+	if (!f) {
+		perror(b->o.corpus);
+		exit(2);
+	}
+	while (n < MAX_CORPUS && fgets(line, sizeof line, f))
+		if (line[0] >= '0' && line[0] <= '9')
+			seeds[n++] = strtoull(line, NULL, 10);
+	fclose(f);
+	for (size_t i = 0; i < n; i++)
+		if (!batch_seed(b, seeds[i]))
+			return false;
+	return true;
+}
+
+/* What is rare is given as much time again to happen. */
+static bool batch_enough(const struct batch *b, uint64_t done, int64_t since)
+{
+	int64_t spent = now_ms() - since, s = b->o.seconds * 1000;
+
+	if (b->o.seeds && done >= b->o.seeds)
+		return true;
+	return s && spent >= s &&
+	       (!b->o.complete || totals_missing(&b->totals) == 0 || spent >= 2 * s);
+}
+
+static bool batch_run(struct batch *b)
+{
+	int64_t since = now_ms();
+
+	if (b->o.corpus && !batch_corpus(b))
+		return false;
+	for (uint64_t i = 0; !batch_enough(b, i, since); i++)
+		if (!batch_seed(b, b->o.first + i))
+			return false;
+	while (b->running > 0)
+		if (!job_reap(b))
+			return false;
+	return true;
+}
+
+static void print_totals(const struct batch *b)
+{
+	const struct ring_totals *t = &b->totals;
+
+	printf("faults\n");
+	for (int i = 0; i < RING_FAULT_COUNT; i++)
+		printf("  %-28s %8llu\n", ring_fault_name((enum ring_fault)i),
+			(unsigned long long)t->faults[i]);
+	printf("operations (succeeded of accepted)\n");
+	for (int i = 0; i < RING_ACTION_COUNT; i++)
+		printf("  %-28s %8llu of %llu\n", ring_action_name((enum ring_action)i),
+			(unsigned long long)t->succeeded[i],
+			(unsigned long long)t->actions[i]);
+	printf("%llu seeds from %llu (%llu twice), %llu events, %llu virtual s, %llu "
+	       "lives, %llu tasks (%llu failed), %llu commits (%llu unknown)\n",
+		(unsigned long long)t->seeds, (unsigned long long)b->o.first,
+		(unsigned long long)b->twice, (unsigned long long)t->events,
+		(unsigned long long)t->virtual_s, (unsigned long long)t->lives,
+		(unsigned long long)t->tasks, (unsigned long long)t->failed,
+		(unsigned long long)t->commits, (unsigned long long)t->unknown);
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text ? text : "", &end, 10);
+
+	if (!text || end == text || *end) {
+		fprintf(stderr, "pool_sim: '%s' is no number\n", text ? text : "");
+		exit(2);
+	}
+	return n;
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *word = argv[i], *next = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (!strcmp(word, "--verbose")) {
+			o->verbose = true;
+			continue;
+		}
+		if (!strcmp(word, "--complete")) {
+			o->complete = true;
+			continue;
+		}
+		i++;
+		if (!strcmp(word, "--corpus") && next) {
+			o->corpus = next;
+		} else if (!strcmp(word, "--seeds")) {
+			o->seeds = number(next);
+		} else if (!strcmp(word, "--seconds")) {
+			o->seconds = (int64_t)number(next);
+		} else if (!strcmp(word, "--first")) {
+			o->first = number(next);
+		} else if (!strcmp(word, "--seed")) {
+			o->seed = number(next);
+			o->one = true;
+		} else {
+			fprintf(stderr, "pool_sim: unknown option %s\n", word);
+			exit(2);
+		}
+	}
+	if (!o->seeds && !o->seconds)
+		o->seeds = 20;
+}
+
+static int run_one(const struct options *o)
+{
+	struct ring_totals totals = {0};
+	uint64_t hash = ring_run_seed(o->seed, o->verbose, &totals);
+
+	printf("seed %llu: %llu events, %llu tasks, trace %016llx\n",
+		(unsigned long long)o->seed, (unsigned long long)totals.events,
+		(unsigned long long)totals.tasks, (unsigned long long)hash);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct batch b = {.o = {.first = (uint64_t)time(NULL) * 1000, .self = argv[0]}};
+	bool ok;
+
+	parse(&b.o, argc, argv);
+	if (b.o.one)
+		return run_one(&b.o);
+	printf("seeds from %llu\n", (unsigned long long)b.o.first);
+	ok = batch_run(&b);
+	for (int i = 0; i < JOBS; i++)
+		if (b.jobs[i].pid > 0)
+			kill(b.jobs[i].pid, SIGKILL);
+	print_totals(&b);
+	if (ok && b.o.complete && totals_missing(&b.totals)) {
+		printf("FAILED: %d of these never happened\n", totals_missing(&b.totals));
+		ok = false;
+	}
+	return ok ? 0 : 1;
+}

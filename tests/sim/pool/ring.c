@@ -1,0 +1,349 @@
+#include "ring.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+enum {
+	FORM_MS = 60 * 1000,
+	ACTIVE_MS = 15 * 60 * 1000,
+	QUIESCE_MS = 30 * 60 * 1000,
+	REST_MS = 40 * 1000,
+	MAX_EVENTS = 3000000
+};
+
+const char *ring_fault_name(enum ring_fault fault)
+{
+	static const char *const names[] = {
+#define X(symbol, name) name,
+		RING_FAULTS(X)
+#undef X
+	};
+
+	return names[fault];
+}
+
+const char *ring_action_name(enum ring_action action)
+{
+	static const char *const names[] = {
+#define X(symbol, name) name,
+		RING_ACTIONS(X)
+#undef X
+	};
+
+	return names[action];
+}
+
+/* --- the trail -----------------------------------------------------------------------
+ */
+
+void ring_note(struct ring *r, const char *fmt, ...)
+{
+	char *line = r->lines[r->line_count++ % RING_LINES];
+	int n = snprintf(line, RING_WIDTH, "%11.6f ", (double)loop_now_us(r->loop) / 1e6);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line + n, RING_WIDTH - (size_t)n, fmt, ap);
+	va_end(ap);
+	if (r->verbose)
+		fprintf(stderr, "%s\n", line);
+}
+
+static void ring_log(void *arg, enum log_level level, const char *line, size_t len)
+{
+	(void)level;
+	ring_note(arg, "  %.*s", (int)len, line);
+}
+
+_Noreturn void ring_fail(struct ring *r, const char *fmt, ...)
+{
+	uint64_t from = r->line_count > RING_LINES ? r->line_count - RING_LINES : 0;
+	va_list ap;
+
+	for (uint64_t i = from; !r->verbose && i < r->line_count; i++)
+		printf("%s\n", r->lines[i % RING_LINES]);
+	printf("\nFAILED: seed %llu at %.6f s: ", (unsigned long long)r->seed,
+		(double)loop_now_us(r->loop) / 1e6);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	printf("\n");
+	fflush(stdout);
+	_Exit(1);
+}
+
+/* --- stepping ------------------------------------------------------------------------
+ */
+
+static void ring_event(void *arg)
+{
+	ring_model_event(arg);
+}
+
+static void ring_step(struct ring *r)
+{
+	if (!loop_sim_step(r->loop))
+		ring_fail(r, "nothing is left to happen");
+	if (loop_sim_event_count(r->loop) > MAX_EVENTS)
+		ring_fail(r, "%d events and no end", MAX_EVENTS);
+	for (int i = 0; i < RING_HOSTS; i++)
+		if (r->hosts[i].death_due)
+			ring_host_crash(&r->hosts[i], r->hosts[i].death);
+}
+
+static void ring_steps(struct ring *r, int64_t ms)
+{
+	int64_t until = loop_now_us(r->loop) + ms * 1000;
+
+	while (loop_now_us(r->loop) < until)
+		ring_step(r);
+}
+
+/* --- forming the pool ----------------------------------------------------------------
+ */
+
+struct form {
+	struct pool_commit commit;
+	bool done;
+	int rc;
+};
+
+static void form_added(void *arg, int rc)
+{
+	struct form *f = arg;
+
+	f->done = true;
+	f->rc = rc;
+}
+
+static void form_committed(struct pool_commit *c)
+{
+	form_added(CONTAINER_OF(c, struct form, commit), c->rc);
+}
+
+static void form_stored(void *arg, uint64_t token, const struct storage_result *result)
+{
+	(void)token;
+	form_added(arg, result->rc);
+}
+
+static void form_wait(struct ring *r, struct form *f, const char *what)
+{
+	int64_t until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
+
+	while (!f->done && loop_now_us(r->loop) < until)
+		ring_step(r);
+	if (!f->done || f->rc)
+		ring_fail(r, "%s: %s", what,
+			f->done ? rv_error_symbol(f->rc) : "does not end");
+}
+
+static void form_storage(struct ring *r, struct storage_call *call)
+{
+	struct storage_config config = {"location", "shared"};
+	struct form f = {.done = false};
+	struct rv_error e;
+
+	call->sr = r->sr;
+	call->type = "nfs";
+	call->config = &config;
+	call->config_count = 1;
+	call->done = form_stored;
+	call->arg = &f;
+	if (storage_start(r->hosts[0].storage, call, NULL, &e))
+		ring_fail(r, "storage: %s", e.detail);
+	form_wait(r, &f, "storage");
+}
+
+static void form_disks(struct ring *r)
+{
+	struct storage_call create = {.verb = STORAGE_SR_CREATE};
+	struct storage_call attach = {.verb = STORAGE_SR_ATTACH};
+
+	form_storage(r, &create);
+	form_storage(r, &attach);
+	for (int i = 0; i < RING_VMS; i++) {
+		struct storage_call vdi = {.verb = STORAGE_VDI_CREATE,
+			.vdi = r->vms[i].vdi,
+			.size = 8 << 20,
+			.format = STORAGE_FORMAT_RAW};
+
+		form_storage(r, &vdi);
+	}
+}
+
+static void form_rows(struct ring *r)
+{
+	struct form f = {.done = false};
+	struct rv_error e;
+	char name[16];
+	struct txn t;
+
+	txn_init(&t, pool_db(r->hosts[0].pool), loop_wall_ms(r->loop));
+	txn_create(&t, CLASS_POOL, r->pool_uuid);
+	txn_create(&t, CLASS_SR, r->sr);
+	txn_set_string(&t, r->sr, SR_NAME_LABEL, "sr1");
+	txn_set_string(&t, r->sr, SR_TYPE, "nfs");
+	txn_create(&t, CLASS_NETWORK, r->network);
+	txn_set_string(&t, r->network, NETWORK_NAME_LABEL, "net1");
+	txn_set_string(&t, r->network, NETWORK_BRIDGE, "xenbr0");
+	for (int i = 0; i < RING_HOSTS; i++) {
+		struct uuid pbd = uuid_random(&r->prng), host = r->hosts[i].uuid;
+
+		snprintf(name, sizeof name, "host%d", i + 1);
+		txn_create(&t, CLASS_HOST, host);
+		txn_set_string(&t, host, HOST_NAME_LABEL, name);
+		txn_set_int(&t, host, HOST_CPU_COUNT, 512);
+		txn_create(&t, CLASS_PBD, pbd);
+		txn_set_ref(&t, pbd, PBD_HOST, host);
+		txn_set_ref(&t, pbd, PBD_SR, r->sr);
+		txn_set_bool(&t, pbd, PBD_CURRENTLY_ATTACHED, true);
+	}
+	txn_set_ref(&t, r->pool_uuid, POOL_MASTER, r->hosts[0].uuid);
+	txn_set_ref(&t, r->pool_uuid, POOL_DEFAULT_SR, r->sr);
+	if (pool_commit(r->hosts[0].pool, &f.commit, &t, form_committed, &e))
+		ring_fail(r, "rows: %s", e.detail);
+	form_wait(r, &f, "rows");
+}
+
+static bool form_all_up(struct ring *r)
+{
+	for (int i = 0; i < RING_HOSTS; i++)
+		if (!ring_host_up(&r->hosts[i]))
+			return false;
+	return true;
+}
+
+static void ring_form(struct ring *r)
+{
+	int64_t until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
+	struct rv_error e;
+
+	for (int i = 0; i < RING_HOSTS; i++)
+		ring_host_boot(&r->hosts[i]);
+	while (!pool_is_master(r->hosts[0].pool) || !ring_link_whole(r)) {
+		ring_step(r);
+		if (loop_now_us(r->loop) > until)
+			ring_fail(r, "nobody leads");
+	}
+	for (int i = 1; i < RING_HOSTS; i++) {
+		struct form f = {.done = false};
+
+		if (pool_member_add(r->hosts[0].pool, (uint64_t)i + 1, &r->hosts[i].uuid,
+			    form_added, &f, &e))
+			ring_fail(r, "member: %s", e.detail);
+		form_wait(r, &f, "member");
+	}
+	form_disks(r);
+	form_rows(r);
+	until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
+	while (!form_all_up(r)) {
+		ring_step(r);
+		if (loop_now_us(r->loop) > until)
+			ring_fail(r, "they don't come up: %d %d %d", r->hosts[0].life,
+				r->hosts[1].life, r->hosts[2].life);
+	}
+	ring_steps(r, 2000);
+	r->formed = true;
+}
+
+/* --- a seed's run --------------------------------------------------------------------
+ */
+
+static void ring_quiesce(struct ring *r)
+{
+	int64_t until = loop_now_us(r->loop) + QUIESCE_MS * INT64_C(1000), rest = 0;
+	char why[300] = "";
+
+	ring_note(r, "--- faults end");
+	ring_faults_stop(r);
+	while (!rest || loop_now_us(r->loop) - rest < REST_MS * INT64_C(1000)) {
+		if (loop_now_us(r->loop) >= until)
+			ring_fail(r, "%d s after the last fault there is no rest: %s",
+				QUIESCE_MS / 1000, why);
+		ring_step(r);
+		if (!ring_model_at_rest(r, why, sizeof why))
+			rest = 0;
+		else if (!rest)
+			rest = loop_now_us(r->loop);
+	}
+	ring_note(r, "--- at rest");
+	ring_model_settled(r);
+}
+
+static void ring_draw(struct ring *r)
+{
+	r->left = 20 + (unsigned)prng_below(&r->prng, 60);
+	r->think_ms = (int64_t[]){50, 300, 1000, 3000}[prng_below(&r->prng, 4)];
+	r->fault_every_ms = (int64_t[]){300, 1000, 3000, 8000}[prng_below(&r->prng, 4)];
+	for (int f = 0; f < RING_FAULT_COUNT; f++)
+		if (prng_below(&r->prng, 3) == 0)
+			r->faults |= UINT32_C(1) << f;
+	if (r->seed % 16 == 0)
+		r->faults = 0;
+}
+
+static struct ring *ring_new(uint64_t seed, bool verbose, struct ring_totals *totals)
+{
+	struct ring *r = calloc(1, sizeof *r);
+
+	if (!r || loop_new_sim(&r->loop, seed))
+		abort();
+	r->seed = seed;
+	r->verbose = verbose;
+	r->totals = totals;
+	log_setup(LOG_INFO, ring_log, r);
+	prng_seed(&r->prng, seed ^ UINT64_C(0x9001900190019001));
+	r->fault_prng = prng_fork(&r->prng);
+	ring_draw(r);
+	if (storage_sim_world_new(&r->bytes, r->loop, seed))
+		abort();
+	r->pool_uuid = uuid_random(&r->prng);
+	r->sr = uuid_random(&r->prng);
+	r->network = uuid_random(&r->prng);
+	for (int i = 0; i < RING_VMS; i++) {
+		snprintf(r->vms[i].name, sizeof r->vms[i].name, "vm%d", i + 1);
+		r->vms[i].uuid = uuid_random(&r->prng);
+		r->vms[i].vdi = uuid_random(&r->prng);
+	}
+	for (int i = 0; i < RING_HOSTS; i++)
+		ring_host_init(r, i);
+	ring_link_init(r);
+	loop_sim_on_event(r->loop, ring_event, r);
+	return r;
+}
+
+uint64_t ring_run_seed(uint64_t seed, bool verbose, struct ring_totals *totals)
+{
+	struct ring *r = ring_new(seed, verbose, totals);
+	int64_t until;
+	uint64_t hash;
+
+	ring_form(r);
+	ring_client_start(r);
+	ring_faults_start(r);
+	until = loop_now_us(r->loop) + ACTIVE_MS * INT64_C(1000);
+	while (!ring_client_done(r) && loop_now_us(r->loop) < until)
+		ring_step(r);
+	r->left = 0;
+	timer_stop(&r->client);
+	ring_quiesce(r);
+	totals->seeds++;
+	totals->events += loop_sim_event_count(r->loop);
+	totals->virtual_s += (uint64_t)loop_now_us(r->loop) / 1000000;
+	hash = loop_sim_trace_hash(r->loop);
+	loop_sim_on_event(r->loop, NULL, NULL);
+	for (int i = 0; i < RING_HOSTS; i++)
+		ring_host_fini(&r->hosts[i]);
+	ring_link_fini(r);
+	storage_sim_world_free(r->bytes);
+	log_setup(LOG_ERROR, NULL, NULL);
+	loop_free(r->loop);
+	free(r);
+	return hash;
+}

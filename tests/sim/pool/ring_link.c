@@ -1,0 +1,345 @@
+/* Links between hosts: ordered messages that a reset loses and a cut delays, each end
+ * learning of it in its own time; and migrations' connections. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ring.h"
+
+enum { LINK_TICK_MS = 20, LINK_SILENT_US = 4000000 };
+
+struct ring_flight {
+	struct list node;
+	enum pool_message type;
+	int64_t due_us;
+	size_t len;
+	uint8_t bytes[];
+};
+
+static bool is_cut(const struct ring *r, int a, int b)
+{
+	return r->cut[a][b] || r->cut[b][a];
+}
+
+static void way_drop(struct ring_way *w)
+{
+	LIST_FOR_EACH_SAFE (node, &w->queue) {
+		list_remove(node);
+		free(CONTAINER_OF(node, struct ring_flight, node));
+		if (w->ring->faults_on)
+			w->ring->totals->faults[RING_FAULT_MESSAGES_LOST]++;
+	}
+	timer_stop(&w->timer);
+}
+
+static void way_arm(struct ring_way *w)
+{
+	struct ring_flight *f;
+	int64_t now = loop_now_us(w->ring->loop), in;
+
+	if (list_empty(&w->queue))
+		return;
+	f = CONTAINER_OF(w->queue.next, struct ring_flight, node);
+	in = f->due_us > now ? f->due_us - now : 0;
+	timer_start_us(&w->timer, is_cut(w->ring, w->from, w->to) ? 20000 : in);
+}
+
+static void way_arrive(void *arg)
+{
+	struct ring_way *w = arg;
+	struct ring *r = w->ring;
+	struct ring_host *to = &r->hosts[w->to];
+
+	if (!is_cut(r, w->from, w->to) && !list_empty(&w->queue)) {
+		struct ring_flight *f =
+			CONTAINER_OF(w->queue.next, struct ring_flight, node);
+
+		list_remove(&f->node);
+		if (to->pool && !to->dead_at_point && r->ways[w->to][w->from].up)
+			pool_deliver(to->pool, &r->hosts[w->from].uuid, f->type, f->bytes,
+				f->len);
+		free(f);
+	}
+	way_arm(w);
+}
+
+int ring_link_send(struct pool_messenger *m, const struct uuid *host,
+	enum pool_message type, const uint8_t *bytes, size_t len)
+{
+	struct ring_host *from = CONTAINER_OF(m, struct ring_host, messenger);
+	struct ring *r = from->ring;
+	struct ring_host *to = ring_host_of(r, host);
+	struct ring_flight *f;
+	struct ring_way *w;
+
+	if (!to)
+		return RV_ENOENT;
+	w = &r->ways[from->index][to->index];
+	if (!w->up)
+		return RV_ECLOSED;
+	f = calloc(1, sizeof *f + len);
+	if (!f)
+		abort();
+	f->type = type;
+	f->len = len;
+	if (len)
+		memcpy(f->bytes, bytes, len);
+	f->due_us = loop_now_us(r->loop) + prng_range(&r->prng, 100, 3000);
+	if (f->due_us <= w->last_us)
+		f->due_us = w->last_us + 1;
+	w->last_us = f->due_us;
+	list_push_back(&w->queue, &f->node);
+	if (w->queue.next == &f->node)
+		way_arm(w);
+	return 0;
+}
+
+/* --- up and down ---------------------------------------------------------------------
+ */
+
+static void way_down(struct ring_way *w)
+{
+	struct ring *r = w->ring;
+
+	w->notice_us = 0;
+	if (!w->up)
+		return;
+	w->up = false;
+	way_drop(w);
+	way_drop(&r->ways[w->to][w->from]);
+	r->redial_us[w->from][w->to] = r->redial_us[w->to][w->from] =
+		loop_now_us(r->loop) + prng_range(&r->prng, 1000, 500000);
+	ring_note(r, "host%d: link to host%d is down", w->from + 1, w->to + 1);
+	if (r->hosts[w->from].pool)
+		pool_peer_down(r->hosts[w->from].pool, &r->hosts[w->to].uuid);
+}
+
+static void link_up(struct ring *r, int a, int b)
+{
+	struct ring_way *ways[] = {&r->ways[a][b], &r->ways[b][a]};
+
+	way_down(ways[0]);
+	way_down(ways[1]);
+	ring_note(r, "host%d and host%d are linked", a + 1, b + 1);
+	for (int i = 0; i < 2; i++) {
+		ways[i]->up = true;
+		ways[i]->notice_us = 0;
+	}
+	for (int i = 0; i < 2; i++)
+		pool_peer_up(r->hosts[ways[i]->from].pool, &r->hosts[ways[i]->to].uuid);
+}
+
+static void link_look(struct ring *r, int a, int b)
+{
+	int64_t now = loop_now_us(r->loop);
+
+	if (r->cut[a][b] && now >= r->cut_until_us[a][b]) {
+		r->cut[a][b] = false;
+		ring_note(r, "the link of host%d and host%d is mended", a + 1, b + 1);
+	}
+	for (int i = 0; i < 2; i++) {
+		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
+
+		if (w->notice_us && now >= w->notice_us)
+			way_down(w);
+	}
+	if ((r->ways[a][b].up && r->ways[b][a].up) || r->cut[a][b] ||
+		now < r->redial_us[a][b] || !r->hosts[a].pool || !r->hosts[b].pool)
+		return;
+	link_up(r, a, b);
+}
+
+static void streams_look(struct ring *r)
+{
+	for (size_t i = 0; i < RING_STREAMS; i++) {
+		struct ring_stream *s = &r->streams[i];
+		bool cut;
+
+		if (!s->link)
+			continue;
+		cut = s->dead || loop_now_us(r->loop) < s->cut_until_us ||
+		      is_cut(r, s->from, s->to);
+		if (cut != s->cut)
+			stream_sim_cut(s->link, cut, cut);
+		s->cut = cut;
+	}
+}
+
+static void link_tick(void *arg)
+{
+	struct ring *r = arg;
+
+	timer_start_ms(&r->link_tick, LINK_TICK_MS);
+	for (int a = 0; a < RING_HOSTS; a++)
+		for (int b = a + 1; b < RING_HOSTS; b++)
+			link_look(r, a, b);
+	streams_look(r);
+}
+
+void ring_link_cut(struct ring *r, int a, int b, int64_t ms)
+{
+	int64_t now = loop_now_us(r->loop);
+
+	if (a > b) {
+		ring_link_cut(r, b, a, ms);
+		return;
+	}
+	r->cut[a][b] = true;
+	r->cut_until_us[a][b] = now + ms * 1000;
+	/* Each end's own silence, if it lasts so long. */
+	for (int i = 0; i < 2; i++) {
+		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
+		int64_t at = now + LINK_SILENT_US + prng_range(&r->prng, 0, 2000000);
+
+		if (w->up && at < r->cut_until_us[a][b])
+			w->notice_us = at;
+	}
+	streams_look(r);
+}
+
+void ring_link_reset(struct ring *r, int a, int b)
+{
+	way_drop(&r->ways[a][b]);
+	way_drop(&r->ways[b][a]);
+	way_down(&r->ways[a][b]);
+	way_down(&r->ways[b][a]);
+}
+
+void ring_link_host_gone(struct ring *r, int index, bool silently)
+{
+	int64_t now = loop_now_us(r->loop);
+
+	for (int i = 0; i < RING_HOSTS; i++) {
+		struct ring_way *peer = &r->ways[i][index];
+
+		if (i == index)
+			continue;
+		way_drop(peer);
+		way_drop(&r->ways[index][i]);
+		r->ways[index][i].up = false;
+		r->ways[index][i].notice_us = 0;
+		if (peer->up)
+			peer->notice_us =
+				now + (silently ? LINK_SILENT_US
+						: prng_range(&r->prng, 1, 50000));
+	}
+	for (size_t i = 0; silently && i < RING_STREAMS; i++)
+		if (r->streams[i].from == index || r->streams[i].to == index)
+			r->streams[i].dead = true;
+	streams_look(r);
+}
+
+bool ring_link_whole(const struct ring *r)
+{
+	for (int a = 0; a < RING_HOSTS; a++)
+		for (int b = 0; b < RING_HOSTS; b++)
+			if (a != b && !r->ways[a][b].up)
+				return false;
+	return true;
+}
+
+void ring_link_init(struct ring *r)
+{
+	for (int a = 0; a < RING_HOSTS; a++)
+		for (int b = 0; b < RING_HOSTS; b++) {
+			struct ring_way *w = &r->ways[a][b];
+
+			*w = (struct ring_way){.ring = r, .from = a, .to = b};
+			list_init(&w->queue);
+			timer_init(&w->timer, r->loop, "ring.flight", way_arrive, w);
+		}
+	timer_init(&r->link_tick, r->loop, "ring.link", link_tick, r);
+	timer_start_ms(&r->link_tick, LINK_TICK_MS);
+}
+
+void ring_link_fini(struct ring *r)
+{
+	timer_stop(&r->link_tick);
+	for (int a = 0; a < RING_HOSTS; a++)
+		for (int b = 0; b < RING_HOSTS; b++)
+			way_drop(&r->ways[a][b]);
+	for (size_t i = 0; i < RING_STREAMS; i++)
+		stream_sim_link_free(r->streams[i].link);
+}
+
+/* --- migrations' connections ---------------------------------------------------------
+ */
+
+static size_t nobody_data(void *arg, const uint8_t *data, size_t len)
+{
+	(void)arg;
+	(void)data;
+	return len;
+}
+
+static void nobody_closed(void *arg, int rc, const char *detail)
+{
+	(void)arg;
+	(void)rc;
+	(void)detail;
+}
+
+int ring_link_dial(void *arg, const struct uuid *host, struct stream_config *config,
+	struct stream **out, struct rv_error *e)
+{
+	static const struct stream_events nobody = {
+		.data = nobody_data, .closed = nobody_closed};
+	struct stream_config other = {.events = &nobody, .name = "sim"};
+	struct ring_host *from = arg;
+	struct ring *r = from->ring;
+	struct ring_host *to = ring_host_of(r, host);
+	struct ring_stream *s = &r->streams[r->next_stream++ % RING_STREAMS];
+	struct stream *end;
+
+	if (!to || !to->migrate || to->dead_at_point)
+		return rv_error_set(e, RV_ECLOSED, "connection refused");
+	stream_sim_link_free(s->link);
+	*s = (struct ring_stream){.from = from->index, .to = to->index};
+	if (stream_sim_pair(r->loop, config, &other, out, &end, &s->link))
+		abort();
+	stream_sim_set(s->link, 50, 400, 100 << 20);
+	migrate_accept(to->migrate, end);
+	streams_look(r);
+	return 0;
+}
+
+static struct ring_stream *stream_last(struct ring *r)
+{
+	struct ring_stream *s;
+
+	if (r->next_stream == 0)
+		return NULL;
+	s = &r->streams[(r->next_stream - 1) % RING_STREAMS];
+	for (int i = 0; i < RING_HOSTS; i++)
+		if (r->hosts[i].migrate && s->to == i && !s->dead)
+			for (int v = 0; v < RING_VMS; v++) {
+				const struct row *vm = db_row(pool_db(r->hosts[i].pool),
+					CLASS_VM, r->vms[v].uuid);
+				struct uuid m = vm ? db_ref(vm, VM_MIGRATION) : UUID_NONE;
+
+				if (!uuid_is_none(&m))
+					return s;
+			}
+	return NULL;
+}
+
+bool ring_stream_cut(struct ring *r, struct prng *p)
+{
+	struct ring_stream *s = stream_last(r);
+
+	if (!s)
+		return false;
+	s->cut_until_us = loop_now_us(r->loop) + prng_range(p, 10000, 40000000);
+	streams_look(r);
+	return true;
+}
+
+bool ring_stream_reset(struct ring *r, struct prng *p)
+{
+	struct ring_stream *s = stream_last(r);
+
+	(void)p;
+	if (!s)
+		return false;
+	stream_sim_reset(s->link);
+	return true;
+}

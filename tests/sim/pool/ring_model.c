@@ -1,0 +1,314 @@
+/* What must be so: after every event, and when everything has come to rest. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../look.h"
+#include "ring.h"
+#include "vm/vm_invariants.h"
+#include "vm/vm_memory.h"
+
+size_t ring_model_domains(struct ring_host *h, struct hyper_domain *out)
+{
+	if (h->hyper)
+		return look_domains(h->hyper, out, RING_DOMAINS);
+	memcpy(out, h->last, h->last_count * sizeof *out);
+	return h->last_count;
+}
+
+/* --- history: what is applied at a position is the same everywhere, for ever ---------
+ */
+
+static void history_follow(struct pool_subscriber *s, const struct db_result *result)
+{
+	struct ring_host *h = CONTAINER_OF(s, struct ring_host, subscriber);
+	struct ring *r = h->ring;
+	struct db_hash now;
+
+	if (!result)
+		return;
+	if (result->seq >= RING_SEQS)
+		ring_fail(r, "more than %d entries", RING_SEQS);
+	now = db_hash(pool_db(h->pool));
+	if (r->hashed[result->seq] && (r->hashes[result->seq].hi != now.hi ||
+					      r->hashes[result->seq].lo != now.lo))
+		ring_fail(r, "host%d: entry %llu is another one than it was elsewhere",
+			h->index + 1, (unsigned long long)result->seq);
+	r->hashed[result->seq] = true;
+	r->hashes[result->seq] = now;
+}
+
+void ring_model_follow(struct ring_host *h)
+{
+	pool_subscribe(h->pool, &h->subscriber, history_follow);
+}
+
+/* --- this moment ---------------------------------------------------------------------
+ */
+
+/* Who owns what, as the master has it; while it is away, as it had it. */
+static void truth_learn(struct ring *r)
+{
+	struct ring_host *master = &r->hosts[0];
+	uint64_t seq;
+
+	if (!master->pool || !pool_is_master(master->pool))
+		return;
+	seq = pool_seq(master->pool);
+	if (seq == r->truth_seq)
+		return;
+	if (seq < r->truth_seq)
+		ring_fail(r, "entry %llu was committed, the master has only %llu",
+			(unsigned long long)r->truth_seq, (unsigned long long)seq);
+	r->truth_seq = seq;
+	for (int i = 0; i < RING_VMS; i++) {
+		struct ring_vm *v = &r->vms[i];
+		const struct row *vm = db_row(pool_db(master->pool), CLASS_VM, v->uuid);
+
+		if (!vm)
+			continue;
+		v->on = db_ref(vm, VM_RESIDENT_ON);
+		v->handle = db_ref(vm, VM_DOMAIN_HANDLE);
+		v->generation = db_int(vm, VM_OWNER_GENERATION);
+	}
+}
+
+static struct ring_vm *vm_of(struct ring *r, const struct uuid *uuid)
+{
+	for (int i = 0; i < RING_VMS; i++)
+		if (uuid_eq(&r->vms[i].uuid, uuid))
+			return &r->vms[i];
+	return NULL;
+}
+
+static void check_running(struct ring_host *h, const struct hyper_domain *d, int *where)
+{
+	struct ring *r = h->ring;
+	struct ring_vm *v = vm_of(r, &d->vm);
+	struct storage_sim_claims c;
+
+	if (!v)
+		ring_fail(r, "host%d runs %s, which nobody made", h->index + 1, d->name);
+	if (where[v - r->vms] >= 0)
+		ring_fail(r, "VM %s runs on host%d and on host%d", v->name,
+			where[v - r->vms] + 1, h->index + 1);
+	where[v - r->vms] = h->index;
+	if (!uuid_eq(&v->on, &h->uuid) || !uuid_eq(&v->handle, &d->id.handle)) {
+		struct ring_host *on = ring_host_of(r, &v->on);
+
+		ring_fail(r,
+			"VM %s runs on host%d as domain %u; the database says host%d, "
+			"%s domain",
+			v->name, h->index + 1, d->id.domid, on ? on->index + 1 : 0,
+			uuid_eq(&v->handle, &d->id.handle) ? "this" : "another");
+	}
+	c = storage_sim_vdi_claims(r->bytes, v->vdi);
+	if (c.writers != 1 || !uuid_eq(&c.writer_host, &h->uuid))
+		ring_fail(r, "VM %s runs on host%d, its disk has %u writers there",
+			v->name, h->index + 1, c.writers);
+}
+
+static void check_host(struct ring_host *h, const struct hyper_domain *domains, size_t n)
+{
+	struct vm_observed seen = {.host = h->uuid,
+		.domains = domains,
+		.domain_count = n,
+		.total_kib = h->config.memory_kib,
+		.dom0_kib = h->config.dom0_kib,
+		.seq = UINT64_MAX};
+	struct vm_memory *memory = h->mgr ? vm_host_memory(h->mgr, &h->uuid) : NULL;
+	struct rv_error e;
+
+	if (h->hyper && hyper_sim_check(h->hyper, &e))
+		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
+	if (!memory || !vm_memory_ready(memory) || h->dead_at_point)
+		return;
+	seen.memory = vm_memory_controller(memory);
+	if (vm_invariants_check(pool_db(h->pool), &seen, 1, &e))
+		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
+}
+
+void ring_model_event(struct ring *r)
+{
+	struct hyper_domain domains[RING_DOMAINS];
+	int where[RING_VMS];
+
+	if (!r->formed)
+		return;
+	memset(where, -1, sizeof where);
+	truth_learn(r);
+	for (int i = 0; i < RING_HOSTS; i++) {
+		size_t n = ring_model_domains(&r->hosts[i], domains);
+
+		for (size_t k = 0; k < n; k++)
+			if (domains[k].state == HYPER_RUNNING)
+				check_running(&r->hosts[i], &domains[k], where);
+		check_host(&r->hosts[i], domains, n);
+	}
+}
+
+/* --- rest ----------------------------------------------------------------------------
+ */
+
+static bool vm_at_rest(const struct row *vm)
+{
+	struct uuid migration = db_ref(vm, VM_MIGRATION);
+
+	return db_enum(vm, VM_INTENT) == VM_INTENT_NONE &&
+	       value_count(row_value(vm, VM_CURRENT_OPERATIONS)) == 0 &&
+	       uuid_is_none(&migration);
+}
+
+static bool host_at_rest(struct ring_host *h, char *why, size_t size)
+{
+	const struct db *db;
+
+	if (!ring_host_up(h)) {
+		snprintf(why, size, "host%d is not up (%d)", h->index + 1, h->life);
+		return false;
+	}
+	db = pool_db(h->pool);
+	if (vm_op_count(h->mgr) || !list_empty(&h->asks)) {
+		snprintf(why, size, "host%d has %zu operations, %s", h->index + 1,
+			vm_op_count(h->mgr),
+			list_empty(&h->asks) ? "owes nobody" : "owes an answer");
+		return false;
+	}
+	for (const struct row *t = NULL; (t = db_next(db, CLASS_TASK, t));)
+		if (db_enum(t, TASK_STATUS) == TASK_STATUS_PENDING) {
+			snprintf(why, size, "host%d: task %s is pending", h->index + 1,
+				db_string(t, TASK_METHOD));
+			return false;
+		}
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
+		if (!vm_at_rest(vm)) {
+			snprintf(why, size,
+				"host%d: VM %s: intent %d, %zu operations, phase %d",
+				h->index + 1, row_name(vm), db_enum(vm, VM_INTENT),
+				(size_t)value_count(row_value(vm, VM_CURRENT_OPERATIONS)),
+				db_enum(vm, VM_MIGRATION_PHASE));
+			return false;
+		}
+	if (pool_seq(h->pool) != pool_seq(h->ring->hosts[0].pool)) {
+		snprintf(why, size, "host%d is behind: %llu", h->index + 1,
+			(unsigned long long)pool_seq(h->pool));
+		return false;
+	}
+	return true;
+}
+
+bool ring_model_at_rest(struct ring *r, char *why, size_t size)
+{
+	if (!ring_link_whole(r)) {
+		snprintf(why, size, "links are down");
+		return false;
+	}
+	for (int i = 0; i < RING_HOSTS; i++)
+		if (!host_at_rest(&r->hosts[i], why, size))
+			return false;
+	return true;
+}
+
+static void settled_domain(struct ring *r, const struct row *vm, struct ring_host *h,
+	const struct hyper_domain *d)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON), uuid = row_uuid(vm);
+	int state = db_enum(vm, VM_POWER_STATE);
+	struct hyper_sim_view view;
+
+	if (!uuid_eq(&on, &h->uuid))
+		ring_fail(r, "VM %s has domain %u on host%d, where it does not belong",
+			row_name(vm), d->id.domid, h->index + 1);
+	if (state != VM_POWER_STATE_RUNNING && state != VM_POWER_STATE_PAUSED)
+		ring_fail(r, "VM %s is down, and has domain %u on host%d", row_name(vm),
+			d->id.domid, h->index + 1);
+	if (d->state != (state == VM_POWER_STATE_RUNNING ? HYPER_RUNNING
+							 : HYPER_PAUSED) &&
+		!*db_string(vm, VM_PAUSED_BY))
+		ring_fail(r, "VM %s is in state %d, its domain in %s", row_name(vm),
+			state, hyper_state_name(d->state));
+	if (hyper_sim_look(h->hyper, &uuid, &view) == 0 && view.damaged_pages)
+		ring_fail(r, "VM %s: %llu pages are damaged", row_name(vm),
+			(unsigned long long)view.damaged_pages);
+}
+
+static void settled_vm(struct ring *r, struct ring_vm *v)
+{
+	const struct row *vm = db_row(pool_db(r->hosts[0].pool), CLASS_VM, v->uuid);
+	struct hyper_domain domains[RING_DOMAINS];
+	struct storage_sim_claims c = storage_sim_vdi_claims(r->bytes, v->vdi);
+	const char *number;
+	unsigned count = 0;
+	int state;
+
+	if (!vm) {
+		if (v->made)
+			ring_fail(r, "VM %s was made, and is not there", v->name);
+		return;
+	}
+	for (int i = 0; i < RING_HOSTS; i++) {
+		size_t n = ring_model_domains(&r->hosts[i], domains);
+
+		for (size_t k = 0; k < n; k++)
+			if (uuid_eq(&domains[k].vm, &v->uuid)) {
+				settled_domain(r, vm, &r->hosts[i], &domains[k]);
+				count++;
+			}
+	}
+	state = db_enum(vm, VM_POWER_STATE);
+	if (count != (state == VM_POWER_STATE_RUNNING || state == VM_POWER_STATE_PAUSED))
+		ring_fail(r, "VM %s is in state %d and has %u domains", v->name, state,
+			count);
+	if (c.writers + c.readers != count)
+		ring_fail(r, "VM %s has %u domains, its disk %u claims", v->name, count,
+			c.writers + c.readers);
+	number = db_map_get(vm, VM_OTHER_CONFIG, "number");
+	if (strtoll(number ? number : "0", NULL, 10) < v->acked)
+		ring_fail(r, "VM %s: %lld was acknowledged, %s is there", v->name,
+			(long long)v->acked, number ? number : "nothing");
+}
+
+static void settled_task(struct ring *r, const struct ring_task *t)
+{
+	const struct row *row = db_row(pool_db(r->hosts[0].pool), CLASS_TASK, t->uuid);
+
+	if (!row && t->accepted)
+		ring_fail(r, "a task (%s) was accepted and is not there",
+			ring_action_name(t->action));
+	if (!row)
+		return;
+	r->totals->tasks++;
+	if (db_enum(row, TASK_STATUS) == TASK_STATUS_SUCCESS)
+		r->totals->succeeded[t->action]++;
+	else
+		r->totals->failed++;
+}
+
+void ring_model_settled(struct ring *r)
+{
+	struct db_hash first = db_hash(pool_db(r->hosts[0].pool));
+
+	for (int i = 0; i < RING_HOSTS; i++) {
+		struct ring_host *h = &r->hosts[i];
+		struct db_hash hash = db_hash(pool_db(h->pool));
+		const struct memctl *m =
+			vm_memory_controller(vm_host_memory(h->mgr, &h->uuid));
+		struct pool_status status;
+
+		if (hash.hi != first.hi || hash.lo != first.lo)
+			ring_fail(r, "host%d has another database", i + 1);
+		pool_status(h->pool, &status);
+		if (status.db_differs)
+			ring_fail(r, "host%d says its database differs", i + 1);
+		if (memctl_reservation_count(m))
+			ring_fail(r, "host%d: %zu reservations are left", i + 1,
+				memctl_reservation_count(m));
+		if (vm_manager_complaint(h->mgr))
+			ring_fail(r, "host%d complains: %s", i + 1,
+				vm_manager_complaint(h->mgr));
+	}
+	for (int i = 0; i < RING_VMS; i++)
+		settled_vm(r, &r->vms[i]);
+	for (size_t i = 0; i < r->task_count; i++)
+		settled_task(r, &r->tasks[i]);
+}
