@@ -69,7 +69,7 @@ int slots_read(struct disk *d, const char *name, enum frame_type type, struct sl
 int slots_write_both(struct disk_file *f, enum frame_type type, struct slots *s,
 	unsigned *first, struct rv_error *e)
 {
-	uint8_t head[FRAME_HEAD_SIZE];
+	uint8_t head[FRAME_HEAD_SIZE] = {0};
 	int rc = 0;
 
 	s->seq++;
@@ -88,7 +88,7 @@ int slots_write_both(struct disk_file *f, enum frame_type type, struct slots *s,
 int slots_write_one(
 	struct disk_file *f, enum frame_type type, struct slots *s, struct rv_error *e)
 {
-	uint8_t head[FRAME_HEAD_SIZE];
+	uint8_t head[FRAME_HEAD_SIZE] = {0};
 
 	s->seq++;
 	slot_encode(type, s, head);

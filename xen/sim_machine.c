@@ -336,7 +336,7 @@ int sim_machine_open(struct hyper_sim_machine **out, const char *path, uint64_t 
 {
 	struct hyper_sim_machine *m = calloc(1, sizeof *m);
 	void *map = MAP_FAILED;
-	bool fresh;
+	bool fresh = false;
 	int rc;
 
 	*out = NULL;
