@@ -249,6 +249,31 @@ static void test_cancel(void **state)
 	world_free(w);
 }
 
+static bool cut_here(struct world *w, struct world_host *h, const char *point)
+{
+	(void)h;
+	if (strcmp(point, "migrate.begun") == 0)
+		stream_sim_cut(w->link, true, true);
+	return false;
+}
+
+/* A cable that is pulled shows in nothing but silence. */
+static void test_silence(void **state)
+{
+	struct world *w = world_new(12, 4000, VM_DOMAIN_TYPE_PVH);
+	int64_t since = loop_now_us(w->loop);
+
+	(void)state;
+	w->point = cut_here;
+	assert_int_equal(world_migrate(w, 1), 0);
+	while (world_status(w) == TASK_STATUS_PENDING && world_step(w))
+		;
+	assert_true(loop_now_us(w->loop) - since < 15 * 1000000);
+	assert_true(world_settle(w, 300 * 1000));
+	stayed(w, RV_ETIMEDOUT, "network");
+	world_free(w);
+}
+
 /* Bytes that are no migration, and those that stop half-way: the host lives. */
 static void test_strangers(void **state)
 {
@@ -298,6 +323,7 @@ int main(void)
 		cmocka_unit_test(test_lesser_hosts),
 		cmocka_unit_test(test_sr_not_there),
 		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_strangers),
 	};
 

@@ -84,7 +84,7 @@ LIBS = ("vm/libreeve_vm.a sched/libreeve_sched.a memctl/libreeve_memctl.a "
         "net/libreeve_net.a xen/libreeve_xen.a reactor/libreeve_reactor.a "
         "base/libreeve_base.a").split()
 SYSTEM = "-lcmocka -lmsgpackc -lraft -lmnl -lev -lssl -lcrypto -lxxhash -lpthread".split()
-TESTS = ("move_test", "table_test")
+TESTS = ("journal_test", "move_test", "table_test")
 
 
 def run(args, **more):

@@ -124,6 +124,10 @@ static void inject_hypervisor(struct world *w)
 		hyper_sim_inject(w->hosts[i].hyper, calls[prng_below(&w->prng, 7)], fault,
 			(uint32_t)prng_range(&w->prng, 1, 6),
 			prng_range(&w->prng, 1, 8000) * 1000);
+	/* And what it should be undone with, more often than it is tried at once. */
+	if (prng_below(&w->prng, 2))
+		hyper_sim_inject(w->hosts[1].hyper, HYPER_CALL_DESTROY,
+			HYPER_SIM_FAULT_ERROR, (uint32_t)prng_range(&w->prng, 1, 20), 0);
 }
 
 /* A disk that does not answer for a while, or a link that crawls. */
@@ -166,7 +170,8 @@ static void strike(struct world *w)
 	case LINK_CUT:
 		w->cut = true;
 		if (w->link)
-			stream_sim_cut(w->link, true, prng_below(&w->prng, 2));
+			stream_sim_cut(w->link, prng_below(&w->prng, 3) > 0,
+				prng_below(&w->prng, 3) > 0);
 		break;
 	case LINK_RESET:
 		if (w->link)
@@ -178,6 +183,7 @@ static void strike(struct world *w)
 		break;
 	case HYPERVISOR:
 		inject_hypervisor(w);
+		current.heal_us = later_us(w, 1000, 60000);
 		break;
 	case CANCEL:
 		if (w->hosts[0].mgr && vm_op_cancel(w->hosts[0].mgr, &w->task, &e) == 0 &&
@@ -200,6 +206,10 @@ static void heal(struct world *w)
 		disk_sim_set_capacity(w->medium, UINT64_MAX);
 		return;
 	}
+	for (int i = 0; i < WORLD_HOSTS && current.failure == HYPERVISOR; i++)
+		for (int call = 0; call < HYPER_CALL_COUNT; call++)
+			hyper_sim_inject(w->hosts[i].hyper, (enum hyper_call)call,
+				HYPER_SIM_FAULT_NONE, 0, 0);
 	for (int i = 0; i < WORLD_HOSTS; i++)
 		storage_sim_set_hung(w->bytes, w->sr, w->hosts[i].uuid, false);
 }
