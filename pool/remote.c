@@ -39,7 +39,8 @@ struct remote {
 	struct uuid self;
 	uint64_t start, last_id;
 	struct list peers;
-	struct list asks; /* ours, waiting for the master */
+	struct list asks;     /* ours, waiting for the master */
+	struct list answered; /* ours, waiting for the answer's effects to be here */
 	struct map served;
 	struct list served_order;
 	size_t served_count;
@@ -273,6 +274,7 @@ static void deliver_answer(struct remote *r, const uint8_t *bytes, size_t len)
 		if (a->id != answer.id)
 			continue;
 		list_remove(&a->node);
+		list_push_back(&r->answered, &a->node);
 		timer_stop(&a->deadline);
 		a->seq = answer.seq;
 		if (answer.rc)
@@ -530,6 +532,7 @@ int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *me
 	r->start = start ? start : 1;
 	list_init(&r->peers);
 	list_init(&r->asks);
+	list_init(&r->answered);
 	list_init(&r->served_order);
 	map_init(&r->served, start);
 	if (remote_live_new(&r->live, pool, live_send, r)) {
@@ -546,6 +549,8 @@ void remote_free(struct remote *r)
 		return;
 	while (!list_empty(&r->asks))
 		ask_unknown(CONTAINER_OF(r->asks.next, struct pool_ask, node));
+	while (!list_empty(&r->answered))
+		ask_end(CONTAINER_OF(r->answered.next, struct pool_ask, node));
 	LIST_FOR_EACH_SAFE (node, &r->served_order)
 		served_forget(r, CONTAINER_OF(node, struct served, node));
 	while (!list_empty(&r->peers)) {
