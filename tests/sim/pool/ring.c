@@ -12,7 +12,7 @@ enum {
 	FORM_MS = 60 * 1000,
 	ACTIVE_MS = 15 * 60 * 1000,
 	QUIESCE_MS = 30 * 60 * 1000,
-	REST_MS = 40 * 1000,
+	REST_MS = 330 * 1000,
 	MAX_EVENTS = 3000000
 };
 
