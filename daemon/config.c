@@ -1,7 +1,9 @@
 #include "daemon/config.h"
 
+#include <errno.h>
 #include <ini.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -154,14 +156,23 @@ static int on_line(void *arg, const char *section, const char *name, const char 
 int config_read(struct config *c, const char *path, struct rv_error *e)
 {
 	struct reading reading = {c, e};
-	int line;
+	FILE *f = fopen(path, "re");
+	int line, err = errno;
 
 	rv_error_clear(e);
-	line = ini_parse(path, on_line, &reading);
+	line = f ? ini_parse_file(f, on_line, &reading) : -1;
+	/* A directory opens, and then reads as if it were empty. */
+	if (line == 0 && ferror(f)) {
+		err = errno;
+		line = -1;
+	}
+	if (f)
+		fclose(f);
 	if (line == 0)
 		return 0;
 	if (line < 0)
-		return rv_error_set(e, RV_ENOENT, "configuration %s can't be read", path);
+		return rv_error_set(e, RV_ENOENT, "configuration %s can't be read: %s",
+			path, strerror(err));
 	if (!e->code)
 		rv_error_set(e, RV_EINVAL, "neither [section] nor key = value");
 	return rv_error_prefix(e, "%s line %d", path, line);

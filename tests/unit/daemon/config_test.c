@@ -81,6 +81,20 @@ static void mistakes_name_line_and_key(void **state)
 	assert_int_equal(config_read(&c, "/nonexistent/reeved.conf", &e), RV_ENOENT);
 }
 
+static void what_cannot_be_read_is_told(void **state)
+{
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	config_defaults(&c);
+	assert_int_equal(config_read(&c, "/tmp", &e), RV_ENOENT);
+	assert_string_equal(e.detail, "configuration /tmp can't be read: Is a directory");
+	assert_int_equal(config_read(&c, "/nowhere/at.all", &e), RV_ENOENT);
+	assert_non_null(strstr(e.detail, "/nowhere/at.all can't be read: No such file"));
+	assert_int_equal(config_read(&c, "/dev/null", &e), 0);
+}
+
 static void the_command_line_sets_one_key(void **state)
 {
 	static const char *const bad[] = {"", "host", "host.name-label", "=x", ".=x",
@@ -132,6 +146,7 @@ int main(void)
 		cmocka_unit_test(defaults_are_good),
 		cmocka_unit_test(a_file_overrides),
 		cmocka_unit_test(mistakes_name_line_and_key),
+		cmocka_unit_test(what_cannot_be_read_is_told),
 		cmocka_unit_test(the_command_line_sets_one_key),
 		cmocka_unit_test(contradictions_are_refused),
 		cmocka_unit_test(texts_are_bounded),
