@@ -10,12 +10,18 @@
 #include "cli/prompt.h"
 #include "cli/verbs.h"
 
-/* One line, whatever is in it. */
-static void print_line(FILE *out, const char *text)
+/* "CODE: text", one line whatever is in it, written at once: several commands may share
+ * the terminal or the log. */
+static void print_line(FILE *out, const char *code, const char *text)
 {
-	for (const char *p = text; *p; p++)
-		fputc((unsigned char)*p < ' ' || *p == 0x7f ? ' ' : *p, out);
-	fputc('\n', out);
+	char line[RV_ERROR_DETAIL_MAX + 80];
+	int len = snprintf(
+		line, sizeof line, "%.60s: %.*s", code, RV_ERROR_DETAIL_MAX - 1, text);
+
+	for (int i = 0; i < len; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = ' ';
+	fprintf(out, "%s\n", line);
 }
 
 int cli_usage(struct cli *cli, const char *fmt, ...)
@@ -26,15 +32,14 @@ int cli_usage(struct cli *cli, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	fputs("reeve: ", cli->err);
-	print_line(cli->err, text);
+	print_line(cli->err, "reeve", text);
 	return CLI_USAGE;
 }
 
 static void print_error(struct cli *cli, const struct rv_error *e)
 {
-	fprintf(cli->err, "%s: ", rv_error_xenapi(e->code));
-	print_line(cli->err, e->detail[0] ? e->detail : rv_error_text(e->code));
+	print_line(cli->err, rv_error_xenapi(e->code),
+		e->detail[0] ? e->detail : rv_error_text(e->code));
 }
 
 int cli_refused(struct cli *cli, const struct rv_error *e)

@@ -421,6 +421,9 @@ static int word_unknown(struct cli *cli, const struct command *c,
 		return cli_usage(cli, "%s: %.*s %s", c->name, len, word->key, fault);
 	name_guess_init(&known.guess, word->key, word->key_len);
 	command_keys(c, known_add, &known);
+	if (known.guess.count && known.guess.distance[0] == 0)
+		return cli_usage(cli, "%s: %.*s %s", c->name, len, word->key,
+			word->sub ? "is no map" : "is given twice");
 	name_guess_text(&known.guess, guess, sizeof guess);
 	if (guess[0])
 		return cli_usage(
