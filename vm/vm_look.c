@@ -194,7 +194,9 @@ static bool recorded_as(const struct row *vm, const struct hyper_domain *d)
 	       uuid_eq(&id.boot_id, &d->id.boot_id);
 }
 
-static bool concerns(const struct vm_host *h, const struct row *vm)
+/* `d`: a domain that bears the VM's mark is here. */
+static bool concerns(
+	const struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
 {
 	struct uuid on = db_ref(vm, VM_RESIDENT_ON), intent = db_ref(vm, VM_INTENT_HOST);
 
@@ -202,8 +204,8 @@ static bool concerns(const struct vm_host *h, const struct row *vm)
 		return uuid_eq(&on, &h->uuid);
 	if (!uuid_is_none(&intent))
 		return uuid_eq(&intent, &h->uuid);
-	/* On no host: the master's first. */
-	return h == h->mgr->hosts[0] && pool_is_master(h->mgr->pool);
+	/* On no host: the master's first, and where a domain of it was left. */
+	return h == h->mgr->hosts[0] && (d || pool_is_master(h->mgr->pool));
 }
 
 static bool changed_since(const struct row *vm, uint64_t seq)
@@ -250,7 +252,7 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 	const struct hyper_domain *d = map_get(&x->first, &uuid, sizeof uuid),
 				  *own = NULL;
 
-	if (!concerns(h, vm) || vm_op_of(h->mgr, &uuid) ||
+	if (!concerns(h, vm, d) || vm_op_of(h->mgr, &uuid) ||
 		(h->listed && changed_since(vm, h->look_seq)))
 		return;
 	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
