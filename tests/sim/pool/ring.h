@@ -121,6 +121,8 @@ struct ring_host {
 	enum ring_life life;
 	struct pool_messenger messenger;
 	struct pool_subscriber subscriber;
+	struct pool_barrier barrier;
+	bool asking; /* the barrier is at work */
 	struct disk *disk;
 	struct pool *pool;
 	struct hyper *hyper;

@@ -161,6 +161,24 @@ static void host_peers(struct ring_host *h)
 				h, h->ring->hosts[i].uuid, HOST_LIVE, value_bool(false));
 }
 
+static void host_current(struct pool_barrier *b, int rc)
+{
+	struct ring_host *h = CONTAINER_OF(b, struct ring_host, barrier);
+
+	h->asking = false;
+	if (rc == 0 && h->life == RING_JOINING)
+		host_attach(h);
+}
+
+/* As the daemon, which records itself first: what it knows then is not old. */
+static void host_join(struct ring_host *h)
+{
+	if (h->asking || !db_row(pool_db(h->pool), CLASS_HOST, h->uuid) ||
+		!(pool_is_master(h->pool) || pool_can_commit(h->pool)))
+		return;
+	h->asking = pool_read_barrier(h->pool, &h->barrier, host_current) == 0;
+}
+
 /* Waits for what no callback tells. */
 static void host_tick(void *arg)
 {
@@ -169,9 +187,8 @@ static void host_tick(void *arg)
 	timer_start_ms(&h->tick, TICK_MS);
 	if (h->dead_at_point || h->death_due)
 		return;
-	if (h->life == RING_JOINING && db_row(pool_db(h->pool), CLASS_HOST, h->uuid) &&
-		(pool_is_master(h->pool) || pool_can_commit(h->pool)))
-		host_attach(h);
+	if (h->life == RING_JOINING)
+		host_join(h);
 	if (h->life == RING_UP) {
 		host_metrics(h);
 		host_peers(h);
@@ -216,7 +233,7 @@ void ring_host_boot(struct ring_host *h)
 	ring_note(r, "host%d boots", h->index + 1);
 	r->totals->lives++;
 	h->life = RING_OPENING;
-	h->death_due = h->dead_at_point = false;
+	h->death_due = h->dead_at_point = h->asking = false;
 	h->die_in = 0;
 	host_pool(h);
 	h->config.machine = h->machine;
@@ -259,6 +276,7 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	ring_note(h->ring, "host%d dies: %s", h->index + 1, words[death]);
 	h->last_count = ring_model_domains(h, h->last);
 	ring_faults_collect(h);
+	h->life = RING_DOWN;
 	timer_stop(&h->tick);
 	ring_link_host_gone(h->ring, h->index, death == RING_POWER);
 	if (h->migrate)

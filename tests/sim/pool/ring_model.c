@@ -124,6 +124,9 @@ static void check_host(struct ring_host *h, const struct hyper_domain *domains, 
 	if (!memory || !vm_memory_ready(memory) || h->dead_at_point)
 		return;
 	seen.memory = vm_memory_controller(memory);
+	/* As vm/ itself: sums are of hosts where nothing moves. */
+	if (vm_op_count(h->mgr) > 0)
+		seen.total_kib = 0;
 	if (vm_invariants_check(pool_db(h->pool), &seen, 1, &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
 }
@@ -217,8 +220,12 @@ static void settled_domain(struct ring *r, const struct row *vm, struct ring_hos
 	struct hyper_sim_view view;
 
 	if (!uuid_eq(&on, &h->uuid))
-		ring_fail(r, "VM %s has domain %u on host%d, where it does not belong",
-			row_name(vm), d->id.domid, h->index + 1);
+		ring_fail(r,
+			"VM %s has domain %u (%s, generation %llu of %lld) on host%d, "
+			"where it does not belong",
+			row_name(vm), d->id.domid, hyper_state_name(d->state),
+			(unsigned long long)d->id.generation,
+			(long long)db_int(vm, VM_OWNER_GENERATION), h->index + 1);
 	if (state != VM_POWER_STATE_RUNNING && state != VM_POWER_STATE_PAUSED)
 		ring_fail(r, "VM %s is down, and has domain %u on host%d", row_name(vm),
 			d->id.domid, h->index + 1);
