@@ -38,8 +38,8 @@ enum settle_what settle_domain(
 		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	struct journal j;
 
-	if (d->state == HYPER_RUNNING || d->state == HYPER_DYING ||
-		uuid_eq(&handle, &d->id.handle))
+	/* A dying one is ended once more: who began to end it may have died over it. */
+	if (d->state == HYPER_RUNNING || uuid_eq(&handle, &d->id.handle))
 		return SETTLE_NOTHING;
 	if (journal_read(vm, &j)) {
 		/* The source keeps its own until RUNNING or RETURN is recorded. */
