@@ -286,6 +286,10 @@ static void ring_draw(struct ring *r)
 	for (int f = 0; f < RING_FAULT_COUNT; f++)
 		if (prng_below(&r->prng, 3) == 0)
 			r->faults |= UINT32_C(1) << f;
+	/* Migrations are short: what strikes them is given more chances. */
+	if (r->seed % 4 == 1)
+		r->faults |= UINT32_C(1) << RING_FAULT_STREAM_RESET |
+			     UINT32_C(1) << RING_FAULT_STREAM_CUT;
 	if (r->seed % 16 == 0)
 		r->faults = 0;
 }
