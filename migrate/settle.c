@@ -83,7 +83,7 @@ static void settle_destroyed(void *arg, struct hyper_req *req)
 		log_warn("migrate.settle", "domid=%u rc=%s msg=\"%s\"", req->id.domid,
 			rv_error_symbol(req->rc), req->error.detail);
 	else
-		vm_memory_gone(m->host->memory, m->stale[m->stale_count].id.domid);
+		vm_memory_gone(m->host->memory, &m->stale[m->stale_count].id);
 	settle_next(m);
 }
 

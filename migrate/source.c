@@ -139,7 +139,7 @@ void source_end(struct source *s)
 	wire_close(s->wire, &s->migrate->closing);
 	s->wire = NULL;
 	if (!s->guest_over)
-		vm_memory_mode(o->host->memory, s->journal.domain.domid, MEMCTL_RUNNING);
+		vm_memory_mode(o->host->memory, &s->journal.domain, MEMCTL_RUNNING);
 	vm_op_end(o, SOURCE_END);
 }
 
@@ -250,7 +250,7 @@ static void in_look(struct source *s)
 		return;
 	}
 	s->began_us = loop_now_us(o->mgr->loop);
-	vm_memory_mode(o->host->memory, s->journal.domain.domid, MEMCTL_FROZEN);
+	vm_memory_mode(o->host->memory, &s->journal.domain, MEMCTL_FROZEN);
 	hyper_info(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
 		&s->journal.domain);
 }

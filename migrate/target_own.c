@@ -179,7 +179,7 @@ static void enter_end(struct target *s)
 	s->downtime_us =
 		s->final.suspended_us + (loop_now_us(o->mgr->loop) - s->final_at_us);
 	if (o->op.error.code == 0)
-		vm_memory_mode(o->host->memory, s->id.domid, MEMCTL_RUNNING);
+		vm_memory_mode(o->host->memory, &s->id, MEMCTL_RUNNING);
 	o->finish = finish_running;
 	vm_op_end(o, TARGET_END);
 }

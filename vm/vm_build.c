@@ -72,7 +72,10 @@ static void undone(struct vm_teardown *t)
 
 	b->domain_left = t->domain_left;
 	b->devices_left = t->devices_left;
-	vm_memory_release(&b->reservation);
+	if (t->domain_left)
+		vm_memory_abandon(&b->reservation);
+	else
+		vm_memory_release(&b->reservation);
 	if (t->op.error.code)
 		op_fail_with(&b->op, &t->op.error);
 	op_move(&b->op, UNDONE);
@@ -149,7 +152,7 @@ static void enter_reserve(struct vm_build *b)
 	token = op_await(&b->op, BUILD_MEMORY_MS);
 	vm_unplaced(b->owner);
 	if (b->has_predecessor)
-		rc = vm_memory_succeed(m, b->predecessor, &b->reservation,
+		rc = vm_memory_succeed(m, &b->predecessor, &b->reservation,
 			&b->owner->task, b->need_kib, reserved, b, token, &e);
 	else
 		rc = vm_memory_reserve(m, &b->reservation, &b->owner->task, b->need_kib,
@@ -247,7 +250,7 @@ static bool owner_holds(void *arg, const struct db *db)
 
 static void built(struct vm_build *b)
 {
-	vm_memory_mode(b->host->memory, b->id.domid,
+	vm_memory_mode(b->host->memory, &b->id,
 		b->start_paused ? MEMCTL_PAUSED : MEMCTL_RUNNING);
 	op_move(&b->op, BUILT);
 	op_finish(&b->op);

@@ -16,8 +16,8 @@ struct vm_build {
 	uint64_t generation;		   /* the owner generation that this makes */
 	const struct hyper_source *source; /* restore from it; NULL: boot */
 	bool start_paused;
-	uint64_t actual_kib;  /* restore: what it held when saved, or 0 */
-	uint32_t predecessor; /* domid whose memory it takes over (reboot) */
+	uint64_t actual_kib;		    /* restore: what it held when saved, or 0 */
+	struct hyper_domain_id predecessor; /* whose memory it takes over (reboot) */
 	bool has_predecessor;
 
 	/* The answer: op.error.code 0: it runs (or is paused, as asked). Otherwise

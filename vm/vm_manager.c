@@ -104,7 +104,7 @@ void vm_memory_changed(struct vm_manager *m, const struct uuid *vm)
 
 	if (!h || !vm_recorded(row, &id))
 		return;
-	rc = vm_memory_range(h->memory, id.domid,
+	rc = vm_memory_range(h->memory, &id,
 		(uint64_t)db_int(row, VM_MEMORY_DYNAMIC_MIN) >> 10,
 		(uint64_t)db_int(row, VM_MEMORY_DYNAMIC_MAX) >> 10, &e);
 	if (rc)

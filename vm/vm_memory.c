@@ -64,6 +64,15 @@ static struct memory_domain *memory_find(const struct vm_memory *m, uint32_t dom
 	return map_get(&m->domains, &domid, sizeof domid);
 }
 
+/* Domids are used again: by the handle, too. */
+static struct memory_domain *memory_of(
+	const struct vm_memory *m, const struct hyper_domain_id *id)
+{
+	struct memory_domain *d = memory_find(m, id->domid);
+
+	return d && uuid_eq(&d->id.handle, &id->handle) ? d : NULL;
+}
+
 static void memory_book(struct vm_memory *m, uint64_t free_kib)
 {
 	m->free_kib = free_kib;
@@ -215,9 +224,9 @@ out:
 	return rc;
 }
 
-void vm_memory_gone(struct vm_memory *m, uint32_t domid)
+void vm_memory_gone(struct vm_memory *m, const struct hyper_domain_id *id)
 {
-	struct memory_domain *d = memory_find(m, domid);
+	struct memory_domain *d = memory_of(m, id);
 
 	if (!d)
 		return;
@@ -227,9 +236,9 @@ void vm_memory_gone(struct vm_memory *m, uint32_t domid)
 
 /* While it is kept the hypervisor's free pages are not taken over: those of the dead
  * domain would be among them. */
-void vm_memory_keep(struct vm_memory *m, uint32_t domid)
+void vm_memory_keep(struct vm_memory *m, const struct hyper_domain_id *id)
 {
-	struct memory_domain *d = memory_find(m, domid);
+	struct memory_domain *d = memory_of(m, id);
 
 	if (!d || d->kept)
 		return;
@@ -237,17 +246,23 @@ void vm_memory_keep(struct vm_memory *m, uint32_t domid)
 	m->building++;
 }
 
-void vm_memory_mode(struct vm_memory *m, uint32_t domid, enum memctl_mode mode)
+void vm_memory_mode(
+	struct vm_memory *m, const struct hyper_domain_id *id, enum memctl_mode mode)
 {
-	if (memctl_domain_mode(m->ctl, loop_now_us(m->loop), domid, mode) == 0)
+	if (memory_of(m, id) &&
+		memctl_domain_mode(m->ctl, loop_now_us(m->loop), id->domid, mode) == 0)
 		defer_start(&m->step);
 }
 
-int vm_memory_range(struct vm_memory *m, uint32_t domid, uint64_t dynamic_min_kib,
-	uint64_t dynamic_max_kib, struct rv_error *e)
+int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
+	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib, struct rv_error *e)
 {
-	int rc = memctl_domain_range(m->ctl, domid, dynamic_min_kib, dynamic_max_kib, e);
+	int rc;
 
+	if (!memory_of(m, id))
+		return rv_error_set(
+			e, RV_ENOENT, "domain %u is not there any more", id->domid);
+	rc = memctl_domain_range(m->ctl, id->domid, dynamic_min_kib, dynamic_max_kib, e);
 	if (rc == 0)
 		defer_start(&m->step);
 	return rc;
@@ -272,7 +287,7 @@ static void memory_event(void *arg, const struct hyper_event *event)
 	switch (event->kind) {
 	case HYPER_EV_RELEASED:
 		if (!d->kept)
-			vm_memory_gone(m, d->domid);
+			vm_memory_gone(m, &d->id);
 		return;
 	case HYPER_EV_BALLOON:
 		memory_book(m, memory_less(m->free_kib + d->held_kib,
@@ -291,7 +306,7 @@ static void memory_event(void *arg, const struct hyper_event *event)
 		defer_start(&m->step);
 		return;
 	case HYPER_EV_SHUTDOWN:
-		vm_memory_mode(m, d->domid, MEMCTL_FROZEN);
+		vm_memory_mode(m, &d->id, MEMCTL_FROZEN);
 		return;
 	default:
 		return;
@@ -482,15 +497,15 @@ int vm_memory_reserve(struct vm_memory *m, struct vm_reservation *r,
 	return memory_ask(m, r, false, e);
 }
 
-int vm_memory_succeed(struct vm_memory *m, uint32_t domid, struct vm_reservation *r,
-	const struct uuid *owner, uint64_t kib, vm_reserved_fn *fn, void *arg,
-	uint64_t token, struct rv_error *e)
+int vm_memory_succeed(struct vm_memory *m, const struct hyper_domain_id *id,
+	struct vm_reservation *r, const struct uuid *owner, uint64_t kib,
+	vm_reserved_fn *fn, void *arg, uint64_t token, struct rv_error *e)
 {
-	struct memory_domain *d = memory_find(m, domid);
+	struct memory_domain *d = memory_of(m, id);
 	uint64_t held_kib = d ? d->held_kib : 0;
 
 	memory_reservation_init(m, r, owner, kib, fn, arg, token);
-	vm_memory_gone(m, domid);
+	vm_memory_gone(m, id);
 	/* No step between the two: what the old domain held is not up for grabs. */
 	return memory_ask(m, r, held_kib >= kib, e);
 }
@@ -514,6 +529,15 @@ void vm_memory_release(struct vm_reservation *r)
 		memctl_release(m->ctl, &r->owner);
 		defer_start(&m->step);
 	}
+}
+
+void vm_memory_abandon(struct vm_reservation *r)
+{
+	struct vm_memory *m = r->memory;
+
+	if (m && r->building)
+		memory_book(m, memory_less(m->free_kib, r->kib));
+	vm_memory_release(r);
 }
 
 void vm_memory_build(struct vm_reservation *r)

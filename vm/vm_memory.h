@@ -68,6 +68,10 @@ int vm_memory_reserve(struct vm_memory *m, struct vm_reservation *r,
 /* Gives it up, in whatever state; no answer follows. Idempotent, also on a zeroed one. */
 void vm_memory_release(struct vm_reservation *r);
 
+/* As vm_memory_release, of a build whose domain could not be removed: what it was to hold
+ * counts as used until the hypervisor was asked. */
+void vm_memory_abandon(struct vm_reservation *r);
+
 /* A domain is about to be built with it. */
 void vm_memory_build(struct vm_reservation *r);
 
@@ -79,25 +83,28 @@ int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
 	struct rv_error *e) RV_MUST_CHECK;
 
 /* A domain is surely gone (hyper_destroy said so), earlier than its event: books its
- * memory as free. Unknown: nothing. */
-void vm_memory_gone(struct vm_memory *m, uint32_t domid);
+ * memory as free. Unknown, or another domain of that domid by now: nothing; so for the
+ * others below. */
+void vm_memory_gone(struct vm_memory *m, const struct hyper_domain_id *id);
 
 /* Its domain will be destroyed and have a successor: what it holds stays promised until
  * vm_memory_succeed, or vm_memory_gone. Unknown: nothing. */
-void vm_memory_keep(struct vm_memory *m, uint32_t domid);
+void vm_memory_keep(struct vm_memory *m, const struct hyper_domain_id *id);
 
 /* As vm_memory_gone, and reserves `kib` with what it held in one step, so that nobody
  * gets between a domain and its successor (reboot). As vm_memory_reserve otherwise. */
-int vm_memory_succeed(struct vm_memory *m, uint32_t domid, struct vm_reservation *r,
-	const struct uuid *owner, uint64_t kib, vm_reserved_fn *fn, void *arg,
-	uint64_t token, struct rv_error *e) RV_MUST_CHECK;
+int vm_memory_succeed(struct vm_memory *m, const struct hyper_domain_id *id,
+	struct vm_reservation *r, const struct uuid *owner, uint64_t kib,
+	vm_reserved_fn *fn, void *arg, uint64_t token, struct rv_error *e) RV_MUST_CHECK;
 
-/* What a domain is doing; unknown domid: nothing. */
-void vm_memory_mode(struct vm_memory *m, uint32_t domid, enum memctl_mode mode);
+/* What a domain is doing. */
+void vm_memory_mode(
+	struct vm_memory *m, const struct hyper_domain_id *id, enum memctl_mode mode);
 
 /* New dynamic limits from an admin. As memctl_domain_range; RV_ENOENT. */
-int vm_memory_range(struct vm_memory *m, uint32_t domid, uint64_t dynamic_min_kib,
-	uint64_t dynamic_max_kib, struct rv_error *e) RV_MUST_CHECK;
+int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
+	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib,
+	struct rv_error *e) RV_MUST_CHECK;
 
 /* --- looking --- */
 

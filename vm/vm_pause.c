@@ -48,7 +48,7 @@ static void finish_done(struct vm_op *o, const struct db *db, struct txn *t)
 
 static void pause_done(struct pause *s)
 {
-	vm_memory_mode(s->vm.host->memory, s->id.domid,
+	vm_memory_mode(s->vm.host->memory, &s->id,
 		wants_paused(s) ? MEMCTL_PAUSED : MEMCTL_RUNNING);
 	s->vm.finish = finish_done;
 	vm_op_end(&s->vm, END);

@@ -103,7 +103,7 @@ static void enter_teardown(struct reboot *s)
 	op_await(&o->op, 0);
 	if (vm_devices_load(&s->devices, pool_db(o->mgr->pool), o->row, UUID_NONE, &e))
 		vm_note(o->mgr, "VM_DEVICES_WRONG", 3, o->vm, "%s", e.detail);
-	vm_memory_keep(o->host->memory, s->id.domid);
+	vm_memory_keep(o->host->memory, &s->id);
 	s->teardown = (struct vm_teardown){
 		.owner = o,
 		.host = o->host,
@@ -140,7 +140,7 @@ static void in_teardown(struct reboot *s)
 		.host = o->host,
 		.generation = s->id.generation + 1,
 		.has_predecessor = true,
-		.predecessor = s->id.domid,
+		.predecessor = s->id,
 	};
 	vm_build_start(&s->build, reboot_built);
 }
@@ -150,7 +150,7 @@ static void in_build(struct reboot *s)
 	struct vm_op *o = &s->vm;
 
 	/* In case the build ended before it came to ask for the memory. */
-	vm_memory_gone(o->host->memory, s->id.domid);
+	vm_memory_gone(o->host->memory, &s->id);
 	if (!s->build.op.error.code) {
 		o->finish = finish_running;
 	} else {

@@ -223,7 +223,7 @@ static void settle_step(struct op *op)
 				rv_error_symbol(s->vm.hyper.rc),
 				s->vm.hyper.error.detail);
 		} else {
-			vm_memory_mode(s->vm.host->memory, s->id.domid, MEMCTL_RUNNING);
+			vm_memory_mode(s->vm.host->memory, &s->id, MEMCTL_RUNNING);
 		}
 		enter_image(s);
 		return;

@@ -200,7 +200,7 @@ static void enter_save(struct suspend *s)
 	struct hyper_req *req;
 
 	vm_op_progress(o, 0.05, "saving memory");
-	vm_memory_mode(o->host->memory, s->id.domid, MEMCTL_FROZEN);
+	vm_memory_mode(o->host->memory, &s->id, MEMCTL_FROZEN);
 	op_move(&o->op, SAVE);
 	s->seen_us = loop_now_us(o->op.loop);
 	req = vm_op_call(o, SUSPEND_LOOK_MS);
@@ -358,7 +358,7 @@ static void in_resume(struct suspend *s)
 			"It is tried again by itself; vm-reboot --force starts it anew",
 			o->name, o->hyper.error.detail);
 	else
-		vm_memory_mode(o->host->memory, s->id.domid, MEMCTL_RUNNING);
+		vm_memory_mode(o->host->memory, &s->id, MEMCTL_RUNNING);
 	enter_discard(s);
 }
 

@@ -59,7 +59,7 @@ static void enter_down(struct vm_teardown *t)
 {
 	op_move(&t->op, DOWN);
 	if (t->memory_domid != UINT32_MAX)
-		vm_memory_gone(t->host->memory, t->memory_domid);
+		vm_memory_gone(t->host->memory, &t->id);
 	vm_devices_down(t->devices, t->generation, t->all_devices, devices_down, t,
 		op_await(&t->op, 0));
 }
