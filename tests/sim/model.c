@@ -538,6 +538,45 @@ static void check_domain_disks(struct sim_host *h, const struct hyper_domain *d)
 	}
 }
 
+/* What domains hold that are being built with a reservation: booked as that. */
+static uint64_t being_built_kib(struct sim_host *h, const struct memctl *m,
+	const struct hyper_domain *domains, size_t count)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < memctl_reservation_count(m); i++) {
+		struct memctl_reservation r = memctl_reservation_at(m, i);
+		const struct row *vm =
+			db_next_ref(db_of(h), VM_INTENT_TASK, r.owner, NULL);
+		struct uuid uuid = vm ? row_uuid(vm) : UUID_NONE;
+
+		for (size_t d = 0; vm && d < count; d++) {
+			struct memctl_view known;
+
+			if (uuid_eq(&domains[d].vm, &uuid) &&
+				memctl_domain_get(m, domains[d].id.domid, &known))
+				sum += domains[d].actual_kib + domains[d].overhead_kib;
+		}
+	}
+	return sum;
+}
+
+/* The books never show more as free than there is. */
+static void check_books(struct sim_host *h, const struct memctl *m,
+	const struct hyper_domain *domains, size_t count)
+{
+	uint64_t used_kib = h->hyper_config.dom0_kib, free_kib;
+
+	for (size_t i = 0; i < count; i++)
+		used_kib += domains[i].actual_kib + domains[i].overhead_kib;
+	free_kib = h->hyper_config.memory_kib - used_kib +
+		   being_built_kib(h, m, domains, count);
+	if (memctl_totals(m).free_kib > free_kib)
+		sim_fail("%s: %llu KiB are booked as free, there are %llu", h->name,
+			(unsigned long long)memctl_totals(m).free_kib,
+			(unsigned long long)free_kib);
+}
+
 void model_event(struct sim_host *h)
 {
 	struct hyper_domain domains[SIM_MAX_DOMAINS];
@@ -564,6 +603,8 @@ void model_event(struct sim_host *h)
 	seen.memory = vm_memory_controller(memory);
 	if (loop_now_us(h->world->loop) < h->ghost_until_us)
 		seen.total_kib = 0; /* somebody else took what was promised */
+	else
+		check_books(h, seen.memory, domains, seen.domain_count);
 	if (vm_invariants_check(db_of(h), &seen, 1, &e))
 		sim_fail("%s: %s", h->name, e.detail);
 }
