@@ -231,7 +231,7 @@ static void on_recorded(struct pool_commit *commit)
 	struct daemon *d = CONTAINER_OF(commit, struct daemon, commit);
 	struct rv_error e = {0};
 
-	if (!op_resume(&d->start, d->start_token))
+	if (!op_resume(&d->start, d->start_token) || d->stopping)
 		return;
 	if (start_may_pass(commit->rc)) {
 		start_later(d);
@@ -276,7 +276,7 @@ static void on_attached(void *arg)
 {
 	struct daemon *d = arg;
 
-	if (!op_resume(&d->start, d->start_token))
+	if (!op_resume(&d->start, d->start_token) || d->stopping)
 		return;
 	recover_chores(d);
 	op_move(&d->start, RECONCILE);
@@ -327,7 +327,8 @@ static void start_step(struct op *op)
 {
 	struct daemon *d = start_daemon(op);
 
-	if (op->awaiting)
+	if (op->awaiting ||
+		d->stopping) /* told to end: what is open is closed elsewhere */
 		return;
 	switch ((enum start_state)op->state) {
 	case OPEN:
