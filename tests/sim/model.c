@@ -642,6 +642,8 @@ void model_unrest(struct sim_host *h, char *text, size_t size)
 	else if (vm_op_count(h->mgr))
 		snprintf(text, size, "%s: %zu operations are at work", h->name,
 			vm_op_count(h->mgr));
+	else if (!list_empty(&h->writes))
+		snprintf(text, size, "%s: a client was never answered", h->name);
 }
 
 static void settled_state(const struct row *vm, const struct hyper_domain *d)
