@@ -67,8 +67,10 @@ static void test_refused(void **state)
 	assert_int_equal(check(&im), RV_ENOTALLOWED);
 	make(&im, "-u -b 'json:{\"driver\":\"raw\"}' -F raw");
 	assert_int_equal(check(&im), RV_ENOTALLOWED);
-	make(&im, "--object secret,id=s,data=abc -o "
-		  "encrypt.format=luks,encrypt.key-secret=s");
+	/* Not by qemu-img: it measures the CPU to choose LUKS's rounds, and fails on a
+	 * busy machine. */
+	make(&im, "");
+	im.head[35] = 2; /* crypt_method: LUKS */
 	assert_int_equal(check(&im), RV_ENOTALLOWED);
 }
 
@@ -79,9 +81,9 @@ static void test_fields(void **state)
 		size_t at;
 		uint8_t value;
 	} changes[] = {{0, 'q'}, {7, 4}, {7, 1}, {15, 1}, {19, 1}, {23, 8}, {23, 22},
-		{24, 1}, {35, 1}, {36, 1}, {40, 1}, {47, 1}, {48, 1}, {56, 1}, {60, 1},
-		{79, 2}, {79, 4}, {79, 32}, {72, 128}, {99, 7}, {103, 8}, {100, 1},
-		{103, 105}};
+		{24, 1}, {35, 1}, {35, 2}, {36, 1}, {40, 1}, {47, 1}, {48, 1}, {56, 1},
+		{60, 1}, {79, 2}, {79, 4}, {79, 32}, {72, 128}, {99, 7}, {103, 8},
+		{100, 1}, {103, 105}};
 	struct image good;
 	(void)state;
 	make(&good, "");
