@@ -53,7 +53,8 @@
 		"storage or network not attached here")                                  \
 	X(EINTERNAL, 35, false, "INTERNAL_ERROR", "internal error")                      \
 	X(EAGAIN, 36, true, "TRY_AGAIN", "not ready yet")                                \
-	X(EUNSUPPORTED, 37, false, "FEATURE_UNSUPPORTED", "not supported here")
+	X(EUNSUPPORTED, 37, false, "FEATURE_UNSUPPORTED", "not supported here")          \
+	X(EEJECTED, 38, false, "HOST_EJECTED", "ejected from the pool")
 
 enum rv_errno {
 #define X(symbol, wire, retryable, xenapi, text) RV_##symbol = -(wire),
