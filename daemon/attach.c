@@ -6,12 +6,16 @@
 #include "base/log.h"
 #include "daemon/chore.h"
 
-enum { ATTACH_RETRY_MS = 30000 };
+/* After a failure: doubled up to the second, so that an SR that is late is there soon,
+ * and one that is lost costs little. */
+enum { ATTACH_FIRST_MS = 1000, ATTACH_RETRY_MS = 30000 };
 
 struct attach {
 	struct daemon *daemon;
 	struct timer retry;
 	unsigned waiting; /* chores without an answer */
+	unsigned begun;	  /* of this round */
+	int64_t retry_ms;
 	timer_fn *done;
 	void *arg;
 };
@@ -24,7 +28,11 @@ static void on_answer(void *arg)
 
 	if (--a->waiting)
 		return;
-	timer_start_ms(&a->retry, ATTACH_RETRY_MS);
+	if (!a->begun) /* all is well: what fails next is tried again soon */
+		a->retry_ms = ATTACH_FIRST_MS;
+	timer_start_ms(&a->retry, a->begun ? a->retry_ms : ATTACH_RETRY_MS);
+	if (a->begun && a->retry_ms < ATTACH_RETRY_MS)
+		a->retry_ms *= 2;
 	a->done = NULL;
 	if (done)
 		done(a->arg);
@@ -33,11 +41,13 @@ static void on_answer(void *arg)
 static void attach_one(struct attach *a, struct chore *c)
 {
 	if (!c) {
-		log_error("daemon.attach", "msg=\"out of memory; tried again in %d s\"",
+		log_error("daemon.attach",
+			"msg=\"out of memory; tried again within %d s\"",
 			ATTACH_RETRY_MS / 1000);
 		return;
 	}
 	a->waiting++;
+	a->begun++;
 	chore_start(c);
 }
 
@@ -54,6 +64,7 @@ static void attach_round(struct attach *a, bool first)
 {
 	const struct db *db = pool_db(a->daemon->pool);
 
+	a->begun = 0;
 	a->waiting++; /* the round itself, so that it can't end while it is begun */
 	for (const struct row *pbd = db_next_ref(db, PBD_HOST, a->daemon->host, NULL);
 		pbd; pbd = db_next_ref(db, PBD_HOST, a->daemon->host, pbd))
@@ -86,6 +97,7 @@ int attach_new(struct attach **out, struct daemon *d)
 	if (!a)
 		return RV_ENOMEM;
 	a->daemon = d;
+	a->retry_ms = ATTACH_FIRST_MS;
 	timer_init(&a->retry, d->loop, "daemon.attach.retry", on_retry, a);
 	*out = a;
 	return 0;

@@ -451,9 +451,14 @@ static void record_detached(struct chore *c, struct txn *t)
 /* Not plugged, and why. It stays wanted: attach.c tries again. */
 static void record_not_attached(struct chore *c, struct txn *t)
 {
+	const struct row *pbd = db_row(pool_db(c->daemon->pool), CLASS_PBD, c->pbd);
 	struct value why = {0};
 
-	record_detached(c, t);
+	if (pbd && strcmp(db_string(pbd, PBD_LAST_ERROR), c->op.error.detail) != 0)
+		log_warn("pbd.plug", "pbd=%s msg=\"%s\" next=\"tried again by itself\"",
+			row_name(pbd), c->op.error.detail);
+	if (pbd && db_bool(pbd, PBD_CURRENTLY_ATTACHED)) /* no entry each time */
+		record_detached(c, t);
 	if (value_from_cstr(&why, c->op.error.detail))
 		return;
 	if (pool_set_live(c->daemon->pool, c->pbd, PBD_LAST_ERROR, &why, NULL))
@@ -501,7 +506,8 @@ void pbd_plug(struct call *call)
 	pbd_chore(call, &pbd_plug_kind);
 }
 
-/* Refuses while a running VM here has a disk of the SR. */
+/* Refuses while a VM with a domain has a disk of the SR. What a halted VM's drive still
+ * holds there, the port knows better than its record. */
 void pbd_unplug(struct call *call)
 {
 	const struct db *db = pool_db(call->daemon->pool);
@@ -514,7 +520,9 @@ void pbd_unplug(struct call *call)
 		for (const struct row *vbd =
 				db_next_ref(db, VBD_VDI, row_uuid(vdi), NULL);
 			vbd; vbd = db_next_ref(db, VBD_VDI, row_uuid(vdi), vbd)) {
-			if (!db_bool(vbd, VBD_CURRENTLY_ATTACHED))
+			if (!db_bool(vbd, VBD_CURRENTLY_ATTACHED) ||
+				db_enum(db_follow(db, vbd, VBD_VM), VM_POWER_STATE) ==
+					VM_POWER_STATE_HALTED)
 				continue;
 			call_failf(call, RV_EBUSY,
 				"PBD %s: VM %s uses VDI %s of it; shut the VM down first",

@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "daemon/chore.h"
 #include "daemon/daemon.h"
 #include "net/net.h"
 #include "rpc/message.h"
+#include "vm/vm_devices.h"
 #include "xen/hyper.h"
 
 /* A ref of the record; none where it is left out. Its type is checked with the others. */
@@ -243,7 +245,40 @@ void vbd_create(struct call *c)
 		vbd_make(c);
 }
 
-/* Removes a device's record unless a running domain has the device. */
+/* Whether the record of a device that counts as attached may go: its VM has no domain,
+ * and the device is a drive whose SR no host has, so nothing else will ever release it.
+ * False: the call has been failed. */
+static bool device_is_lost(struct call *c, const struct row *row, const struct row *vm)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	const char *cls = schema_class(c->method->cls)->name;
+
+	if (db_enum(vm, VM_POWER_STATE) != VM_POWER_STATE_HALTED) {
+		call_failf(c, RV_EBUSY,
+			"%s %s is attached to VM %s, which is not halted; unplug it "
+			"first",
+			cls, row_name(row), row_name(vm));
+		return false;
+	}
+	if (c->method->cls == CLASS_VBD && vm_drive_out_of_reach(db, row)) {
+		log_warn("daemon.vbd",
+			"vbd=%s vm=%s vdi=%s msg=\"destroyed unreleased: no host has the "
+			"SR; should it come back, so does the disk, with its claim\"",
+			row_name(row), row_name(vm),
+			row_name(db_follow(db, row, VBD_VDI)));
+		return true;
+	}
+	call_failf(c, RV_EBUSY,
+		"%s %s is not released yet, which is tried again by itself; see the "
+		"messages%s",
+		cls, row_name(row),
+		c->method->cls == CLASS_VBD ? ". Where its SR is lost, pbd-unplug it "
+					      "everywhere, then ask again"
+					    : "");
+	return false;
+}
+
+/* Removes a device's record unless a domain has the device. */
 static void device_destroy(
 	struct call *c, enum schema_field_id owner, enum schema_field_id attached)
 {
@@ -252,16 +287,12 @@ static void device_destroy(
 
 	if (!row)
 		return;
-	if (db_bool(row, attached)) {
-		call_failf(c, RV_EBUSY,
-			"%s %s is attached to a running VM; unplug it first",
-			schema_class(c->method->cls)->name, row_name(row));
-		return;
-	}
 	vm = db_follow(pool_db(c->daemon->pool), row, owner);
+	if (db_bool(row, attached) && !device_is_lost(c, row, vm))
+		return;
 	if (!devices_may_change(c, vm, &t))
 		return;
-	txn_expect_bool(&t, row_uuid(row), attached, false);
+	txn_expect_bool(&t, row_uuid(row), attached, db_bool(row, attached));
 	txn_delete(&t, c->method->cls, row_uuid(row));
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(row));
 }

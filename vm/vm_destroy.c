@@ -3,6 +3,7 @@
  *	  ╰─ one that can't be deleted: the VM stays, without those that are gone
  */
 #include <stdio.h>
+#include <string.h>
 
 #include "vm/vm_op.h"
 #include "vm/vm_request.h"
@@ -24,6 +25,7 @@ struct destroy {
 	struct uuid vdi[HYPER_MAX_VBDS], sr[HYPER_MAX_VBDS];
 	size_t count, next; /* those before `next` are gone */
 	bool asked;
+	char left[120]; /* names of disks that were never released; empty: none */
 	struct vm_request request;
 };
 
@@ -89,7 +91,16 @@ static void destroy_answered(void *arg, uint64_t token, int rc)
 
 static void destroy_end(struct destroy *s)
 {
-	s->vm.finish = s->vm.op.error.code ? finish_disks : finish_all;
+	struct vm_op *o = &s->vm;
+
+	o->finish = o->op.error.code ? finish_disks : finish_all;
+	if (*s->left && !o->op.error.code) {
+		o->note_name = "VM_DISKS_LEFT";
+		snprintf(o->note, sizeof o->note,
+			"VM %.36s is gone; out of reach were its disks %.80s. If they "
+			"come back, so do their bytes",
+			o->name, s->left);
+	}
 	vm_op_end(&s->vm, END);
 }
 
@@ -152,6 +163,36 @@ static bool is_own(const struct db *db, const struct row *vdi, struct uuid vm)
 	return true;
 }
 
+/* A drive that was not released, of a VM without a domain. Where no host has its SR any
+ * more, it never will be, and its record may go. */
+static int unreleased(
+	struct destroy *s, const struct db *db, const struct row *vbd, struct rv_error *e)
+{
+	const struct row *vdi = db_follow(db, vbd, VBD_VDI);
+	size_t len = strlen(s->left);
+
+	if (!vm_drive_out_of_reach(db, vbd))
+		return rv_error_set(e, RV_EBUSY,
+			"VM %s: its drive %s is not released yet, which is tried again "
+			"by itself; see the messages. Where its SR is lost, pbd-unplug "
+			"it everywhere, then ask again",
+			s->vm.name, db_string(vbd, VBD_USERDEVICE));
+	snprintf(s->left + len, sizeof s->left - len, "%s%s", len ? ", " : "",
+		row_name(vdi));
+	return 0;
+}
+
+static int out_of_reach(const struct vm_op *o, const struct db *db, const struct row *vdi,
+	struct rv_error *e)
+{
+	return rv_error_set(e, RV_ENOTATTACHED,
+		"VM %s: its disk %s is in SR %s, which no host has attached; pbd-plug "
+		"it. "
+		"Where the SR is lost, vm-destroy the VM without its disks, then "
+		"sr-forget the SR",
+		o->name, row_name(vdi), row_name(db_follow(db, vdi, VDI_SR)));
+}
+
 static int destroy_admit(struct vm_op *o, const struct db *db, struct rv_error *e)
 {
 	struct destroy *s = destroy_of(&o->op);
@@ -162,14 +203,17 @@ static int destroy_admit(struct vm_op *o, const struct db *db, struct rv_error *
 	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, o->vm, r));) {
 		const struct row *vdi = db_follow(db, r, VBD_VDI);
 
-		if (!o->rerun && db_bool(r, VBD_CURRENTLY_ATTACHED))
-			return rv_error_set(e, RV_EBUSY,
-				"VM %s: its drive %s is not released yet; see the "
-				"messages",
-				o->name, db_string(r, VBD_USERDEVICE));
+		int rc = o->rerun || !db_bool(r, VBD_CURRENTLY_ATTACHED)
+				 ? 0
+				 : unreleased(s, db, r, e);
+
+		if (rc)
+			return rc;
 		if (!disks || !vdi || db_enum(r, VBD_TYPE) == VBD_TYPE_CD ||
 			!is_own(db, vdi, o->vm) || s->count == HYPER_MAX_VBDS)
 			continue;
+		if (!o->rerun && vm_drive_out_of_reach(db, r))
+			return out_of_reach(o, db, vdi, e);
 		s->vdi[s->count] = row_uuid(vdi);
 		s->sr[s->count++] = db_ref(vdi, VDI_SR);
 	}

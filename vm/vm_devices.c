@@ -390,6 +390,21 @@ void vm_devices_fini(struct vm_devices *d)
 	d->count = 0;
 }
 
+/* --- lost storage --- */
+
+bool vm_drive_out_of_reach(const struct db *db, const struct row *vbd)
+{
+	const struct row *vdi = db_follow(db, vbd, VBD_VDI);
+
+	if (!vdi)
+		return false;
+	for (const struct row *pbd = NULL;
+		(pbd = db_next_ref(db, PBD_SR, db_ref(vdi, VDI_SR), pbd));)
+		if (db_bool(pbd, PBD_CURRENTLY_ATTACHED))
+			return false;
+	return true;
+}
+
 /* --- for the hypervisor --- */
 
 void vm_device_vbd(const struct vm_device *v, struct hyper_vbd_spec *spec)

@@ -88,6 +88,10 @@ void vm_devices_stop(struct vm_devices *d);
 /* Idle, or after the ports were freed. Harmless on a zeroed one. */
 void vm_devices_fini(struct vm_devices *d);
 
+/* Whether no host has the SR of a drive's disk attached: it may be lost for good, and
+ * then nothing will ever say that the drive is released. */
+bool vm_drive_out_of_reach(const struct db *db, const struct row *vbd);
+
 /* For hyper_create and hot plug; strings are borrowed from the device. */
 void vm_device_vbd(const struct vm_device *v, struct hyper_vbd_spec *spec);
 void vm_device_vif(const struct vm_device *v, struct hyper_vif_spec *spec);
