@@ -33,7 +33,11 @@ static enum link_channel channel_of(enum pool_message type)
 	case POOL_MESSAGE_HELLO:
 	case POOL_MESSAGE_COMMIT:
 	case POOL_MESSAGE_RESULT:
+	case POOL_MESSAGE_LEARN:
+	case POOL_MESSAGE_PLACE:
 		break;
+	case POOL_MESSAGE_FEED:
+		return LINK_BULK;
 	}
 	return LINK_RPC;
 }
@@ -70,6 +74,9 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 	case POOL_MESSAGE_COMMIT:
 	case POOL_MESSAGE_RESULT:
 	case POOL_MESSAGE_LIVE:
+	case POOL_MESSAGE_LEARN:
+	case POOL_MESSAGE_FEED:
+	case POOL_MESSAGE_PLACE:
 		if (channel_of((enum pool_message)type) == channel)
 			pool_deliver(m->daemon->pool, host, (enum pool_message)type, data,
 				len);

@@ -21,6 +21,10 @@ enum pool_message {
 	POOL_MESSAGE_COMMIT = 3, /* to the master: propose this */
 	POOL_MESSAGE_RESULT = 4, /* from the master: what came of it */
 	POOL_MESSAGE_LIVE = 5,	 /* live fields that changed; may be lost */
+	/* pool/learner_wire.h */
+	POOL_MESSAGE_LEARN = 16, /* a learner to a voter */
+	POOL_MESSAGE_FEED = 17,	 /* a voter to a learner; up to 4 MiB, least urgent */
+	POOL_MESSAGE_PLACE = 18, /* the master to each: your place in the log */
 };
 
 struct pool_messenger_ops {

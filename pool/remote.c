@@ -491,6 +491,10 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 	case POOL_MESSAGE_LIVE:
 		remote_live_deliver(r->live, from, bytes, len);
 		break;
+	case POOL_MESSAGE_LEARN: /* pool.c gives these to the log */
+	case POOL_MESSAGE_FEED:
+	case POOL_MESSAGE_PLACE:
+		break;
 	}
 }
 

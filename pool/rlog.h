@@ -16,13 +16,23 @@
  *
  * A failed write or fsync stops the voter with nothing acknowledged; the state machine
  * stays readable, and the log reopens from the disk when that works again.
+ *
+ * A host is in libraft's configuration (a server: standby or voter, with an id) or it is
+ * a learner, fed by any voter through the messenger (pool/learner.h). What it is, is
+ * written on its disk and follows the master's word:
+ *	rlog_add(id, host)    the learner on `host` empties its log and is that standby
+ *	rlog_remove(id)       that host throws its raft state away and is a learner again
+ * Its state machine stays where it is meanwhile. An id that a host had is never its
+ * again: a host that lost its disk as a voter stays out until its id is removed.
  */
 #ifndef REEVE_POOL_RLOG_H
 #define REEVE_POOL_RLOG_H
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "base/uuid.h"
 #include "pool/disk.h"
+#include "pool/messenger.h"
 #include "pool/transport.h"
 
 struct rlog;
@@ -39,6 +49,12 @@ enum rlog_state {
 const char *rlog_state_name(enum rlog_state state);
 
 /* --- the state machine --- */
+
+/* Which life of the pool a database is of: see pool-emergency-transition-to-master. */
+struct rlog_generation {
+	uint64_t number; /* 0: no database yet */
+	struct uuid id;
+};
 
 /* All from the loop. Only apply may take long, within the callback budget: the log
  * applies a few entries per callback. */
@@ -65,10 +81,15 @@ struct rlog_fsm {
 		void *arg, const uint8_t *bytes, size_t len, struct rv_error *e);
 	int (*restore_finish)(void *arg, struct rv_error *e);
 	void (*restore_end)(void *arg, bool commit, uint64_t index, uint64_t term);
+
+	/* Entries of one life are never fed to a learner of another. NULL: all are of
+	 * one. */
+	void (*generation)(void *arg, struct rlog_generation *out);
 };
 
 /* --- opening --- */
 
+/* Servers of the raft configuration; a pool's other members are learners. */
 enum { RLOG_MAX_SERVERS = 16, RLOG_ADDRESS_MAX = 128 };
 
 struct rlog_server {
@@ -88,7 +109,12 @@ struct rlog_events {
 };
 
 struct rlog_config {
-	uint64_t id; /* this server */
+	uint64_t id; /* this server; with `adopt`, 0: a learner */
+	/* What the disk says this host is goes before `id`, and the master may change it.
+	 * Needs the messenger, and hosts' UUIDs as the servers' addresses. */
+	bool adopt;
+	struct pool_messenger *messenger; /* borrowed; NULL: no learners */
+	struct uuid self;		  /* this host, with a messenger */
 	char address[RLOG_ADDRESS_MAX];
 	/* The first configuration, used when the disk holds no log: servers and count.
 	 * Count 0 with an empty disk: wait for a leader (a standby that joins). */
@@ -174,6 +200,25 @@ int rlog_assign(struct rlog *rlog, uint64_t id, bool voter, rlog_change_fn *fn, 
 int rlog_remove(struct rlog *rlog, uint64_t id, rlog_change_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* The configuration as this host knows it: up to RLOG_MAX_SERVERS; returns how many.
+ * *settled: it is committed. 0 on a learner. */
+int rlog_servers(const struct rlog *rlog, struct rlog_server out[static RLOG_MAX_SERVERS],
+	bool *settled);
+
+/* --- the messenger's side --- */
+
+void rlog_peer_up(struct rlog *rlog, const struct uuid *host);
+void rlog_peer_down(struct rlog *rlog, const struct uuid *host);
+/* POOL_MESSAGE_LEARN, _FEED and _PLACE; others are ignored. */
+void rlog_deliver(struct rlog *rlog, const struct uuid *from, enum pool_message type,
+	const uint8_t *bytes, size_t len);
+
+/* How far the learner on `host`, fed by this very host, is on its own disk. */
+bool rlog_learner_stored(
+	const struct rlog *rlog, const struct uuid *host, uint64_t *index);
+/* This host's state was found to differ from the pool's: a learner takes a snapshot. */
+void rlog_discard(struct rlog *rlog);
+
 /* --- what is going on --- */
 
 struct rlog_status {
@@ -191,6 +236,10 @@ struct rlog_status {
 	int queued;		 /* proposals without an outcome */
 	int voters, servers;
 	uint64_t appends, syncs, healed; /* since open */
+	bool learner;			 /* id is 0 then */
+	struct uuid feeder; /* of a learner: the voter that feeds it, or UUID_NONE */
+	uint64_t behind;    /* entries that it knows of and has not applied */
+	int learners;	    /* that this host feeds */
 };
 void rlog_status(const struct rlog *rlog, struct rlog_status *out);
 bool rlog_is_leader(const struct rlog *rlog);
