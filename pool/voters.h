@@ -1,0 +1,78 @@
+/*
+ * Who votes: a pure decision. From the members as the master sees them, and their places
+ * in the log's configuration, the next single change of it. One change at a time, each
+ * committed before the next is asked for, so that any two majorities in a row share a
+ * host.
+ *
+ * Wanted are 1, 3, 5 or 7 voters, never an even number for long:
+ * - one or two hosts: 1 voter; with a witness two hosts have 3;
+ * - three and more: 3; five and more: 5; seven and more: 7 where `most` allows it.
+ * A voter that has been silent for `replace_ms` gives its place to another host as soon
+ * as one is ready; where none is, it keeps it, unless two silent ones can go at once and
+ * the rest is still three. Voters are spread over failure domains, one swap at a time.
+ *
+ * This is the one place that knows who belongs into the configuration: a member outside
+ * of it (`role` VOTERS_OUTSIDE) is added while there are fewer than `standbys` standbys,
+ * and one too many is removed.
+ *
+ * Users: daemon/voters.c; tests.
+ */
+#ifndef REEVE_POOL_VOTERS_H
+#define REEVE_POOL_VOTERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum voters_role {
+	VOTERS_OUTSIDE, /* not in the log's configuration: a learner */
+	VOTERS_STANDBY, /* receives the log, has no vote */
+	VOTERS_VOTER,
+};
+
+struct voters_member {
+	uint64_t raft_id;
+	enum voters_role role;
+	bool self;	    /* the master, which decides */
+	bool gone;	    /* in the configuration, but no member of the pool any more */
+	bool witness;	    /* votes, but runs no VMs */
+	bool alive;	    /* the master hears from it */
+	int64_t since_ms;   /* alive, or not alive, for so long */
+	uint64_t lag;	    /* entries that it lacks, as far as is known */
+	const char *domain; /* failure domain, borrowed; "": none named */
+};
+
+struct voters_rules {
+	unsigned most;	    /* 1 to 7; 0: 5 */
+	unsigned standbys;  /* this many besides the voters; 0: no limit */
+	int64_t replace_ms; /* a voter silent for so long is replaced; 0: 10 s */
+	int64_t settle_ms;  /* alive for so long before it may vote; 0: 1 s */
+	uint64_t lag_limit; /* at most so far behind; 0: 1024 entries */
+};
+
+enum voters_kind {
+	VOTERS_NOTHING,
+	VOTERS_ADD,	  /* an outsider becomes a standby */
+	VOTERS_PROMOTE,	  /* a standby becomes a voter */
+	VOTERS_DEMOTE,	  /* a voter becomes a standby */
+	VOTERS_REMOVE,	  /* it leaves the configuration */
+	VOTERS_HAND_OVER, /* leadership goes to that voter: self must not lead */
+};
+
+struct voters_change {
+	enum voters_kind kind;
+	size_t which;	 /* index into the members */
+	const char *why; /* in words, for the log; static */
+};
+
+/* Deterministic: the order of members decides between equals. `rules` NULL: defaults. */
+struct voters_change voters_decide(const struct voters_member *members, size_t count,
+	const struct voters_rules *rules);
+
+/* How many voters these members should have, were all of them alive. */
+unsigned voters_wanted(const struct voters_member *members, size_t count,
+	const struct voters_rules *rules);
+
+const char *voters_kind_name(enum voters_kind kind);
+
+#endif
