@@ -81,6 +81,10 @@ static void call_run(struct call *c)
 	struct rv_error e;
 
 	rv_error_clear(&e);
+	if (daemon_refuses(c->daemon, c->method, &e)) {
+		call_fail(c, &e);
+		return;
+	}
 	/* A repeat of a request that already has a task joins it. */
 	if (!uuid_is_none(&c->request)) {
 		struct uuid task = pool_request_lookup(c->daemon->pool, &c->request);

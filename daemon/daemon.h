@@ -66,13 +66,21 @@ struct daemon {
 	struct hyper_req hyper_req;
 	struct pool_commit commit;
 	uint64_t start_token;
+	struct timer start_watch;
+	int64_t start_waited_ms;
 	int *exit_status;		   /* borrowed: main's */
 	char policy_name[CONFIG_TEXT_MAX]; /* at work; policy.c */
 	struct loader_plugin policy_plugin;
 	struct changes_token vm_live_token;
 	bool restart; /* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;
+	bool recorded; /* this host is in the database as it is now: changes are taken */
 };
+
+/* While this host starts, clients may only ask, and only once it has read the pool's
+ * database: true for other methods, with the reason and what to do. */
+bool daemon_refuses(
+	const struct daemon *d, const struct schema_method *m, struct rv_error *e);
 
 /* Asks whoever works on the task to end it. RV_ENOTALLOWED: it can't be cancelled any
  * more or at all. */

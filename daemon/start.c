@@ -7,8 +7,9 @@
  *
  * OPEN reads the log; LEAD waits until this host may decide; PROBE asks the hypervisor
  *what the host has; RECORD makes the pool on the very first start and brings the host's
- *record up to date. RPC is served from there on. ATTACH plugs what is wanted; RECONCILE
- *compares the domains that exist with the database. VM operations wait for UP.
+ *record up to date. RPC is served from there on; questions before, where that takes long:
+ *the disk is full, or nobody leads (daemon_refuses). ATTACH plugs what is wanted;
+ *RECONCILE compares the domains that exist with the database. VM operations wait for UP.
  */
 #include "daemon/daemon.h"
 
@@ -41,8 +42,13 @@
 #include "daemon/vm_live.h"
 #include "migrate/migrate.h"
 
-/* How long RECORD waits before it asks again, where no change of the pool comes first. */
-enum { START_RETRY_MS = 500 };
+enum {
+	/* How long RECORD waits before it asks again, where no change of the pool comes
+	 * first. */
+	START_RETRY_MS = 500,
+	/* How long LEAD may take before clients are let in to ask. */
+	START_PATIENCE_MS = 10000,
+};
 
 enum start_state {
 	OPEN,
@@ -91,6 +97,55 @@ static void start_done(struct op *op)
 		rv_error_symbol(op->error.code), op->error.detail);
 	*d->exit_status = 1;
 	loop_stop(d->loop);
+}
+
+/* Whether it takes long: the log failed, or nobody leads. */
+static void start_watch(void *arg)
+{
+	struct daemon *d = arg;
+	struct pool_status status;
+	struct rv_error e = {0};
+
+	if (d->recorded || d->serving || d->stopping || d->start.finished)
+		return;
+	pool_status(d->pool, &status);
+	d->start_waited_ms += START_RETRY_MS;
+	timer_start_ms(&d->start_watch, START_RETRY_MS);
+	if (!status.log.error.code && d->start_waited_ms < START_PATIENCE_MS)
+		return;
+	log_warn("daemon.start",
+		"host=%s msg=\"questions are answered, changes are not: %s\"",
+		d->config->name_label,
+		*status.why ? status.why : "this host is still starting");
+	bootstrap_recorded(d);
+	if (listen_open(d, &e)) {
+		if (d->start.awaiting && !op_resume(&d->start, d->start_token))
+			return;
+		op_fail_with(&d->start, &e);
+		start_fail(d);
+	}
+}
+
+bool daemon_refuses(
+	const struct daemon *d, const struct schema_method *m, struct rv_error *e)
+{
+	struct pool_status status;
+	int code;
+
+	if (d->recorded)
+		return false;
+	if (m->role == ROLE_READ_ONLY && db_pool(pool_db(d->pool)))
+		return false;
+	pool_status(d->pool, &status);
+	code = status.log.error.code == RV_ESPACE ? RV_ESPACE : RV_EAGAIN;
+	if (status.log.error.code)
+		rv_error_set(e, code, "%s; this goes on by itself then",
+			status.log.error.detail);
+	else
+		rv_error_set(e, code,
+			"this host is starting and has no master yet; ask again, or look "
+			"at the other hosts of the pool");
+	return true;
 }
 
 /* The pool or its database changed: what waits for that may go on. */
@@ -244,11 +299,13 @@ static void on_recorded(struct pool_commit *commit)
 		start_fail(d);
 		return;
 	}
-	if (listen_open(d, &e)) {
+	timer_stop(&d->start_watch);
+	if (!d->serving && listen_open(d, &e)) {
 		op_fail_with(&d->start, &e);
 		start_fail(d);
 		return;
 	}
+	d->recorded = true;
 	op_move(&d->start, ATTACH);
 	op_kick(&d->start);
 }
@@ -427,9 +484,11 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	list_init(&d->chores);
 	list_init(&d->subscriber.node);
 	defer_init(&d->look, l, "daemon.look", on_look, d);
+	timer_init(&d->start_watch, l, "daemon.start.watch", start_watch, d);
 	if (daemon_open(d, e))
 		return e->code;
 	d->start.on_deadline = start_deadline;
+	timer_start_ms(&d->start_watch, START_RETRY_MS);
 	op_start(&d->start, l, &start_table, start_step, start_done, c->name_label);
 	return 0;
 }
@@ -454,6 +513,7 @@ void daemon_fini(struct daemon *d)
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	op_drop(&d->start);
+	timer_stop(&d->start_watch);
 	defer_stop(&d->look);
 	pool_unsubscribe(&d->subscriber);
 	if (d->migrate)
