@@ -13,7 +13,7 @@
  * The helper itself compares the handle before it acts: RV_ENOENT, RV_ESTALE.
  *
  * What is at work at a domain's end, where each thing comes from:
- *	xenstore labels	xen/real/label.h (written by the helper when it makes a domain)
+ *	xenstore labels	xen/real/label.h (written by the driver, before and after)
  *	stream format	xen/real/envelope.h around libxl's migration stream, version 2
  *	messages	xen/real/helper_wire.h
  */
@@ -70,6 +70,9 @@ struct xen_job_result {
 	 * killed it is false and rc is RV_EOUTCOME: look. */
 	bool suspended;
 	uint64_t stream_bytes;		 /* save, restore: of the envelope */
+	/* restore that succeeded: actual_kib of the stream's head. With what the new
+	 * domain holds it tells how many pages Xen counts beyond the guest's own. */
+	uint64_t saved_kib;
 	char console[XEN_JOB_PATH_SIZE]; /* console: "/dev/pts/3", to be opened */
 };
 
