@@ -117,7 +117,6 @@ static void start_watch(void *arg)
 		"host=%s msg=\"questions are answered, changes are not: %s\"",
 		d->config->name_label,
 		*status.why ? status.why : "this host is still starting");
-	bootstrap_recorded(d);
 	if (listen_open(d, &e)) {
 		if (d->start.awaiting && !op_resume(&d->start, d->start_token))
 			return;
