@@ -180,17 +180,23 @@ def debian(packages, log):
     return files
 
 
-def _guest(packages, scratch):
-    """The test guest's first root file system: one static program and the two modules."""
-    program = os.path.join(scratch, "guest")
+def _compile(name, scratch):
+    """A small program of image/, static: it runs where no library is."""
+    program = os.path.join(scratch, name)
     done = subprocess.run(
         ["gcc", "-std=gnu11", "-O2", "-Wall", "-static", "-s", "-o", program,
-         f"{HERE}/image/guest.c"], capture_output=True, text=True, check=False,
+         f"{HERE}/image/{name}.c"], capture_output=True, text=True, check=False,
     )
     if done.returncode != 0:
-        raise Missing(f"the test guest does not compile:\n{done.stderr}")
+        raise Missing(f"image/{name}.c does not compile:\n{done.stderr}")
+    return program
+
+
+def _guest(packages, scratch):
+    """The test guest's first root file system: one program and its modules, in the order
+    they must be loaded."""
     archive = cpio.Archive()
-    archive.file("init", program, 0o755)
+    archive.file("init", _compile("guest", scratch), 0o755)
     for name in ("poweroff", "reboot", "halt"):
         archive.link(f"sbin/{name}", "/init")
     for name in ("dev", "proc", "sys", "tmp"):
@@ -204,11 +210,11 @@ def _guest(packages, scratch):
 
 
 def lab(packages, out):
-    """What is the lab's own in dom0: init, the commands' server, the test guest."""
+    """What is the lab's own in dom0: init, the agent that serves commands, the test guest."""
     with tempfile.TemporaryDirectory() as scratch:
         archive = cpio.Archive()
-        for name in ("init", "lab-command"):
-            archive.file({"init": "init"}.get(name, f"usr/bin/{name}"), f"{HERE}/image/{name}", 0o755)
+        archive.file("init", f"{HERE}/image/init", 0o755)
+        archive.file("usr/bin/lab-agent", _compile("agent", scratch), 0o755)
         archive.file("etc/xen/lab.sh", f"{HERE}/image/lab.sh")
         archive.file("guest/initramfs", _guest(packages, scratch))
         archive.write(out)

@@ -15,7 +15,8 @@ CPU = "max,-smap,-rdtscp,-monitor,-avx,-avx2"
 # Without eager-fpu the registers of processes get mixed up under emulation.
 XEN_WORDS = "spec-ctrl=no,eager-fpu cpuidle=0 xpti=off pv-l1tf=off loglvl=warning guest_loglvl=warning"
 BOOT_LIMIT = 120
-COMMAND_PORT = 7
+AGENT_PORT = 7
+CLOCK_MS = 5
 
 
 class Failed(Exception):
@@ -61,11 +62,10 @@ class Machine:
         self.share = os.path.join(folder, f"share-{name}")
         self.log = os.path.join(folder, f"{name}.log")
         os.makedirs(self.share, exist_ok=True)
-        self.ports = dict.fromkeys((COMMAND_PORT, *ports))
+        self.ports = dict.fromkeys((AGENT_PORT, *ports))
         self.process = None
         self.tail = collections.deque(maxlen=200)
         self.ready = threading.Event()
-        self.rebooted = False
 
     def start(self):
         self.ports = {there: free_port() for there in self.ports}
@@ -124,21 +124,52 @@ class Machine:
         self.set_clock()
 
     def set_clock(self):
-        """To this machine's clock, as a time daemon would: tries thrice, takes no blame for
-        the few milliseconds a command needs."""
-        self.sh("date -s @%.3f >/dev/null" % (time.time() + 0.05))
+        """
+        To this machine's clock, as a time daemon would, within CLOCK_MS where the machine is
+        quiet enough: what a guest sees as a gap when it moves between two hosts includes how
+        far their clocks are apart. Returns how far it is off, in ms.
+        """
+        with self._connect() as s, s.makefile("rw") as agent:
+            for _ in range(3):
+                off = self._clock_off(agent)
+                if abs(off) <= CLOCK_MS:
+                    break
+                self._clock_turn(agent, round(-off * 1000))
+        return off
+
+    @staticmethod
+    def _clock_turn(agent, us):
+        agent.write(f"clock {us}\n")
+        agent.flush()
+        return int(agent.readline()) / 1000
+
+    def _clock_off(self, agent):
+        """By the quickest of some answers."""
         best = None
-        for _ in range(3):
-            before = time.time()
-            there = float(self.sh("date +%s.%N"))
-            after = time.time()
+        for _ in range(10):
+            before = time.time() * 1000
+            there = self._clock_turn(agent, 0)
+            after = time.time() * 1000
             if best is None or after - before < best[0]:
                 best = (after - before, there - (before + after) / 2)
-        self.sh("date -s @$(date +%%s.%%N | awk '{printf \"%%.6f\", $1 - %.6f}') >/dev/null"
-                % (best[1] - 0.02))
         return best[1]
 
     # Commands
+
+    def _connect(self, patience=30):
+        """QEMU accepts whether or not dom0 listens yet; an answer tells."""
+        end = time.monotonic() + patience
+        while True:
+            try:
+                s = socket.create_connection(("127.0.0.1", self.ports[AGENT_PORT]), 10)
+                s.settimeout(60)
+                return s
+            except OSError:
+                if not self.alive():
+                    raise Failed(f"{self.name} is off") from None
+                if time.monotonic() > end:
+                    raise Failed(f"{self.name} takes no connection") from None
+                time.sleep(0.2)
 
     def run(self, script, limit=60):
         """(exit status, output) of a shell script in dom0; 124 when it took too long."""
@@ -147,27 +178,24 @@ class Machine:
         while True:
             try:
                 return self._run_once(body, limit, end)
-            except ConnectionRefusedError:
-                pass
             except (ConnectionResetError, EOFError):
-                # Accepted by QEMU, refused by a dom0 that does not listen yet.
-                pass
-            if self.process.poll() is not None:
-                raise Failed(f"{self.name} is off")
-            if time.monotonic() > end:
-                raise Failed(f"{self.name} takes no commands: {script[:80]!r}")
+                if not self.alive():
+                    raise Failed(f"{self.name} is off") from None
+                if time.monotonic() > end:
+                    raise Failed(f"{self.name} takes no commands: {script[:80]!r}") from None
             time.sleep(0.2)
 
     def _run_once(self, body, limit, end):
-        with socket.create_connection(("127.0.0.1", self.ports[COMMAND_PORT]), 10) as s:
-            s.sendall(b"%d %d\n" % (limit, len(body)) + body)
+        with self._connect() as s:
+            s.sendall(b"run %d %d\n" % (limit, len(body)) + body)
             output = b""
             while True:
                 s.settimeout(max(0.1, end - time.monotonic()))
                 try:
                     piece = s.recv(65536)
                 except socket.timeout:
-                    raise Failed(f"{self.name} did not answer within {limit} s: {body[:80]!r}") from None
+                    raise Failed(
+                        f"{self.name} did not answer within {limit} s: {body[:80]!r}") from None
                 output += piece
                 done = re.search(rb"@status=(\d+)\n$", output)
                 if done:

@@ -5,6 +5,7 @@ installed on this machine.
 """
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -31,19 +32,40 @@ def _depends(package, pattern):
     return found.group(1) if found else None
 
 
-def _wanted():
-    """The packages by name: what Debian's metapackages stand for today."""
+def _ask():
+    """{package: version} of what Debian's metapackages stand for today; None without."""
     hypervisor = _depends("xen-system-amd64", r"xen-hypervisor-[0-9.]+-amd64")
     utils = _depends("xen-system-amd64", r"xen-utils-[0-9.]+")
     kernel = _depends("linux-image-amd64", r"linux-image-[0-9][^ \n]*")
     cloud = _depends("linux-image-cloud-amd64", r"linux-image-[0-9][^ \n]*")
     names = [hypervisor, utils, kernel, cloud, "xen-utils-common", "xenstore-utils"]
-    return None if None in names else names
+    if None in names:
+        return None
+    shown = _apt("show", "--no-all-versions", *names)
+    versions = dict(re.findall(r"^Package: (\S+)\n(?:.*\n)*?Version: (\S+)$", shown, re.M))
+    return {name: versions.get(name, "") for name in names}
 
 
-def _version(package):
-    found = re.search(r"^Version: (.*)$", _apt("show", "--no-all-versions", package), re.M)
-    return found.group(1) if found else ""
+def _offered():
+    """As _ask, remembered until apt's lists change: asking apt takes seconds."""
+    lists = "/var/lib/apt/lists"
+    if not os.path.isdir(lists):
+        raise Missing("the lab needs Debian's packages, and there is no apt here")
+    stamp = str(os.stat(lists).st_mtime_ns)
+    memory = os.path.join(CACHE, "offered.json")
+    try:
+        with open(memory) as f:
+            known = json.load(f)
+        if known["stamp"] == stamp:
+            return known["packages"]
+    except (OSError, ValueError, KeyError):
+        pass
+    found = _ask()
+    if found:
+        os.makedirs(CACHE, exist_ok=True)
+        with open(memory, "w") as f:
+            json.dump({"stamp": stamp, "packages": found}, f)
+    return found
 
 
 class Packages:
@@ -66,22 +88,20 @@ def _newest():
 
 def get(log):
     """The newest packages apt offers; the cached ones where apt knows none."""
-    names = _wanted()
-    if names is None and not os.path.isdir("/var/lib/apt/lists/partial"):
-        raise Missing("the lab needs Debian's packages, and there is no apt here")
-    if names is None:
+    offered = _offered()
+    if not offered:
         old = _newest()
         if old:
             return Packages(old)
         log("apt knows no Xen packages: apt-get update")
         subprocess.run(["apt-get", "-qq", "update"], check=False, timeout=300)
-        names = _wanted()
-        if names is None:
+        offered = _offered()
+        if not offered:
             raise Missing("apt offers no xen-system-amd64: is this Debian, with network?")
-    versions = "\n".join(f"{name} {_version(name)}" for name in names)
-    folder = os.path.join(CACHE, hashlib.sha256(versions.encode()).hexdigest()[:16])
+    key = "\n".join(f"{name} {version}" for name, version in offered.items())
+    folder = os.path.join(CACHE, hashlib.sha256(key.encode()).hexdigest()[:16])
     if not os.path.exists(os.path.join(folder, "complete")):
-        _fetch(names, folder, log)
+        _fetch(list(offered), folder, log)
     return Packages(folder)
 
 
