@@ -87,7 +87,9 @@ void target_undo(struct target *s)
 		wire_send_reason(
 			s->wire, MIGRATE_ABORTED, o->op.error.code, o->op.error.detail);
 	op_move(&o->op, TARGET_UNDO);
-	vm_memory_release(&s->reservation);
+	/* What a half-made domain holds is not free before it is gone. */
+	if (!s->maybe)
+		vm_memory_release(&s->reservation);
 	enter_teardown(s);
 }
 
@@ -110,6 +112,10 @@ static void in_undo(struct target *s)
 
 	if (vm_point(o, "target.undone"))
 		return;
+	if (s->teardown.domain_left)
+		vm_memory_abandon(&s->reservation);
+	else
+		vm_memory_release(&s->reservation);
 	if (s->teardown.op.error.code) {
 		vm_note(o->mgr, "VM_MIGRATION_UNCLEAN", 2, o->vm, "%s",
 			s->teardown.op.error.detail);

@@ -134,6 +134,11 @@ static int totals_missing(const struct ring_totals *t)
 		n += t->faults[i] == 0;
 	for (int i = 0; i < RING_ACTION_COUNT; i++)
 		n += t->actions[i] == 0 || t->succeeded[i] == 0;
+	for (int p = 0; p < RING_PHASE_COUNT; p++)
+		for (int f = 0; f < RING_FAILURE_COUNT; f++)
+			n += t->rows[p][f] == 0;
+	for (int i = 0; i < RING_POINT_COUNT; i++)
+		n += t->crashed[i] == 0;
 	return n;
 }
 
@@ -184,6 +189,30 @@ static bool batch_run(struct batch *b)
 	return true;
 }
 
+static void print_points(const struct ring_totals *t)
+{
+	printf("deaths at points (of which power) of passes\n");
+	for (int i = 0; i < RING_POINT_COUNT; i++)
+		printf("  %-28s %8llu (%llu) of %llu\n", ring_point_name(i),
+			(unsigned long long)t->crashed[i],
+			(unsigned long long)t->powered[i],
+			(unsigned long long)t->passed[i]);
+}
+
+/* The table of docs/migration.md: how often each cell took place. */
+static void print_rows(const struct ring_totals *t)
+{
+	printf("migrations struck%11s", "");
+	for (int p = 0; p < RING_PHASE_COUNT; p++)
+		printf(" %9s", ring_phase_name((enum ring_phase)p));
+	for (int f = 0; f < RING_FAILURE_COUNT; f++) {
+		printf("\n  %-26s", ring_failure_name((enum ring_failure)f));
+		for (int p = 0; p < RING_PHASE_COUNT; p++)
+			printf(" %9llu", (unsigned long long)t->rows[p][f]);
+	}
+	printf("\n");
+}
+
 static void print_totals(const struct batch *b)
 {
 	const struct ring_totals *t = &b->totals;
@@ -197,6 +226,13 @@ static void print_totals(const struct batch *b)
 		printf("  %-28s %8llu of %llu\n", ring_action_name((enum ring_action)i),
 			(unsigned long long)t->succeeded[i],
 			(unsigned long long)t->actions[i]);
+	print_points(t);
+	print_rows(t);
+	printf("voters: 1 in %llu seeds, 3 in %llu, 5 in %llu; %llu masters, %llu terms, "
+	       "%llu answers of registers\n",
+		(unsigned long long)t->voters[1], (unsigned long long)t->voters[3],
+		(unsigned long long)t->voters[5], (unsigned long long)t->masters,
+		(unsigned long long)t->terms, (unsigned long long)t->registers);
 	printf("%llu seeds from %llu (%llu twice), %llu events, %llu virtual s, %llu "
 	       "lives, %llu tasks (%llu failed), %llu commits (%llu unknown)\n",
 		(unsigned long long)t->seeds, (unsigned long long)b->o.first,

@@ -92,7 +92,8 @@ static void ring_step(struct ring *r)
 		ring_fail(r, "nothing is left to happen");
 	if (loop_sim_event_count(r->loop) > MAX_EVENTS)
 		ring_fail(r, "%d events and no end", MAX_EVENTS);
-	for (int i = 0; i < RING_HOSTS; i++)
+	ring_aim_event(r);
+	for (int i = 0; i < r->count; i++)
 		if (r->hosts[i].death_due)
 			ring_host_crash(&r->hosts[i], r->hosts[i].death);
 }
@@ -193,7 +194,7 @@ static void form_rows(struct ring *r)
 	txn_create(&t, CLASS_NETWORK, r->network);
 	txn_set_string(&t, r->network, NETWORK_NAME_LABEL, "net1");
 	txn_set_string(&t, r->network, NETWORK_BRIDGE, "xenbr0");
-	for (int i = 0; i < RING_HOSTS; i++) {
+	for (int i = 0; i < r->count; i++) {
 		struct uuid pbd = uuid_random(&r->prng), host = r->hosts[i].uuid;
 
 		snprintf(name, sizeof name, "host%d", i + 1);
@@ -214,10 +215,20 @@ static void form_rows(struct ring *r)
 
 static bool form_all_up(struct ring *r)
 {
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		if (!ring_host_up(&r->hosts[i]))
 			return false;
 	return true;
+}
+
+static void form_voter(struct ring *r, uint64_t id)
+{
+	struct form f = {.done = false};
+	struct rv_error e;
+
+	if (rlog_assign(pool_log(r->hosts[0].pool), id, true, form_added, &f, &e))
+		ring_fail(r, "voter: %s", e.detail);
+	form_wait(r, &f, "voter");
 }
 
 static void ring_form(struct ring *r)
@@ -225,20 +236,22 @@ static void ring_form(struct ring *r)
 	int64_t until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
 	struct rv_error e;
 
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		ring_host_boot(&r->hosts[i]);
 	while (!pool_is_master(r->hosts[0].pool) || !ring_link_whole(r)) {
 		ring_step(r);
 		if (loop_now_us(r->loop) > until)
 			ring_fail(r, "nobody leads");
 	}
-	for (int i = 1; i < RING_HOSTS; i++) {
+	for (int i = 1; i < r->count; i++) {
 		struct form f = {.done = false};
 
 		if (pool_member_add(r->hosts[0].pool, (uint64_t)i + 1, &r->hosts[i].uuid,
 			    form_added, &f, &e))
 			ring_fail(r, "member: %s", e.detail);
 		form_wait(r, &f, "member");
+		if (i < r->voters)
+			form_voter(r, (uint64_t)i + 1);
 	}
 	form_disks(r);
 	form_rows(r);
@@ -246,8 +259,9 @@ static void ring_form(struct ring *r)
 	while (!form_all_up(r)) {
 		ring_step(r);
 		if (loop_now_us(r->loop) > until)
-			ring_fail(r, "they don't come up: %d %d %d", r->hosts[0].life,
-				r->hosts[1].life, r->hosts[2].life);
+			ring_fail(r, "they don't come up: %d %d %d %d %d",
+				r->hosts[0].life, r->hosts[1].life, r->hosts[2].life,
+				r->hosts[3].life, r->hosts[4].life);
 	}
 	ring_steps(r, 2000);
 	r->formed = true;
@@ -280,16 +294,34 @@ static void ring_quiesce(struct ring *r)
 
 static void ring_draw(struct ring *r)
 {
+	/* Hosts and voters. */
+	static const int8_t sizes[][2] = {{3, 3}, {3, 3}, {3, 1}, {5, 3}, {3, 3}, {5, 5},
+		{3, 1}, {3, 3}, {3, 3}, {5, 5}, {3, 3}, {1, 1}};
+	const int8_t *size = sizes[r->seed % (sizeof sizes / sizeof sizes[0])];
+
+	r->count = size[0];
+	r->voters = size[1];
 	r->left = 20 + (unsigned)prng_below(&r->prng, 60);
 	r->think_ms = (int64_t[]){50, 300, 1000, 3000}[prng_below(&r->prng, 4)];
 	r->fault_every_ms = (int64_t[]){300, 1000, 3000, 8000}[prng_below(&r->prng, 4)];
 	for (int f = 0; f < RING_FAULT_COUNT; f++)
 		if (prng_below(&r->prng, 3) == 0)
-			r->faults |= UINT32_C(1) << f;
+			r->faults |= UINT64_C(1) << f;
 	/* Migrations are short: what strikes them is given more chances. */
 	if (r->seed % 4 == 1)
-		r->faults |= UINT32_C(1) << RING_FAULT_STREAM_RESET |
-			     UINT32_C(1) << RING_FAULT_STREAM_CUT;
+		r->faults |= UINT64_C(1) << RING_FAULT_STREAM_RESET |
+			     UINT64_C(1) << RING_FAULT_STREAM_CUT;
+	/* And what is aimed is given many. */
+	if (r->seed % 3)
+		r->faults |= UINT64_C(1) << RING_FAULT_AIMED;
+	if (r->seed % 3 != 1)
+		r->faults |= UINT64_C(1) << RING_FAULT_POINT;
+	if (r->seed % 4 == 2) {
+		/* Nothing else, so that there is something to be struck. */
+		r->faults = UINT64_C(1) << RING_FAULT_AIMED | UINT64_C(1)
+								      << RING_FAULT_POINT;
+		r->left += 60;
+	}
 	if (r->seed % 16 == 0)
 		r->faults = 0;
 }
@@ -317,7 +349,7 @@ static struct ring *ring_new(uint64_t seed, bool verbose, struct ring_totals *to
 		r->vms[i].uuid = uuid_random(&r->prng);
 		r->vms[i].vdi = uuid_random(&r->prng);
 	}
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		ring_host_init(r, i);
 	ring_link_init(r);
 	loop_sim_on_event(r->loop, ring_event, r);
@@ -332,19 +364,22 @@ uint64_t ring_run_seed(uint64_t seed, bool verbose, struct ring_totals *totals)
 
 	ring_form(r);
 	ring_client_start(r);
+	ring_register_start(r);
 	ring_faults_start(r);
 	until = loop_now_us(r->loop) + ACTIVE_MS * INT64_C(1000);
 	while (!ring_client_done(r) && loop_now_us(r->loop) < until)
 		ring_step(r);
 	r->left = 0;
 	timer_stop(&r->client);
+	ring_register_stop(r);
 	ring_quiesce(r);
 	totals->seeds++;
+	totals->voters[r->voters]++;
 	totals->events += loop_sim_event_count(r->loop);
 	totals->virtual_s += (uint64_t)loop_now_us(r->loop) / 1000000;
 	hash = loop_sim_trace_hash(r->loop);
 	loop_sim_on_event(r->loop, NULL, NULL);
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		ring_host_fini(&r->hosts[i]);
 	ring_link_fini(r);
 	storage_sim_world_free(r->bytes);

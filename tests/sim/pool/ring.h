@@ -1,10 +1,10 @@
 /*
- * The deterministic simulation of a pool: three hosts in one process on one virtual
- * clock. Host 1 votes and leads; 2 and 3 are standbys. Each has a machine, a disk and one
- * life of a daemon after the other: pool, ports, VM manager and migrate wired as daemon/
- * does it. The SR is shared. Links between hosts are ring_link.c's, clients
- * ring_client.c's, the adversary ring_faults.c's; what must be so after every event and
- * at rest is ring_model.c's.
+ * The deterministic simulation of a pool: one to five hosts in one process on one virtual
+ * clock, one to five of which vote; how many is the seed's. Each has a machine, a disk
+ * and one life of a daemon after the other: pool, ports, VM manager and migrate wired as
+ * daemon/ does it. The SR is shared. Links between hosts are ring_link.c's, clients
+ * ring_client.c's and ring_register.c's, the adversary ring_faults.c's and ring_aim.c's;
+ * what must be so after every event and at rest is ring_model.c's.
  *
  * The same seed gives the same events. A broken rule ends the process: ring_fail.
  */
@@ -21,7 +21,7 @@
 #include "xen/sim.h"
 
 enum {
-	RING_HOSTS = 3,
+	RING_HOSTS = 5, /* at most */
 	RING_VMS = 6,
 	RING_DOMAINS = 32,
 	RING_STREAMS = 16,
@@ -30,26 +30,50 @@ enum {
 	RING_MIB = 1 << 20,
 	RING_LINES = 120,
 	RING_WIDTH = 220,
+	RING_REGISTERS = 3,
+	RING_REGISTER_OPS = 2048,
+	RING_SESSIONS = 4,
+	RING_TERMS = 4096,
 };
 
 #define RING_FAULTS(X)                                                                   \
 	X(LINK_CUT, "link-cut")                                                          \
+	X(LINK_CUT_ONE_WAY, "link-cut-one-way")                                          \
 	X(LINK_RESET, "link-reset")                                                      \
+	X(LINK_SLOW, "link-delay")                                                       \
+	X(PARTITION, "partition")                                                        \
+	X(PARTITION_ONE_WAY, "partition-one-way")                                        \
+	X(MASTER_ISOLATED, "master-isolated")                                            \
 	X(MESSAGES_LOST, "messages-lost-in-flight")                                      \
 	X(STREAM_CUT, "migration-stream-cut")                                            \
+	X(STREAM_CUT_ONE_WAY, "migration-stream-cut-one-way")                            \
 	X(STREAM_RESET, "migration-stream-reset")                                        \
+	X(STREAM_SLOW, "migration-stream-slow")                                          \
+	X(AIMED, "migration-struck-in-phase")                                            \
 	X(POWER, "power-loss")                                                           \
 	X(KILL, "kill-9")                                                                \
 	X(UNSYNCED, "kill-9-unsynced-torn")                                              \
-	X(POINT, "kill-9-at-point")                                                      \
+	X(POINT, "dies-at-point")                                                        \
 	X(MASTER_DIED, "master-died")                                                    \
+	X(MASTER_MOVED, "leadership-transfer")                                           \
 	X(HYPER_ERROR, "hyper-error")                                                    \
 	X(HYPER_EFFECT_ERROR, "hyper-effect-error")                                      \
 	X(HYPER_LATE, "hyper-late")                                                      \
 	X(HYPER_LOST, "hyper-lost")                                                      \
+	X(HYPER_CRASH, "helper-crash")                                                   \
+	X(GUEST_ENDED, "guest-ends-by-itself")                                           \
 	X(STORAGE_FAIL, "storage-fail")                                                  \
 	X(STORAGE_AFTER, "storage-fail-after-effect")                                    \
-	X(DISK_SYNC, "disk-fsync-fails")
+	X(STORAGE_HANG, "storage-hang")                                                  \
+	X(SR_HUNG, "sr-hung")                                                            \
+	X(NET_FAIL, "net-fail")                                                          \
+	X(NET_AFTER, "net-fail-after-effect")                                            \
+	X(NET_HANG, "net-hang")                                                          \
+	X(DISK_STEP, "disk-step-fails")                                                  \
+	X(DISK_WRITE, "disk-write-torn")                                                 \
+	X(DISK_SYNC, "disk-fsync-fails")                                                 \
+	X(DISK_FULL, "disk-full")                                                        \
+	X(CLOCK_JUMP, "clock-jump")
 
 enum ring_fault {
 #define X(symbol, name) RING_FAULT_##symbol,
@@ -71,7 +95,12 @@ enum ring_fault {
 	X(UNPAUSE, "unpause")                                                            \
 	X(SUSPEND, "suspend")                                                            \
 	X(MIGRATE, "migrate")                                                            \
-	X(REPEAT, "repeat")
+	X(MIGRATE_STRICT, "migrate-accept=false")                                        \
+	X(REPEAT, "repeat")                                                              \
+	X(CANCEL, "task-cancel")                                                         \
+	X(REGISTER_WRITE, "register-write")                                              \
+	X(REGISTER_READ, "register-read-consistent")                                     \
+	X(REGISTER_LOOK, "register-read-ordinary")
 
 enum ring_action {
 #define X(symbol, name) RING_ACTION_##symbol,
@@ -80,13 +109,131 @@ enum ring_action {
 		RING_ACTION_COUNT
 };
 
+/* docs/migration.md: the columns of its table, and the rows. */
+#define RING_PHASES(X)                                                                   \
+	X(PREPARE, "prepare")                                                            \
+	X(STREAM, "stream")                                                              \
+	X(SUSPEND, "suspend")                                                            \
+	X(HANDOVER, "hand-over")                                                         \
+	X(OWNED, "owned")                                                                \
+	X(LEAVE, "leave")
+
+enum ring_phase {
+#define X(symbol, name) RING_PHASE_##symbol,
+	RING_PHASES(X)
+#undef X
+		RING_PHASE_COUNT
+};
+
+#define RING_FAILURES(X)                                                                 \
+	X(SOURCE_CRASH, "source daemon crashes")                                         \
+	X(TARGET_CRASH, "target daemon crashes")                                         \
+	X(SOURCE_POWER, "source loses power")                                            \
+	X(TARGET_POWER, "target loses power")                                            \
+	X(CUT, "link cut")                                                               \
+	X(RESET, "link reset")                                                           \
+	X(FULL, "master's disk is full")                                                 \
+	X(ERROR, "hypervisor errors")                                                    \
+	X(CANCEL, "cancel")                                                              \
+	X(TIMEOUT, "time-out")                                                           \
+	X(GUEST, "guest ends by itself")
+
+enum ring_failure {
+#define X(symbol, name) RING_FAILURE_##symbol,
+	RING_FAILURES(X)
+#undef X
+		RING_FAILURE_COUNT
+};
+
+/* Every vm_point that an operation of these clients can pass; an unlisted one fails. */
+#define RING_POINTS(X)                                                                   \
+	X("op.intent")                                                                   \
+	X("op.ending")                                                                   \
+	X("build.reserved")                                                              \
+	X("build.plugged")                                                               \
+	X("build.created")                                                               \
+	X("build.recorded")                                                              \
+	X("build.unpaused")                                                              \
+	X("pause.called")                                                                \
+	X("reboot.ended")                                                                \
+	X("reboot.gone")                                                                 \
+	X("resume.recorded")                                                             \
+	X("shutdown.ended")                                                              \
+	X("shutdown.gone")                                                               \
+	X("suspend.image")                                                               \
+	X("suspend.saved")                                                               \
+	X("suspend.flushed")                                                             \
+	X("suspend.committed")                                                           \
+	X("migrate.looked")                                                              \
+	X("migrate.prepared")                                                            \
+	X("migrate.begun")                                                               \
+	X("migrate.suspended")                                                           \
+	X("migrate.saved")                                                               \
+	X("migrate.closed")                                                              \
+	X("migrate.final")                                                               \
+	X("migrate.unwinding")                                                           \
+	X("migrate.aborted")                                                             \
+	X("migrate.disks")                                                               \
+	X("migrate.resumed")                                                             \
+	X("migrate.waiting")                                                             \
+	X("migrate.leaving")                                                             \
+	X("target.checked")                                                              \
+	X("target.reserved")                                                             \
+	X("target.nics")                                                                 \
+	X("target.restored")                                                             \
+	X("target.whole")                                                                \
+	X("target.committed")                                                            \
+	X("target.aborted")                                                              \
+	X("target.owner")                                                                \
+	X("target.disks")                                                                \
+	X("target.attached")                                                             \
+	X("target.unpaused")                                                             \
+	X("target.returning")                                                            \
+	X("target.undone")                                                               \
+	X("target.returned")
+
+enum {
+#define X(name) +1
+	RING_POINT_COUNT = 0 RING_POINTS(X)
+#undef X
+};
+
 /* Of one seed, in memory shared with the parent. */
 struct ring_totals {
 	uint64_t seeds, events, virtual_s, lives, tasks, failed;
-	uint64_t commits, unknown;
+	uint64_t commits, unknown, terms, masters, registers;
+	uint64_t voters[RING_HOSTS + 1]; /* seeds with so many */
 	uint64_t faults[RING_FAULT_COUNT];
 	uint64_t actions[RING_ACTION_COUNT];   /* accepted */
 	uint64_t succeeded[RING_ACTION_COUNT]; /* of which succeeded */
+	uint64_t rows[RING_PHASE_COUNT][RING_FAILURE_COUNT];
+	uint64_t passed[RING_POINT_COUNT], crashed[RING_POINT_COUNT];
+	uint64_t powered[RING_POINT_COUNT]; /* lost power there */
+};
+
+/* One call on a register, for ring_register.c. Times are steps of one counter. */
+struct ring_register_op {
+	int8_t reg;
+	bool write;
+	enum { RING_OPEN, RING_DONE, RING_REFUSED } state; /* open: not known either */
+	uint32_t value;					   /* a write's is its number */
+	uint64_t began, ended;
+};
+
+/* A client that reads wherever it likes, and must never see an older state. */
+struct ring_session {
+	uint64_t seq, seen[RING_REGISTERS];
+	bool busy;
+};
+
+/* What the next migration is struck with, and where. */
+struct ring_aim {
+	enum ring_phase phase;
+	enum ring_failure failure;
+	struct uuid migration; /* counted in: none yet */
+	int events;	       /* in that phase until it strikes */
+	int misses;
+	bool armed;
 };
 
 struct ring;
@@ -134,17 +281,19 @@ struct ring_host {
 	struct list asks; /* struct ring_ask */
 	bool death_due;
 	enum ring_death death;
-	int die_in; /* points until it dies; 0: not planned */
 	bool dead_at_point;
+	bool led; /* was the master after the last event */
 };
 
 /* One direction of a link. */
 struct ring_way {
 	struct ring *ring;
 	int from, to;
-	bool up;	   /* `from` believes so */
-	int64_t notice_us; /* when it is told otherwise; 0: not foreseen */
-	struct list queue; /* struct ring_flight */
+	bool up;		      /* `from` believes so */
+	int64_t cut_us;		      /* nothing passes before then */
+	int64_t slow_us, slow_max_us; /* until when; how long messages may take */
+	int64_t notice_us;	      /* when it is told otherwise; 0: not foreseen */
+	struct list queue;	      /* struct ring_flight */
 	struct timer timer;
 	int64_t last_us;
 };
@@ -152,9 +301,9 @@ struct ring_way {
 struct ring_stream {
 	struct stream_sim_link *link; /* a is `from`'s end */
 	int from, to;
-	bool dead; /* an end's machine lost power */
-	int64_t cut_until_us;
-	bool cut;
+	bool dead;	   /* an end's machine lost power */
+	int64_t cut_us[2]; /* from a, from b: nothing passes before then */
+	bool cut[2];
 };
 
 struct ring_task {
@@ -162,6 +311,8 @@ struct ring_task {
 	enum ring_action action;
 	struct uuid on;
 	bool accepted;
+	int status; /* as first seen in an entry */
+	uint64_t ended_seq, ending;
 };
 
 /* What clients wrote to one VM; one write at a time. */
@@ -186,9 +337,8 @@ struct ring {
 	struct storage_sim_world *bytes;
 	struct uuid pool_uuid, sr, network;
 	struct ring_host hosts[RING_HOSTS];
+	int count, voters;
 	struct ring_way ways[RING_HOSTS][RING_HOSTS];
-	bool cut[RING_HOSTS][RING_HOSTS];
-	int64_t cut_until_us[RING_HOSTS][RING_HOSTS];
 	int64_t redial_us[RING_HOSTS][RING_HOSTS];
 	struct timer link_tick;
 	struct ring_stream streams[RING_STREAMS];
@@ -200,11 +350,27 @@ struct ring {
 	struct timer client, fault, heal;
 	unsigned left; /* actions of the client */
 	int64_t think_ms, fault_every_ms;
-	uint32_t faults; /* bits of enum ring_fault that this seed has */
+	uint64_t faults; /* bits of enum ring_fault that this seed has */
+	struct ring_aim aim;
+	int point; /* where the next host to pass it dies; -1: nowhere */
+	bool point_power;
+	unsigned points;  /* that were aimed at */
+	int64_t point_us; /* another one from then on */
+	int64_t jumped_ms;
+	bool sr_hung;
+
+	struct ring_register_op register_ops[RING_REGISTER_OPS];
+	uint32_t register_count;
+	uint64_t register_steps;
+	uint64_t register_seqs[RING_REGISTER_OPS]; /* of the entry that wrote it */
+	struct ring_session sessions[RING_SESSIONS];
+	struct timer register_timer;
 
 	struct db_hash hashes[RING_SEQS];
 	bool hashed[RING_SEQS];
-	uint64_t truth_seq; /* up to here `vms` knows */
+	uint64_t truth_seq; /* up to here `vms` and `tasks` know; what anybody applied */
+	uint64_t highest_term;
+	int8_t leaders[RING_TERMS]; /* host + 1 by term */
 
 	char lines[RING_LINES][RING_WIDTH];
 	uint64_t line_count;
@@ -227,6 +393,8 @@ void ring_host_boot(struct ring_host *h);
 void ring_host_crash(struct ring_host *h, enum ring_death death);
 bool ring_host_up(const struct ring_host *h);
 struct ring_host *ring_host_of(struct ring *r, const struct uuid *uuid);
+/* The one that leads with the highest term, or NULL. */
+struct ring_host *ring_host_master(struct ring *r);
 
 /* --- ring_link.c --- */
 
@@ -236,14 +404,17 @@ int ring_link_send(struct pool_messenger *m, const struct uuid *host,
 	enum pool_message type, const uint8_t *bytes, size_t len);
 /* A daemon has gone; silently: its machine with it. */
 void ring_link_host_gone(struct ring *r, int index, bool silently);
+/* Nothing passes from a to b for so long; both ends find out in their own time. */
 void ring_link_cut(struct ring *r, int a, int b, int64_t ms);
+void ring_link_slow(struct ring *r, int a, int b, int64_t ms, int64_t max_ms);
+void ring_link_heal(struct ring *r);
 void ring_link_reset(struct ring *r, int a, int b);
 bool ring_link_whole(const struct ring *r); /* all hosts are linked */
 int ring_link_dial(void *arg, const struct uuid *host, struct stream_config *config,
 	struct stream **out, struct rv_error *e);
-/* Of a migration that is at work; false: there is none. */
-bool ring_stream_cut(struct ring *r, struct prng *p);
-bool ring_stream_reset(struct ring *r, struct prng *p);
+/* Of a migration that is at work; NULL: there is none. */
+struct ring_stream *ring_stream_last(struct ring *r);
+void ring_stream_cut(struct ring *r, struct ring_stream *s, int end, int64_t ms);
 
 /* --- ring_client.c --- */
 
@@ -252,6 +423,10 @@ struct ring_ask {
 	struct list node;
 	struct ring_host *host;
 	struct pool_commit commit;
+	struct pool_barrier barrier;
+	struct pool_wait wait;
+	uint32_t op; /* of a register, + 1 */
+	struct ring_session *session;
 	struct ring_vm *vm;
 	int64_t number;
 	size_t task;
@@ -260,12 +435,36 @@ struct ring_ask {
 void ring_client_start(struct ring *r);
 bool ring_client_done(const struct ring *r);
 void ring_client_lost(struct ring_host *h); /* the answers that it owed */
+struct ring_ask *ring_ask_new(struct ring_host *h);
+void ring_ask_free(struct ring_ask *a);
+
+/* --- ring_register.c --- */
+
+void ring_register_start(struct ring *r);
+void ring_register_stop(struct ring *r);
+void ring_register_applied(struct ring *r, const struct db *db, uint64_t seq);
+/* From what clients were told alone: whether one order explains it all. */
+void ring_register_check(struct ring *r);
+
+/* --- ring_aim.c --- */
+
+const char *ring_phase_name(enum ring_phase phase);
+const char *ring_failure_name(enum ring_failure failure);
+const char *ring_point_name(int point);
+void ring_aim_start(struct ring *r);
+void ring_aim_event(struct ring *r); /* after every event */
+bool ring_aim_point(void *arg, const char *point, const struct uuid *vm);
 
 /* --- ring_faults.c --- */
 
 void ring_faults_start(struct ring *r);
 void ring_faults_stop(struct ring *r);
-bool ring_faults_point(void *arg, const char *point, const struct uuid *vm);
+void ring_faults_count(struct ring *r, enum ring_fault fault);
+void ring_faults_die(struct ring_host *h, enum ring_death death);
+void ring_faults_inject(struct ring_host *h, enum hyper_call call,
+	enum hyper_sim_fault fault, uint32_t count, int64_t delay_us);
+void ring_faults_disk_full(struct ring_host *h);
+void ring_faults_guest_ends(struct ring_host *h, const struct uuid *vm, struct prng *p);
 void ring_faults_collect(struct ring_host *h); /* before hyper_free */
 
 /* --- ring_model.c --- */

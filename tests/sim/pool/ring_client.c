@@ -18,10 +18,11 @@ static const enum vm_operation operations[RING_ACTION_COUNT] = {
 	[RING_ACTION_UNPAUSE] = VM_OP_UNPAUSE,
 	[RING_ACTION_SUSPEND] = VM_OP_SUSPEND,
 	[RING_ACTION_MIGRATE] = VM_OP_MIGRATE,
+	[RING_ACTION_MIGRATE_STRICT] = VM_OP_MIGRATE,
 	[RING_ACTION_REPEAT] = VM_OP_COUNT,
 };
 
-static struct ring_ask *ask_new(struct ring_host *h)
+struct ring_ask *ring_ask_new(struct ring_host *h)
 {
 	struct ring_ask *a = calloc(1, sizeof *a);
 
@@ -32,7 +33,7 @@ static struct ring_ask *ask_new(struct ring_host *h)
 	return a;
 }
 
-static void ask_free(struct ring_ask *a)
+void ring_ask_free(struct ring_ask *a)
 {
 	list_remove(&a->node);
 	free(a);
@@ -45,7 +46,9 @@ void ring_client_lost(struct ring_host *h)
 
 		if (a->vm && a->number)
 			a->vm->open = false;
-		ask_free(a);
+		if (a->session)
+			a->session->busy = false;
+		ring_ask_free(a);
 	}
 }
 
@@ -72,7 +75,7 @@ static void created(struct pool_commit *c)
 	} else if (c->rc != RV_EOUTCOME) {
 		a->vm->asked = false;
 	}
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 static void create_rows(struct ring *r, struct ring_vm *v, struct txn *t)
@@ -115,7 +118,7 @@ static void create(struct ring_host *h)
 		;
 	if (i == RING_VMS)
 		return;
-	a = ask_new(h);
+	a = ring_ask_new(h);
 	a->vm = &r->vms[i];
 	a->vm->asked = true;
 	txn_init(&t, pool_db(h->pool), loop_wall_ms(r->loop));
@@ -123,7 +126,7 @@ static void create(struct ring_host *h)
 	if (!pool_commit(h->pool, &a->commit, &t, created, &e))
 		return;
 	a->vm->asked = false;
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 static void wrote(struct pool_commit *c)
@@ -138,7 +141,7 @@ static void wrote(struct pool_commit *c)
 		r->totals->actions[RING_ACTION_WRITE]++;
 		r->totals->succeeded[RING_ACTION_WRITE]++;
 	}
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 /* A number that only grows. An older one whose outcome is unknown must not come after. */
@@ -151,7 +154,7 @@ static void write_number(struct ring_host *h, struct ring_vm *v)
 
 	if (v->open)
 		return;
-	a = ask_new(h);
+	a = ring_ask_new(h);
 	a->vm = v;
 	a->number = ++v->issued;
 	v->open = true;
@@ -161,7 +164,7 @@ static void write_number(struct ring_host *h, struct ring_vm *v)
 	if (!pool_commit(h->pool, &a->commit, &t, wrote, &e))
 		return;
 	v->open = false;
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 /* --- operations ----------------------------------------------------------------------
@@ -179,7 +182,7 @@ static void accepted(void *arg, int rc, const struct rv_error *e)
 		t->accepted = true;
 		r->totals->actions[t->action]++;
 	}
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 /* The host that carries it out, by what `at` knows; NULL: nobody can now. */
@@ -192,9 +195,10 @@ static struct ring_host *route(struct ring_host *at, const struct row *vm,
 	struct rv_error e;
 
 	if (action == RING_ACTION_START || action == RING_ACTION_RESUME) {
-		if (!ring_host_up(&r->hosts[0]))
-			return NULL;
-		if (vm_place_explain(r->hosts[0].mgr, &uuid, NULL, &where, &e))
+		where = pool_master(at->pool);
+		h = ring_host_of(r, &where);
+		if (!h || !ring_host_up(h) || !pool_is_master(h->pool) ||
+			vm_place_explain(h->mgr, &uuid, NULL, &where, &e))
 			return NULL;
 		*on = where;
 	}
@@ -202,14 +206,21 @@ static struct ring_host *route(struct ring_host *at, const struct row *vm,
 	return h && ring_host_up(h) ? h : NULL;
 }
 
+static bool migrates(enum ring_action action)
+{
+	return action == RING_ACTION_MIGRATE || action == RING_ACTION_MIGRATE_STRICT;
+}
+
 static void ask(struct ring_host *h, size_t task)
 {
 	struct ring *r = h->ring;
 	struct ring_task *t = &r->tasks[task];
-	struct ring_ask *a = ask_new(h);
+	struct ring_ask *a = ring_ask_new(h);
 	struct vm_op_args args = {.vm = t->vm, .on = t->on, .user = "client"};
-	struct migrate_args migrate = {
-		.host = t->on, .live = true, .accept = true, .user = "client"};
+	struct migrate_args migrate = {.host = t->on,
+		.live = prng_below(&r->prng, 8) != 0,
+		.accept = t->action == RING_ACTION_MIGRATE,
+		.user = "client"};
 	struct rv_error e = {0};
 	int rc;
 
@@ -217,7 +228,9 @@ static void ask(struct ring_host *h, size_t task)
 	if (t->action == RING_ACTION_CLEAN_SHUTDOWN ||
 		t->action == RING_ACTION_CLEAN_REBOOT)
 		args.timeout_ms = prng_range(&r->prng, 500, 20000);
-	if (t->action == RING_ACTION_MIGRATE)
+	if (!migrate.accept && prng_below(&r->prng, 2))
+		migrate.max_downtime_ms = 1; /* more than can be kept */
+	if (migrates(t->action))
 		rc = migrate_start(
 			h->migrate, &t->vm, &migrate, t->uuid, accepted, a, &e);
 	else
@@ -227,7 +240,7 @@ static void ask(struct ring_host *h, size_t task)
 		return;
 	ring_note(r, "host%d refuses %s: %s", h->index + 1, ring_action_name(t->action),
 		e.detail);
-	ask_free(a);
+	ring_ask_free(a);
 }
 
 static void operate(struct ring_host *at, const struct row *vm, enum ring_action action)
@@ -239,9 +252,10 @@ static void operate(struct ring_host *at, const struct row *vm, enum ring_action
 
 	if (!h || r->task_count == RING_TASKS)
 		return;
-	if (action == RING_ACTION_MIGRATE)
-		on = r->hosts[((uint64_t)h->index + 1 + prng_below(&r->prng, 2)) %
-			      RING_HOSTS]
+	if (migrates(action) && r->count > 1)
+		on = r->hosts[((uint64_t)h->index + 1 +
+				      prng_below(&r->prng, (uint64_t)r->count - 1)) %
+			      (uint64_t)r->count]
 			     .uuid;
 	*t = (struct ring_task){.uuid = uuid_random(&r->prng),
 		.vm = row_uuid(vm),
@@ -269,17 +283,43 @@ static void repeat(struct ring_host *at)
 	where = vm ? db_ref(vm, VM_RESIDENT_ON) : UUID_NONE;
 	if (t->action == RING_ACTION_START || t->action == RING_ACTION_RESUME ||
 		uuid_is_none(&where))
-		where = t->action == RING_ACTION_MIGRATE ? where : t->on;
+		where = migrates(t->action) ? where : t->on;
 	h = ring_host_of(r, &where);
 	if (!h || !ring_host_up(h))
 		return;
-	if (t->action == RING_ACTION_MIGRATE && uuid_eq(&t->on, &h->uuid))
+	if (migrates(t->action) && uuid_eq(&t->on, &h->uuid))
 		return; /* it is there */
 	ring_note(r, "client: repeat %s at host%d", ring_action_name(t->action),
 		h->index + 1);
 	r->totals->actions[RING_ACTION_REPEAT]++;
 	r->totals->succeeded[RING_ACTION_REPEAT]++;
 	ask(h, (size_t)(t - r->tasks));
+}
+
+/* A task that is at work, at the host that does it. */
+static void cancel(struct ring *r)
+{
+	struct ring_task *t;
+	struct rv_error e;
+
+	if (r->task_count == 0)
+		return;
+	t = &r->tasks[r->task_count - 1 -
+		      prng_below(&r->prng, r->task_count < 3 ? r->task_count : 3)];
+	for (int i = 0; i < r->count; i++) {
+		int rc;
+
+		if (!ring_host_up(&r->hosts[i]))
+			continue;
+		rc = vm_op_cancel(r->hosts[i].mgr, &t->uuid, &e);
+		if (rc == RV_ENOENT)
+			continue;
+		ring_note(r, "client: cancel %s at host%d: %s",
+			ring_action_name(t->action), i + 1, rv_error_symbol(rc));
+		r->totals->actions[RING_ACTION_CANCEL]++;
+		r->totals->succeeded[RING_ACTION_CANCEL] += rc == 0;
+		return;
+	}
 }
 
 /* --- acting --------------------------------------------------------------------------
@@ -293,15 +333,16 @@ static enum ring_action draw(struct ring *r, const struct row *vm)
 	static const enum ring_action paused[] = {RING_ACTION_UNPAUSE,
 		RING_ACTION_UNPAUSE, RING_ACTION_UNPAUSE, RING_ACTION_HARD_SHUTDOWN};
 	static const enum ring_action running[] = {RING_ACTION_MIGRATE,
+		RING_ACTION_MIGRATE, RING_ACTION_MIGRATE, RING_ACTION_MIGRATE_STRICT,
 		RING_ACTION_MIGRATE, RING_ACTION_MIGRATE, RING_ACTION_MIGRATE,
-		RING_ACTION_MIGRATE, RING_ACTION_PAUSE, RING_ACTION_SUSPEND,
+		RING_ACTION_MIGRATE_STRICT, RING_ACTION_PAUSE, RING_ACTION_SUSPEND,
 		RING_ACTION_SUSPEND, RING_ACTION_CLEAN_SHUTDOWN,
 		RING_ACTION_HARD_SHUTDOWN, RING_ACTION_CLEAN_REBOOT,
 		RING_ACTION_HARD_REBOOT};
 
 	if (prng_below(&r->prng, 12) == 0) /* whether it makes sense or not */
 		return (enum ring_action)prng_range(
-			&r->prng, RING_ACTION_START, RING_ACTION_MIGRATE);
+			&r->prng, RING_ACTION_START, RING_ACTION_MIGRATE_STRICT);
 	switch (db_enum(vm, VM_POWER_STATE)) {
 	case VM_POWER_STATE_RUNNING:
 		return running[prng_below(&r->prng, sizeof running / sizeof running[0])];
@@ -316,7 +357,7 @@ static enum ring_action draw(struct ring *r, const struct row *vm)
 
 static void act(struct ring *r)
 {
-	struct ring_host *at = &r->hosts[prng_below(&r->prng, RING_HOSTS)];
+	struct ring_host *at = &r->hosts[prng_below(&r->prng, (uint64_t)r->count)];
 	struct ring_vm *v = &r->vms[prng_below(&r->prng, RING_VMS)];
 	const struct row *vm;
 
@@ -330,6 +371,8 @@ static void act(struct ring *r)
 		write_number(at, v);
 	else if (prng_below(&r->prng, 10) == 0)
 		repeat(at);
+	else if (prng_below(&r->prng, 12) == 0)
+		cancel(r);
 	else
 		operate(at, vm, draw(r, vm));
 }
@@ -342,6 +385,9 @@ static void client_turn(void *arg)
 		return;
 	timer_start_ms(&r->client, prng_range(&r->prng, 1, 2 * r->think_ms));
 	act(r);
+	/* In the middle of what was just begun. */
+	if (prng_below(&r->prng, 20) == 0)
+		timer_start_ms(&r->client, prng_range(&r->prng, 1, 50));
 }
 
 bool ring_client_done(const struct ring *r)

@@ -3,7 +3,7 @@
 
 #include "ring.h"
 
-static void count(struct ring *r, enum ring_fault fault)
+void ring_faults_count(struct ring *r, enum ring_fault fault)
 {
 	r->totals->faults[fault]++;
 }
@@ -11,44 +11,39 @@ static void count(struct ring *r, enum ring_fault fault)
 void ring_faults_collect(struct ring_host *h)
 {
 	static const enum hyper_sim_fault kinds[] = {HYPER_SIM_FAULT_ERROR,
-		HYPER_SIM_FAULT_EFFECT_ERROR, HYPER_SIM_FAULT_LATE, HYPER_SIM_FAULT_LOST};
+		HYPER_SIM_FAULT_EFFECT_ERROR, HYPER_SIM_FAULT_LATE, HYPER_SIM_FAULT_LOST,
+		HYPER_SIM_FAULT_CRASH};
 
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 		h->ring->totals->faults[RING_FAULT_HYPER_ERROR + i] +=
 			hyper_sim_faults_fired(h->hyper, kinds[i]);
 }
 
-static void die(struct ring_host *h, enum ring_death death)
+void ring_faults_die(struct ring_host *h, enum ring_death death)
 {
 	static const enum ring_fault faults[] = {
 		RING_FAULT_KILL, RING_FAULT_UNSYNCED, RING_FAULT_POWER};
 
 	if (h->life == RING_DOWN || h->death_due)
 		return;
-	count(h->ring, faults[death]);
-	if (h->index == 0)
-		count(h->ring, RING_FAULT_MASTER_DIED);
+	ring_faults_count(h->ring, faults[death]);
+	if (h->pool && pool_is_master(h->pool))
+		ring_faults_count(h->ring, RING_FAULT_MASTER_DIED);
 	h->death_due = true;
 	h->death = death;
 }
 
-bool ring_faults_point(void *arg, const char *point, const struct uuid *vm)
+void ring_faults_inject(struct ring_host *h, enum hyper_call call,
+	enum hyper_sim_fault fault, uint32_t n, int64_t delay_us)
 {
-	struct ring_host *h = arg;
-
-	(void)vm;
-	if (h->dead_at_point)
-		return true;
-	if (!h->ring->faults_on || h->die_in == 0 || --h->die_in > 0)
-		return false;
-	ring_note(h->ring, "host%d fault: dies at %s", h->index + 1, point);
-	count(h->ring, RING_FAULT_POINT);
-	h->dead_at_point = true;
-	die(h, (enum ring_death)prng_below(&h->ring->fault_prng, 3));
-	return true;
+	if (!h->hyper)
+		return;
+	ring_note(h->ring, "host%d fault: next %s: %s", h->index + 1,
+		hyper_call_name(call), hyper_sim_fault_name(fault));
+	hyper_sim_inject(h->hyper, call, fault, n, delay_us);
 }
 
-static void inject(struct ring_host *h, enum hyper_sim_fault fault, struct prng *p)
+static void hyper_breaks(struct ring_host *h, enum hyper_sim_fault fault, struct prng *p)
 {
 	static const enum hyper_call calls[] = {HYPER_CALL_NONE, HYPER_CALL_NONE,
 		HYPER_CALL_CREATE, HYPER_CALL_RESTORE, HYPER_CALL_SAVE, HYPER_CALL_RESUME,
@@ -58,99 +53,280 @@ static void inject(struct ring_host *h, enum hyper_sim_fault fault, struct prng 
 		HYPER_CALL_RELABEL, HYPER_CALL_LIST, HYPER_CALL_INFO};
 	enum hyper_call call = calls[prng_below(p, sizeof calls / sizeof calls[0])];
 
-	ring_note(h->ring, "host%d fault: next %s: %s", h->index + 1,
-		hyper_call_name(call), hyper_sim_fault_name(fault));
-	hyper_sim_inject(h->hyper, call, fault, 1 + (uint32_t)prng_below(p, 2),
+	ring_faults_inject(h, call, fault, 1 + (uint32_t)prng_below(p, 2),
 		prng_range(p, 1000, 20000000));
 }
+
+void ring_faults_guest_ends(struct ring_host *h, const struct uuid *vm, struct prng *p)
+{
+	static const enum hyper_reason reasons[] = {HYPER_REASON_POWEROFF,
+		HYPER_REASON_REBOOT, HYPER_REASON_CRASH, HYPER_REASON_WATCHDOG};
+
+	/* A guest that stands still can't. */
+	if (h->hyper && hyper_sim_end_guest(h->hyper, vm, reasons[prng_below(p, 4)]) == 0)
+		ring_faults_count(h->ring, RING_FAULT_GUEST_ENDED);
+}
+
+/* --- storage, network, the log's disk ------------------------------------------------
+ */
 
 static void storage_breaks(struct ring *r, enum ring_fault fault, struct prng *p)
 {
 	struct storage_sim_faults f = {0};
 	uint32_t ppm = (uint32_t)prng_range(p, 50000, 500000);
+	struct ring_host *h = &r->hosts[prng_below(p, (uint64_t)r->count)];
 
-	if (fault == RING_FAULT_STORAGE_FAIL)
+	if (fault == RING_FAULT_STORAGE_FAIL) {
 		f.fail_ppm = ppm;
-	else
+	} else if (fault == RING_FAULT_STORAGE_AFTER) {
 		f.fail_after_ppm = ppm;
-	storage_sim_set_faults(r->bytes, &f);
-	count(r, fault);
+	} else if (fault == RING_FAULT_STORAGE_HANG) {
+		f.hang_ppm = ppm / 4;
+		f.hang_us = prng_range(p, 100000, 150000000);
+	} else {
+		storage_sim_set_hung(
+			r->bytes, r->sr, prng_below(p, 2) ? h->uuid : UUID_NONE, true);
+		r->sr_hung = true;
+	}
+	if (fault != RING_FAULT_SR_HUNG)
+		storage_sim_set_faults(r->bytes, &f);
+	ring_faults_count(r, fault);
 }
 
-static void strike_links(struct ring *r, enum ring_fault fault, struct prng *p)
+static void net_breaks(struct ring_host *h, enum ring_fault fault, struct prng *p)
 {
-	int a = (int)prng_below(p, RING_HOSTS);
-	int b = (a + 1 + (int)prng_below(p, 2)) % RING_HOSTS;
+	uint32_t ppm = (uint32_t)prng_range(p, 100000, 900000);
+
+	if (!h->net)
+		return;
+	net_sim_set_faults(h->net, fault == RING_FAULT_NET_FAIL ? ppm : 0,
+		fault == RING_FAULT_NET_AFTER ? ppm : 0,
+		fault == RING_FAULT_NET_HANG ? ppm / 4 : 0);
+	ring_faults_count(h->ring, fault);
+}
+
+void ring_faults_disk_full(struct ring_host *h)
+{
+	disk_sim_set_capacity(h->medium,
+		disk_sim_used(h->medium) + prng_below(&h->ring->fault_prng, 2000));
+	ring_faults_count(h->ring, RING_FAULT_DISK_FULL);
+}
+
+static void disk_breaks(struct ring_host *h, enum ring_fault fault, struct prng *p)
+{
+	static const enum disk_sim_fault kinds[] = {
+		DISK_SIM_FAIL_STEP, DISK_SIM_FAIL_WRITE, DISK_SIM_FAIL_SYNC};
+
+	disk_sim_inject(
+		h->medium, kinds[fault - RING_FAULT_DISK_STEP], prng_below(p, 12));
+	ring_faults_count(h->ring, fault);
+}
+
+/* --- links ---------------------------------------------------------------------------
+ */
+
+/* Nothing passes from any host of one group to any of the other. */
+static void split(struct ring *r, unsigned group, bool one_way, int64_t ms)
+{
+	for (int a = 0; a < r->count; a++)
+		for (int b = 0; b < r->count; b++) {
+			bool here = (group >> a) & 1, there = (group >> b) & 1;
+
+			if (here && !there)
+				ring_link_cut(r, a, b, ms);
+			if (!here && there && !one_way)
+				ring_link_cut(r, a, b, ms);
+		}
+}
+
+static bool strike_links(struct ring *r, enum ring_fault fault, struct prng *p)
+{
+	int a = (int)prng_below(p, (uint64_t)r->count);
+	int b = (a + 1 + (int)prng_below(p, (uint64_t)r->count - 1)) % r->count;
+	int64_t ms = prng_range(p, 50, 20000);
+	struct ring_host *master = ring_host_master(r);
 
 	switch (fault) {
 	case RING_FAULT_LINK_CUT:
-		ring_link_cut(r, a, b, prng_range(p, 50, 20000));
-		break;
+		ring_link_cut(r, a, b, ms);
+		ring_link_cut(r, b, a, ms);
+		return true;
+	case RING_FAULT_LINK_CUT_ONE_WAY:
+		ring_link_cut(r, a, b, ms);
+		return true;
 	case RING_FAULT_LINK_RESET:
 		if (!r->ways[a][b].up)
-			return;
+			return false;
 		ring_link_reset(r, a, b);
-		break;
-	case RING_FAULT_STREAM_CUT:
-		if (!ring_stream_cut(r, p))
-			return;
-		break;
+		return true;
+	case RING_FAULT_LINK_SLOW:
+		ring_link_slow(r, a, b, ms, prng_range(p, 5, 1000));
+		ring_link_slow(r, b, a, ms, prng_range(p, 5, 1000));
+		return true;
+	case RING_FAULT_PARTITION:
+	case RING_FAULT_PARTITION_ONE_WAY:
+		split(r, 1 + (unsigned)prng_below(p, (1U << r->count) - 2),
+			fault == RING_FAULT_PARTITION_ONE_WAY, ms);
+		return true;
+	case RING_FAULT_MASTER_ISOLATED:
+		if (!master)
+			return false;
+		split(r, 1U << master->index, prng_below(p, 3) == 0, ms);
+		return true;
 	default:
-		if (!ring_stream_reset(r, p))
-			return;
+		return false;
 	}
-	ring_note(r, "fault: %s host%d host%d", ring_fault_name(fault), a + 1, b + 1);
-	count(r, fault);
 }
 
-static void strike(struct ring *r, enum ring_fault fault, struct prng *p)
+static bool strike_stream(struct ring *r, enum ring_fault fault, struct prng *p)
 {
-	struct ring_host *h = &r->hosts[prng_below(p, RING_HOSTS)];
+	struct ring_stream *s = ring_stream_last(r);
+	int64_t ms = prng_range(p, 10, 40000);
+	int end = (int)prng_below(p, 2);
+
+	if (!s)
+		return false;
+	switch (fault) {
+	case RING_FAULT_STREAM_CUT:
+		ring_stream_cut(r, s, 0, ms);
+		ring_stream_cut(r, s, 1, ms);
+		return true;
+	case RING_FAULT_STREAM_CUT_ONE_WAY:
+		ring_stream_cut(r, s, end, ms);
+		return true;
+	case RING_FAULT_STREAM_SLOW:
+		stream_sim_set(s->link, 1000, 200000, prng_range(p, 2000, 1 << 20));
+		return true;
+	default:
+		stream_sim_reset(s->link);
+		return true;
+	}
+}
+
+/* --- the master, clocks --------------------------------------------------------------
+ */
+
+static void moved(void *arg, int rc)
+{
+	struct ring *r = arg;
+
+	ring_note(r, "transfer of leadership: %s", rv_error_symbol(rc));
+	if (rc == 0)
+		ring_faults_count(r, RING_FAULT_MASTER_MOVED);
+}
+
+static void move_master(struct ring *r, struct prng *p)
+{
+	struct ring_host *master = ring_host_master(r);
+	uint64_t to = prng_below(p, (uint64_t)r->voters + 1);
+	struct rv_error e;
+
+	if (!master || r->voters == 1)
+		return;
+	ring_note(
+		r, "host%d is to hand leadership to host%d", master->index + 1, (int)to);
+	if (pool_designate(master->pool, to, moved, r, &e))
+		ring_note(r, "refused: %s", e.detail);
+}
+
+/* All hosts' clocks: what is measured by them must not matter. */
+static void jump(struct ring *r, struct prng *p)
+{
+	int64_t ms = prng_range(p, -3600 * 1000, 3600 * 1000);
+
+	/* Finished tasks are kept for a day. */
+	if (r->jumped_ms + ms > 6 * 3600 * 1000 || r->jumped_ms + ms < -6 * 3600 * 1000)
+		ms = -ms;
+	r->jumped_ms += ms;
+	loop_sim_set_wall_ms(r->loop, loop_wall_ms(r->loop) + ms);
+	ring_note(r, "the clock jumps by %lld s", (long long)ms / 1000);
+	ring_faults_count(r, RING_FAULT_CLOCK_JUMP);
+}
+
+/* --- at random -----------------------------------------------------------------------
+ */
+
+static void strike_host(struct ring *r, enum ring_fault fault, struct prng *p)
+{
+	struct ring_host *h = &r->hosts[prng_below(p, (uint64_t)r->count)];
+	struct ring_host *master = ring_host_master(r);
 
 	switch (fault) {
-	case RING_FAULT_LINK_CUT:
-	case RING_FAULT_LINK_RESET:
-	case RING_FAULT_STREAM_CUT:
-	case RING_FAULT_STREAM_RESET:
-		strike_links(r, fault, p);
-		return;
 	case RING_FAULT_POWER:
-		die(h, RING_POWER);
+		ring_faults_die(h, RING_POWER);
 		return;
 	case RING_FAULT_KILL:
-		die(h, RING_KILL);
+		ring_faults_die(h, RING_KILL);
 		return;
 	case RING_FAULT_UNSYNCED:
-		die(h, RING_UNSYNCED);
-		return;
-	case RING_FAULT_POINT:
-		if (h->life != RING_DOWN && h->die_in == 0)
-			h->die_in = 1 + (int)prng_below(p, 12);
+		ring_faults_die(h, RING_UNSYNCED);
 		return;
 	case RING_FAULT_MASTER_DIED:
-		die(&r->hosts[0], (enum ring_death)prng_below(p, 3));
+		if (master)
+			ring_faults_die(master, (enum ring_death)prng_below(p, 3));
 		return;
 	case RING_FAULT_HYPER_ERROR:
 	case RING_FAULT_HYPER_EFFECT_ERROR:
 	case RING_FAULT_HYPER_LATE:
 	case RING_FAULT_HYPER_LOST:
-		if (h->hyper)
-			inject(h,
-				HYPER_SIM_FAULT_ERROR + (fault - RING_FAULT_HYPER_ERROR),
-				p);
+	case RING_FAULT_HYPER_CRASH:
+		hyper_breaks(
+			h, HYPER_SIM_FAULT_ERROR + (fault - RING_FAULT_HYPER_ERROR), p);
 		return;
-	case RING_FAULT_STORAGE_FAIL:
-	case RING_FAULT_STORAGE_AFTER:
-		storage_breaks(r, fault, p);
+	case RING_FAULT_GUEST_ENDED:
+		ring_faults_guest_ends(h, &r->vms[prng_below(p, RING_VMS)].uuid, p);
 		return;
+	case RING_FAULT_NET_FAIL:
+	case RING_FAULT_NET_AFTER:
+	case RING_FAULT_NET_HANG:
+		net_breaks(h, fault, p);
+		return;
+	case RING_FAULT_DISK_STEP:
+	case RING_FAULT_DISK_WRITE:
 	case RING_FAULT_DISK_SYNC:
-		disk_sim_inject(h->medium, DISK_SIM_FAIL_SYNC, prng_below(p, 12));
-		count(r, fault);
+		disk_breaks(h, fault, p);
 		return;
-	case RING_FAULT_MESSAGES_LOST:
-	case RING_FAULT_COUNT:
+	case RING_FAULT_DISK_FULL:
+		ring_faults_disk_full(h);
+		return;
+	default:
 		return;
 	}
+}
+
+static void strike(struct ring *r, enum ring_fault fault, struct prng *p)
+{
+	bool struck = false;
+
+	switch (fault) {
+	case RING_FAULT_STREAM_CUT:
+	case RING_FAULT_STREAM_CUT_ONE_WAY:
+	case RING_FAULT_STREAM_RESET:
+	case RING_FAULT_STREAM_SLOW:
+		struck = strike_stream(r, fault, p);
+		break;
+	case RING_FAULT_STORAGE_FAIL:
+	case RING_FAULT_STORAGE_AFTER:
+	case RING_FAULT_STORAGE_HANG:
+	case RING_FAULT_SR_HUNG:
+		storage_breaks(r, fault, p);
+		break;
+	case RING_FAULT_MASTER_MOVED:
+		move_master(r, p);
+		return;
+	case RING_FAULT_CLOCK_JUMP:
+		jump(r, p);
+		return;
+	default:
+		if (r->count > 1)
+			struck = strike_links(r, fault, p);
+	}
+	if (!struck) {
+		strike_host(r, fault, p);
+		return;
+	}
+	ring_note(r, "fault: %s", ring_fault_name(fault));
+	ring_faults_count(r, fault);
 }
 
 static void faults_turn(void *arg)
@@ -166,11 +342,26 @@ static void faults_turn(void *arg)
 	strike(r, fault, p);
 }
 
+static void heal_all(struct ring *r)
+{
+	storage_sim_set_faults(r->bytes, &(struct storage_sim_faults){0});
+	for (int i = 0; r->sr_hung && i < r->count; i++)
+		storage_sim_set_hung(r->bytes, r->sr, r->hosts[i].uuid, false);
+	if (r->sr_hung)
+		storage_sim_set_hung(r->bytes, r->sr, UUID_NONE, false);
+	r->sr_hung = false;
+	for (int i = 0; i < r->count; i++) {
+		disk_sim_set_capacity(r->hosts[i].medium, UINT64_MAX);
+		if (r->hosts[i].net)
+			net_sim_set_faults(r->hosts[i].net, 0, 0, 0);
+	}
+}
+
 static void faults_heal(void *arg)
 {
 	struct ring *r = arg;
 
-	storage_sim_set_faults(r->bytes, &(struct storage_sim_faults){0});
+	heal_all(r);
 	timer_start_ms(&r->heal, prng_range(&r->fault_prng, 1000, 10000));
 }
 
@@ -181,6 +372,7 @@ void ring_faults_start(struct ring *r)
 	if (!r->faults)
 		return;
 	r->faults_on = true;
+	ring_aim_start(r);
 	timer_start_ms(&r->fault, 10);
 	timer_start_ms(&r->heal, 5000);
 }
@@ -190,18 +382,17 @@ void ring_faults_stop(struct ring *r)
 	r->faults_on = false;
 	timer_stop(&r->fault);
 	timer_stop(&r->heal);
-	storage_sim_set_faults(r->bytes, &(struct storage_sim_faults){0});
-	for (int i = 0; i < RING_HOSTS; i++) {
+	heal_all(r);
+	for (int i = 0; i < r->count; i++) {
 		struct ring_host *h = &r->hosts[i];
 
-		h->die_in = 0;
 		disk_sim_inject(h->medium, DISK_SIM_NONE, 0);
 		for (int c = 0; h->hyper && c < HYPER_CALL_COUNT; c++)
 			hyper_sim_inject(
 				h->hyper, (enum hyper_call)c, HYPER_SIM_FAULT_NONE, 0, 0);
-		for (int b = 0; b < RING_HOSTS; b++)
-			r->cut_until_us[i][b] = 0;
 	}
 	for (size_t i = 0; i < RING_STREAMS; i++)
-		r->streams[i].cut_until_us = 0;
+		if (r->streams[i].link)
+			stream_sim_set(r->streams[i].link, 50, 400, 100 << 20);
+	ring_link_heal(r);
 }

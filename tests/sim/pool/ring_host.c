@@ -76,7 +76,7 @@ static void host_manage(struct ring_host *h)
 		.pool = h->pool,
 		.self = h->uuid,
 		.answer_ms = 5000,
-		.point = ring_faults_point,
+		.point = ring_aim_point,
 		.point_arg = h};
 	struct vm_host_config host = {
 		.uuid = h->uuid, .hyper = h->hyper, .storage = h->storage, .net = h->net};
@@ -154,7 +154,7 @@ static void host_metrics(struct ring_host *h)
 /* As daemon/members: who is not linked does not live. */
 static void host_peers(struct ring_host *h)
 {
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < h->ring->count; i++)
 		if (i != h->index && !h->ring->ways[h->index][i].up &&
 			db_row(pool_db(h->pool), CLASS_HOST, h->ring->hosts[i].uuid))
 			host_live(
@@ -234,7 +234,7 @@ void ring_host_boot(struct ring_host *h)
 	r->totals->lives++;
 	h->life = RING_OPENING;
 	h->death_due = h->dead_at_point = h->asking = false;
-	h->die_in = 0;
+	h->led = false;
 	host_pool(h);
 	h->config.machine = h->machine;
 	if (hyper_sim_new(&h->hyper, r->loop, &h->config, &e))
@@ -261,10 +261,29 @@ bool ring_host_up(const struct ring_host *h)
 
 struct ring_host *ring_host_of(struct ring *r, const struct uuid *uuid)
 {
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		if (uuid_eq(&r->hosts[i].uuid, uuid))
 			return &r->hosts[i];
 	return NULL;
+}
+
+struct ring_host *ring_host_master(struct ring *r)
+{
+	struct ring_host *master = NULL;
+	struct rlog_status s;
+	uint64_t term = 0;
+
+	for (int i = 0; i < r->count; i++) {
+		struct ring_host *h = &r->hosts[i];
+
+		if (!h->pool || h->dead_at_point || !pool_is_master(h->pool))
+			continue;
+		rlog_status(pool_log(h->pool), &s);
+		if (s.term >= term)
+			master = h;
+		term = s.term >= term ? s.term : term;
+	}
+	return master;
 }
 
 void ring_host_crash(struct ring_host *h, enum ring_death death)

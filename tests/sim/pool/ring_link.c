@@ -15,9 +15,10 @@ struct ring_flight {
 	uint8_t bytes[];
 };
 
+/* From a to b. */
 static bool is_cut(const struct ring *r, int a, int b)
 {
-	return r->cut[a][b] || r->cut[b][a];
+	return loop_now_us(r->loop) < r->ways[a][b].cut_us;
 }
 
 static void way_drop(struct ring_way *w)
@@ -84,6 +85,8 @@ int ring_link_send(struct pool_messenger *m, const struct uuid *host,
 	if (len)
 		memcpy(f->bytes, bytes, len);
 	f->due_us = loop_now_us(r->loop) + prng_range(&r->prng, 100, 3000);
+	if (loop_now_us(r->loop) < w->slow_us)
+		f->due_us += prng_range(&r->prng, 0, w->slow_max_us);
 	if (f->due_us <= w->last_us)
 		f->due_us = w->last_us + 1;
 	w->last_us = f->due_us;
@@ -99,11 +102,16 @@ int ring_link_send(struct pool_messenger *m, const struct uuid *host,
 static void way_down(struct ring_way *w)
 {
 	struct ring *r = w->ring;
+	struct ring_way *back = &r->ways[w->to][w->from];
+	int64_t now = loop_now_us(r->loop);
 
 	w->notice_us = 0;
 	if (!w->up)
 		return;
 	w->up = false;
+	/* It is told, where that passes. */
+	if (back->up && !is_cut(r, w->from, w->to))
+		back->notice_us = now + prng_range(&r->prng, 1, 50000);
 	way_drop(w);
 	way_drop(&r->ways[w->to][w->from]);
 	r->redial_us[w->from][w->to] = r->redial_us[w->to][w->from] =
@@ -132,18 +140,15 @@ static void link_look(struct ring *r, int a, int b)
 {
 	int64_t now = loop_now_us(r->loop);
 
-	if (r->cut[a][b] && now >= r->cut_until_us[a][b]) {
-		r->cut[a][b] = false;
-		ring_note(r, "the link of host%d and host%d is mended", a + 1, b + 1);
-	}
 	for (int i = 0; i < 2; i++) {
 		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
 
 		if (w->notice_us && now >= w->notice_us)
 			way_down(w);
 	}
-	if ((r->ways[a][b].up && r->ways[b][a].up) || r->cut[a][b] ||
-		now < r->redial_us[a][b] || !r->hosts[a].pool || !r->hosts[b].pool)
+	if ((r->ways[a][b].up && r->ways[b][a].up) || is_cut(r, a, b) ||
+		is_cut(r, b, a) || now < r->redial_us[a][b] || !r->hosts[a].pool ||
+		!r->hosts[b].pool)
 		return;
 	link_up(r, a, b);
 }
@@ -152,15 +157,17 @@ static void streams_look(struct ring *r)
 {
 	for (size_t i = 0; i < RING_STREAMS; i++) {
 		struct ring_stream *s = &r->streams[i];
-		bool cut;
+		int64_t now = loop_now_us(r->loop);
+		bool there, back;
 
 		if (!s->link)
 			continue;
-		cut = s->dead || loop_now_us(r->loop) < s->cut_until_us ||
-		      is_cut(r, s->from, s->to);
-		if (cut != s->cut)
-			stream_sim_cut(s->link, cut, cut);
-		s->cut = cut;
+		there = s->dead || now < s->cut_us[0] || is_cut(r, s->from, s->to);
+		back = s->dead || now < s->cut_us[1] || is_cut(r, s->to, s->from);
+		if (there != s->cut[0] || back != s->cut[1])
+			stream_sim_cut(s->link, there, back);
+		s->cut[0] = there;
+		s->cut[1] = back;
 	}
 }
 
@@ -169,8 +176,8 @@ static void link_tick(void *arg)
 	struct ring *r = arg;
 
 	timer_start_ms(&r->link_tick, LINK_TICK_MS);
-	for (int a = 0; a < RING_HOSTS; a++)
-		for (int b = a + 1; b < RING_HOSTS; b++)
+	for (int a = 0; a < r->count; a++)
+		for (int b = a + 1; b < r->count; b++)
 			link_look(r, a, b);
 	streams_look(r);
 }
@@ -178,21 +185,30 @@ static void link_tick(void *arg)
 void ring_link_cut(struct ring *r, int a, int b, int64_t ms)
 {
 	int64_t now = loop_now_us(r->loop);
+	struct ring_way *w = &r->ways[a][b], *deaf = &r->ways[b][a];
+	int64_t at = now + LINK_SILENT_US + prng_range(&r->prng, 0, 2000000);
 
-	if (a > b) {
-		ring_link_cut(r, b, a, ms);
-		return;
-	}
-	r->cut[a][b] = true;
-	r->cut_until_us[a][b] = now + ms * 1000;
-	/* Each end's own silence, if it lasts so long. */
-	for (int i = 0; i < 2; i++) {
-		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
-		int64_t at = now + LINK_SILENT_US + prng_range(&r->prng, 0, 2000000);
+	if (now + ms * 1000 > w->cut_us)
+		w->cut_us = now + ms * 1000;
+	/* The end that hears nothing gives up, if it lasts so long. */
+	if (deaf->up && at < w->cut_us)
+		deaf->notice_us = at;
+	streams_look(r);
+}
 
-		if (w->up && at < r->cut_until_us[a][b])
-			w->notice_us = at;
-	}
+void ring_link_slow(struct ring *r, int a, int b, int64_t ms, int64_t max_ms)
+{
+	r->ways[a][b].slow_us = loop_now_us(r->loop) + ms * 1000;
+	r->ways[a][b].slow_max_us = max_ms * 1000;
+}
+
+void ring_link_heal(struct ring *r)
+{
+	for (int a = 0; a < RING_HOSTS; a++)
+		for (int b = 0; b < RING_HOSTS; b++)
+			r->ways[a][b].cut_us = r->ways[a][b].slow_us = 0;
+	for (size_t i = 0; i < RING_STREAMS; i++)
+		r->streams[i].cut_us[0] = r->streams[i].cut_us[1] = 0;
 	streams_look(r);
 }
 
@@ -208,7 +224,7 @@ void ring_link_host_gone(struct ring *r, int index, bool silently)
 {
 	int64_t now = loop_now_us(r->loop);
 
-	for (int i = 0; i < RING_HOSTS; i++) {
+	for (int i = 0; i < r->count; i++) {
 		struct ring_way *peer = &r->ways[i][index];
 
 		if (i == index)
@@ -230,8 +246,8 @@ void ring_link_host_gone(struct ring *r, int index, bool silently)
 
 bool ring_link_whole(const struct ring *r)
 {
-	for (int a = 0; a < RING_HOSTS; a++)
-		for (int b = 0; b < RING_HOSTS; b++)
+	for (int a = 0; a < r->count; a++)
+		for (int b = 0; b < r->count; b++)
 			if (a != b && !r->ways[a][b].up)
 				return false;
 	return true;
@@ -302,44 +318,28 @@ int ring_link_dial(void *arg, const struct uuid *host, struct stream_config *con
 	return 0;
 }
 
-static struct ring_stream *stream_last(struct ring *r)
+struct ring_stream *ring_stream_last(struct ring *r)
 {
 	struct ring_stream *s;
 
 	if (r->next_stream == 0)
 		return NULL;
 	s = &r->streams[(r->next_stream - 1) % RING_STREAMS];
-	for (int i = 0; i < RING_HOSTS; i++)
-		if (r->hosts[i].migrate && s->to == i && !s->dead)
-			for (int v = 0; v < RING_VMS; v++) {
-				const struct row *vm = db_row(pool_db(r->hosts[i].pool),
-					CLASS_VM, r->vms[v].uuid);
-				struct uuid m = vm ? db_ref(vm, VM_MIGRATION) : UUID_NONE;
+	if (!s->link || s->dead || !r->hosts[s->to].migrate)
+		return NULL;
+	for (int v = 0; v < RING_VMS; v++) {
+		const struct row *vm =
+			db_row(pool_db(r->hosts[s->to].pool), CLASS_VM, r->vms[v].uuid);
+		struct uuid m = vm ? db_ref(vm, VM_MIGRATION) : UUID_NONE;
 
-				if (!uuid_is_none(&m))
-					return s;
-			}
+		if (!uuid_is_none(&m))
+			return s;
+	}
 	return NULL;
 }
 
-bool ring_stream_cut(struct ring *r, struct prng *p)
+void ring_stream_cut(struct ring *r, struct ring_stream *s, int end, int64_t ms)
 {
-	struct ring_stream *s = stream_last(r);
-
-	if (!s)
-		return false;
-	s->cut_until_us = loop_now_us(r->loop) + prng_range(p, 10000, 40000000);
+	s->cut_us[end] = loop_now_us(r->loop) + ms * 1000;
 	streams_look(r);
-	return true;
-}
-
-bool ring_stream_reset(struct ring *r, struct prng *p)
-{
-	struct ring_stream *s = stream_last(r);
-
-	(void)p;
-	if (!s)
-		return false;
-	stream_sim_reset(s->link);
-	return true;
 }

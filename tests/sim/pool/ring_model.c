@@ -3,7 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "../look.h"
+#include "migrate/target.h"
 #include "ring.h"
 #include "vm/vm_invariants.h"
 #include "vm/vm_memory.h"
@@ -19,23 +22,29 @@ size_t ring_model_domains(struct ring_host *h, struct hyper_domain *out)
 /* --- history: what is applied at a position is the same everywhere, for ever ---------
  */
 
+static void truth_learn(struct ring *r, struct ring_host *h);
+
 static void history_follow(struct pool_subscriber *s, const struct db_result *result)
 {
 	struct ring_host *h = CONTAINER_OF(s, struct ring_host, subscriber);
 	struct ring *r = h->ring;
+	uint64_t seq = pool_seq(h->pool);
 	struct db_hash now;
 
-	if (!result)
+	/* After a snapshot, too; not for live fields, which are not in the log. */
+	if (!result && seq <= r->truth_seq)
 		return;
-	if (result->seq >= RING_SEQS)
+	if (seq >= RING_SEQS)
 		ring_fail(r, "more than %d entries", RING_SEQS);
 	now = db_hash(pool_db(h->pool));
-	if (r->hashed[result->seq] && (r->hashes[result->seq].hi != now.hi ||
-					      r->hashes[result->seq].lo != now.lo))
+	if (r->hashed[seq] &&
+		(r->hashes[seq].hi != now.hi || r->hashes[seq].lo != now.lo))
 		ring_fail(r, "host%d: entry %llu is another one than it was elsewhere",
-			h->index + 1, (unsigned long long)result->seq);
-	r->hashed[result->seq] = true;
-	r->hashes[result->seq] = now;
+			h->index + 1, (unsigned long long)seq);
+	r->hashed[seq] = true;
+	r->hashes[seq] = now;
+	if (seq > r->truth_seq)
+		truth_learn(r, h);
 }
 
 void ring_model_follow(struct ring_host *h)
@@ -43,35 +52,152 @@ void ring_model_follow(struct ring_host *h)
 	pool_subscribe(h->pool, &h->subscriber, history_follow);
 }
 
-/* --- this moment ---------------------------------------------------------------------
+/* --- tasks: each ends once, and what it promised is so at that entry ------------------
  */
 
-/* Who owns what, as the master has it; while it is away, as it had it. */
-static void truth_learn(struct ring *r)
+static uint64_t ending_of(const struct row *task)
 {
-	struct ring_host *master = &r->hosts[0];
-	uint64_t seq;
+	char text[2048];
+	int n = snprintf(text, sizeof text, "%d %lld %s %s %s %lld",
+		db_enum(task, TASK_STATUS), (long long)db_int(task, TASK_FINISHED),
+		db_string(task, TASK_RESULT), db_string(task, TASK_ERROR_CODE),
+		db_string(task, TASK_ERROR_DETAIL),
+		(long long)db_int(task, TASK_ERROR_NUMBER));
 
-	if (!master->pool || !pool_is_master(master->pool))
-		return;
-	seq = pool_seq(master->pool);
-	if (seq == r->truth_seq)
-		return;
-	if (seq < r->truth_seq)
-		ring_fail(r, "entry %llu was committed, the master has only %llu",
-			(unsigned long long)r->truth_seq, (unsigned long long)seq);
-	r->truth_seq = seq;
-	for (int i = 0; i < RING_VMS; i++) {
-		struct ring_vm *v = &r->vms[i];
-		const struct row *vm = db_row(pool_db(master->pool), CLASS_VM, v->uuid);
-
-		if (!vm)
-			continue;
-		v->on = db_ref(vm, VM_RESIDENT_ON);
-		v->handle = db_ref(vm, VM_DOMAIN_HANDLE);
-		v->generation = db_int(vm, VM_OWNER_GENERATION);
-	}
+	return XXH3_64bits(text, (size_t)n < sizeof text ? (size_t)n : sizeof text);
 }
+
+static void check_promise(struct ring *r, const struct ring_task *t, const struct row *vm)
+{
+	static const int states[RING_ACTION_COUNT] = {
+		[RING_ACTION_START] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_RESUME] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_CLEAN_SHUTDOWN] = VM_POWER_STATE_HALTED,
+		[RING_ACTION_HARD_SHUTDOWN] = VM_POWER_STATE_HALTED,
+		[RING_ACTION_CLEAN_REBOOT] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_HARD_REBOOT] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_PAUSE] = VM_POWER_STATE_PAUSED,
+		[RING_ACTION_UNPAUSE] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_SUSPEND] = VM_POWER_STATE_SUSPENDED,
+		[RING_ACTION_MIGRATE] = VM_POWER_STATE_RUNNING,
+		[RING_ACTION_MIGRATE_STRICT] = VM_POWER_STATE_RUNNING,
+	};
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON);
+
+	if (db_enum(vm, VM_POWER_STATE) != states[t->action])
+		ring_fail(r, "%s of VM %s succeeded, and it is in state %d",
+			ring_action_name(t->action), row_name(vm),
+			db_enum(vm, VM_POWER_STATE));
+	if (!uuid_is_none(&t->on) && !uuid_eq(&t->on, &on))
+		ring_fail(r, "%s of VM %s succeeded, and it is on another host",
+			ring_action_name(t->action), row_name(vm));
+}
+
+static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
+{
+	const struct row *row = db_row(db, CLASS_TASK, t->uuid);
+	const struct row *vm = db_row(db, CLASS_VM, t->vm);
+	int status = row ? db_enum(row, TASK_STATUS) : TASK_STATUS_PENDING;
+
+	if (!row && (t->accepted || t->ended_seq))
+		ring_fail(r, "a task (%s) was accepted and is not there",
+			ring_action_name(t->action));
+	if (t->ended_seq && ending_of(row) != t->ending)
+		ring_fail(r, "task %s has ended at %llu, and ended again",
+			ring_action_name(t->action), (unsigned long long)t->ended_seq);
+	if (t->ended_seq || status == TASK_STATUS_PENDING ||
+		status == TASK_STATUS_CANCELLING)
+		return;
+	t->ended_seq = db_seq(db);
+	t->ending = ending_of(row);
+	t->status = status;
+	ring_note(r, "task %s ended: %d %s", ring_action_name(t->action), status,
+		db_string(row, TASK_ERROR_DETAIL));
+	if (status == TASK_STATUS_FAILURE && !*db_string(row, TASK_ERROR_DETAIL))
+		ring_fail(r, "%s failed without a reason", ring_action_name(t->action));
+	if (db_int(row, TASK_ERROR_NUMBER) == -RV_ECORRUPT)
+		ring_fail(r, "%s found damage, and nothing was damaged: %s",
+			ring_action_name(t->action), db_string(row, TASK_ERROR_DETAIL));
+	if (status == TASK_STATUS_SUCCESS && vm)
+		check_promise(r, t, vm);
+}
+
+/* --- the truth: what anybody applied, for then the quorum had it ---------------------
+ */
+
+static void learn_vm(struct ring *r, struct ring_vm *v, const struct db *db)
+{
+	const struct row *vm = db_row(db, CLASS_VM, v->uuid);
+	const char *number;
+
+	if (!vm) {
+		if (v->made)
+			ring_fail(r, "VM %s was made, and is not there", v->name);
+		return;
+	}
+	v->on = db_ref(vm, VM_RESIDENT_ON);
+	v->handle = db_ref(vm, VM_DOMAIN_HANDLE);
+	if (db_int(vm, VM_OWNER_GENERATION) < v->generation)
+		ring_fail(r, "VM %s: generation %lld after %lld", v->name,
+			(long long)db_int(vm, VM_OWNER_GENERATION),
+			(long long)v->generation);
+	v->generation = db_int(vm, VM_OWNER_GENERATION);
+	number = db_map_get(vm, VM_OTHER_CONFIG, "number");
+	if (strtoll(number ? number : "0", NULL, 10) < v->acked)
+		ring_fail(r, "VM %s: %lld was acknowledged, %s is there", v->name,
+			(long long)v->acked, number ? number : "nothing");
+}
+
+static void truth_learn(struct ring *r, struct ring_host *h)
+{
+	const struct db *db = pool_db(h->pool);
+
+	r->truth_seq = db_seq(db);
+	for (int i = 0; i < RING_VMS; i++)
+		learn_vm(r, &r->vms[i], db);
+	for (size_t i = 0; i < r->task_count; i++)
+		learn_task(r, &r->tasks[i], db);
+	ring_register_applied(r, db, r->truth_seq);
+}
+
+/* One master per term, and it begins with all that was ever applied. */
+static void check_master(struct ring_host *h)
+{
+	struct ring *r = h->ring;
+	bool leads = h->pool && !h->dead_at_point && pool_is_master(h->pool);
+	struct rlog_status s;
+	int8_t *leader;
+
+	if (!leads) {
+		h->led = false;
+		return;
+	}
+	if (h->led)
+		return;
+	h->led = true;
+	rlog_status(pool_log(h->pool), &s);
+	if (s.term >= RING_TERMS)
+		ring_fail(r, "term %llu", (unsigned long long)s.term);
+	leader = &r->leaders[s.term];
+	if (*leader && *leader != h->index + 1)
+		ring_fail(r, "host%d and host%d lead in term %llu", *leader, h->index + 1,
+			(unsigned long long)s.term);
+	*leader = (int8_t)(h->index + 1);
+	ring_note(r, "host%d leads in term %llu at entry %llu", h->index + 1,
+		(unsigned long long)s.term, (unsigned long long)pool_seq(h->pool));
+	r->totals->masters++;
+	if (s.term <= r->highest_term)
+		return;
+	r->totals->terms += s.term - r->highest_term;
+	r->highest_term = s.term;
+	if (pool_seq(h->pool) < r->truth_seq)
+		ring_fail(r, "entry %llu was committed, the new master has only %llu",
+			(unsigned long long)r->truth_seq,
+			(unsigned long long)pool_seq(h->pool));
+}
+
+/* --- this moment ---------------------------------------------------------------------
+ */
 
 static struct ring_vm *vm_of(struct ring *r, const struct uuid *uuid)
 {
@@ -108,25 +234,71 @@ static void check_running(struct ring_host *h, const struct hyper_domain *d, int
 			v->name, h->index + 1, c.writers);
 }
 
+/* Whether a domain is being built with this reservation: booked as that, not as used. */
+static bool builds(struct ring_host *h, const struct memctl_reservation *res,
+	const struct hyper_domain *d)
+{
+	const struct vm_op *o = vm_op_of(h->mgr, &d->vm);
+	const struct target *t = (const struct target *)o;
+	struct memctl_view known;
+
+	if (!o || memctl_domain_get(vm_memory_controller(h->mgr->hosts[0]->memory),
+			  d->id.domid, &known) == 0)
+		return false;
+	if (o->verb == &target_verb)
+		return uuid_eq(&t->journal.migration, &res->owner) &&
+		       uuid_eq(&t->id.handle, &d->id.handle);
+	return uuid_eq(&o->task, &res->owner);
+}
+
+/* What is used and promised fits into the host, and the books never show more as free
+ * than there is. */
+static void check_memory(struct ring_host *h, const struct memctl *m,
+	const struct hyper_domain *domains, size_t n)
+{
+	uint64_t used_kib = h->config.dom0_kib, promised_kib = 0, built_kib = 0;
+	uint64_t total_kib = h->config.memory_kib;
+
+	for (size_t i = 0; i < n; i++)
+		used_kib += domains[i].actual_kib + domains[i].overhead_kib;
+	for (size_t k = 0; k < memctl_reservation_count(m); k++) {
+		struct memctl_reservation res = memctl_reservation_at(m, k);
+		uint64_t kib = 0;
+
+		for (size_t i = 0; i < n; i++)
+			if (builds(h, &res, &domains[i]))
+				kib += domains[i].actual_kib + domains[i].overhead_kib;
+		built_kib += kib;
+		if (res.granted && res.kib > kib)
+			promised_kib += res.kib - kib;
+	}
+	if (used_kib + promised_kib > total_kib)
+		ring_fail(h->ring,
+			"host%d: %llu KiB are used, %llu promised, it has %llu",
+			h->index + 1, (unsigned long long)used_kib,
+			(unsigned long long)promised_kib, (unsigned long long)total_kib);
+	if (memctl_totals(m).free_kib > total_kib - used_kib + built_kib)
+		ring_fail(h->ring, "host%d: %llu KiB are booked as free, there are %llu",
+			h->index + 1, (unsigned long long)memctl_totals(m).free_kib,
+			(unsigned long long)(total_kib - used_kib + built_kib));
+}
+
 static void check_host(struct ring_host *h, const struct hyper_domain *domains, size_t n)
 {
+	/* Sums are check_memory's, which knows what is being built for whom. */
 	struct vm_observed seen = {.host = h->uuid,
 		.domains = domains,
 		.domain_count = n,
-		.total_kib = h->config.memory_kib,
-		.dom0_kib = h->config.dom0_kib,
 		.seq = UINT64_MAX};
 	struct vm_memory *memory = h->mgr ? vm_host_memory(h->mgr, &h->uuid) : NULL;
 	struct rv_error e;
 
 	if (h->hyper && hyper_sim_check(h->hyper, &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
-	if (!memory || !vm_memory_ready(memory) || h->dead_at_point)
+	if (!memory || !vm_memory_ready(memory) || h->dead_at_point || h->death_due)
 		return;
 	seen.memory = vm_memory_controller(memory);
-	/* As vm/ itself: sums are of hosts where nothing moves. */
-	if (vm_op_count(h->mgr) > 0)
-		seen.total_kib = 0;
+	check_memory(h, seen.memory, domains, n);
 	if (vm_invariants_check(pool_db(h->pool), &seen, 1, &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
 }
@@ -139,14 +311,14 @@ void ring_model_event(struct ring *r)
 	if (!r->formed)
 		return;
 	memset(where, -1, sizeof where);
-	truth_learn(r);
-	for (int i = 0; i < RING_HOSTS; i++) {
+	for (int i = 0; i < r->count; i++) {
 		size_t n = ring_model_domains(&r->hosts[i], domains);
 
 		for (size_t k = 0; k < n; k++)
 			if (domains[k].state == HYPER_RUNNING)
 				check_running(&r->hosts[i], &domains[k], where);
 		check_host(&r->hosts[i], domains, n);
+		check_master(&r->hosts[i]);
 	}
 }
 
@@ -206,7 +378,7 @@ bool ring_model_at_rest(struct ring *r, char *why, size_t size)
 		snprintf(why, size, "links are down");
 		return false;
 	}
-	for (int i = 0; i < RING_HOSTS; i++)
+	for (int i = 0; i < r->count; i++)
 		if (!host_at_rest(&r->hosts[i], why, size))
 			return false;
 	return true;
@@ -244,16 +416,12 @@ static void settled_vm(struct ring *r, struct ring_vm *v)
 	const struct row *vm = db_row(pool_db(r->hosts[0].pool), CLASS_VM, v->uuid);
 	struct hyper_domain domains[RING_DOMAINS];
 	struct storage_sim_claims c = storage_sim_vdi_claims(r->bytes, v->vdi);
-	const char *number;
 	unsigned count = 0;
 	int state;
 
-	if (!vm) {
-		if (v->made)
-			ring_fail(r, "VM %s was made, and is not there", v->name);
+	if (!vm)
 		return;
-	}
-	for (int i = 0; i < RING_HOSTS; i++) {
+	for (int i = 0; i < r->count; i++) {
 		size_t n = ring_model_domains(&r->hosts[i], domains);
 
 		for (size_t k = 0; k < n; k++)
@@ -269,19 +437,12 @@ static void settled_vm(struct ring *r, struct ring_vm *v)
 	if (c.writers + c.readers != count)
 		ring_fail(r, "VM %s has %u domains, its disk %u claims", v->name, count,
 			c.writers + c.readers);
-	number = db_map_get(vm, VM_OTHER_CONFIG, "number");
-	if (strtoll(number ? number : "0", NULL, 10) < v->acked)
-		ring_fail(r, "VM %s: %lld was acknowledged, %s is there", v->name,
-			(long long)v->acked, number ? number : "nothing");
 }
 
 static void settled_task(struct ring *r, const struct ring_task *t)
 {
 	const struct row *row = db_row(pool_db(r->hosts[0].pool), CLASS_TASK, t->uuid);
 
-	if (!row && t->accepted)
-		ring_fail(r, "a task (%s) was accepted and is not there",
-			ring_action_name(t->action));
 	if (!row)
 		return;
 	r->totals->tasks++;
@@ -295,7 +456,7 @@ void ring_model_settled(struct ring *r)
 {
 	struct db_hash first = db_hash(pool_db(r->hosts[0].pool));
 
-	for (int i = 0; i < RING_HOSTS; i++) {
+	for (int i = 0; i < r->count; i++) {
 		struct ring_host *h = &r->hosts[i];
 		struct db_hash hash = db_hash(pool_db(h->pool));
 		const struct memctl *m =
@@ -318,4 +479,5 @@ void ring_model_settled(struct ring *r)
 		settled_vm(r, &r->vms[i]);
 	for (size_t i = 0; i < r->task_count; i++)
 		settled_task(r, &r->tasks[i]);
+	ring_register_check(r);
 }
