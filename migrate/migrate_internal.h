@@ -32,7 +32,7 @@ struct migrate {
 	struct list closing; /* struct wire */
 	struct pool_subscriber subscriber;
 	/* settle.c */
-	struct timer look;
+	struct timer look, answer;
 	struct hyper_req list_req, destroy_req;
 	struct settle_stale *stale; /* domains to be destroyed; owned */
 	size_t stale_count;

@@ -71,12 +71,24 @@ static void settle_run(struct migrate *m, const struct row *vm, enum settle_what
 		log_warn("migrate.settle", "vm=%s msg=\"%s\"", row_name(vm), e.detail);
 }
 
+/* Nobody else would ask again. The call answers all the same, once it surely happened or
+ * will not. */
+static void settle_late(void *arg)
+{
+	struct migrate *m = arg;
+
+	log_warn("migrate.settle", "msg=\"the hypervisor does not answer\"");
+	hyper_cancel(&m->list_req);
+	hyper_cancel(&m->destroy_req);
+}
+
 static void settle_next(struct migrate *m);
 
 static void settle_destroyed(void *arg, struct hyper_req *req)
 {
 	struct migrate *m = arg;
 
+	timer_stop(&m->answer);
 	if (m->stopped)
 		return;
 	if (req->rc)
@@ -102,6 +114,7 @@ static void settle_next(struct migrate *m)
 			continue;
 		log_info("migrate.settle", "vm=%s domid=%u msg=\"was left: destroyed\"",
 			row_name(vm), x->id.domid);
+		timer_start_ms(&m->answer, m->vms->config.answer_ms);
 		hyper_destroy(m->host->hyper, &m->destroy_req, &x->id);
 		return;
 	}
@@ -113,8 +126,12 @@ static void settle_listed(void *arg, struct hyper_req *req)
 	struct migrate *m = arg;
 	const struct db *db = pool_db(m->pool);
 
+	timer_stop(&m->answer);
 	if (m->stopped)
 		return;
+	if (req->rc)
+		log_warn("migrate.settle", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),
+			req->error.detail);
 	m->stale_count = 0;
 	for (size_t i = 0; req->rc == 0 && i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];
@@ -149,6 +166,7 @@ static void settle_look(void *arg)
 			settle_run(m, vm, settle_vm(vm, &m->config.self));
 	}
 	m->looking = true;
+	timer_start_ms(&m->answer, m->vms->config.answer_ms);
 	hyper_list(m->host->hyper, &m->list_req);
 }
 
@@ -158,6 +176,7 @@ int settle_init(struct migrate *m)
 	if (!m->stale)
 		return RV_ENOMEM;
 	timer_init(&m->look, m->loop, "migrate.look", settle_look, m);
+	timer_init(&m->answer, m->loop, "migrate.look.answer", settle_late, m);
 	hyper_req_init(&m->list_req, settle_listed, m);
 	hyper_req_init(&m->destroy_req, settle_destroyed, m);
 	return 0;
@@ -172,4 +191,5 @@ void settle_soon(struct migrate *m)
 void settle_stop(struct migrate *m)
 {
 	timer_stop(&m->look);
+	timer_stop(&m->answer);
 }

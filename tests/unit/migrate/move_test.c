@@ -274,6 +274,39 @@ static void test_silence(void **state)
 	world_free(w);
 }
 
+static bool target_dies(struct world *w, struct world_host *h, const char *point)
+{
+	if (h != &w->hosts[1] || strcmp(point, "target.restored") != 0)
+		return false;
+	w->point = NULL;
+	h->doomed = true;
+	h->back_us = loop_now_us(w->loop) + 500 * 1000;
+	return true;
+}
+
+/* What a dead target left is looked for, and ended, also by a hypervisor whose answers
+ * are lost: it is asked again. */
+static void test_no_answers_after_a_crash(void **state)
+{
+	struct world *w = world_new(13, 4000, VM_DOMAIN_TYPE_PVH);
+	struct world_host *target = &w->hosts[1];
+
+	(void)state;
+	w->point = target_dies;
+	assert_int_equal(world_migrate(w, 1), 0);
+	while (!target->back_us && world_step(w))
+		;
+	while (target->back_us && world_step(w))
+		;
+	hyper_sim_inject(target->hyper, HYPER_CALL_LIST, HYPER_SIM_FAULT_LOST, 4, 0);
+	hyper_sim_inject(target->hyper, HYPER_CALL_DESTROY, HYPER_SIM_FAULT_LOST, 1, 0);
+	assert_true(world_settle(w, 900 * 1000));
+	assert_true(hyper_sim_faults_fired(target->hyper, HYPER_SIM_FAULT_LOST) == 5);
+	assert_int_equal(world_where(w), 0);
+	world_check_end(w);
+	world_free(w);
+}
+
 /* Bytes that are no migration, and those that stop half-way: the host lives. */
 static void test_strangers(void **state)
 {
@@ -324,6 +357,7 @@ int main(void)
 		cmocka_unit_test(test_sr_not_there),
 		cmocka_unit_test(test_cancel),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_no_answers_after_a_crash),
 		cmocka_unit_test(test_strangers),
 	};
 
