@@ -1,18 +1,73 @@
 #include "daemon/bootstrap.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
+#include "daemon/turnover.h"
 #include "pool/db/schema.h"
 
 /* --- identity ------------------------------------------------------------------------
  */
+
+static bool is_there(const char *directory, const char *name)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof path, "%s/%s", directory, name);
+	return access(path, F_OK) == 0;
+}
+
+/* Whether the state directory holds a pool's database or a membership already. */
+static bool has_former_life(const char *state_dir)
+{
+	char path[PATH_MAX];
+	struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	snprintf(path, sizeof path, "%s/db", state_dir);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir)))
+		found = entry->d_name[0] != '.' && strcmp(entry->d_name, "lock") != 0;
+	if (dir)
+		closedir(dir);
+	return found || is_there(state_dir, "member/place");
+}
+
+/* A new UUID would make this host a stranger to its own database. */
+static int refuse_new_identity(
+	const char *path, const char *state_dir, struct rv_error *e)
+{
+	char certificate[PATH_MAX], text[UUID_TEXT_SIZE], known[128] = "";
+	struct uuid host;
+	char *pem;
+
+	snprintf(certificate, sizeof certificate, "%s/member/cert.pem", state_dir);
+	pem = files_read(certificate);
+	if (pem && !ca_certificate_host(pem, &host, NULL))
+		snprintf(known, sizeof known, "by its certificate it is %s",
+			uuid_format(&host, text));
+	else
+		snprintf(known, sizeof known,
+			"`reeve host-list` on another host shows "
+			"it");
+	free(pem);
+	return rv_error_set(e, RV_ECORRUPT,
+		"%s is missing, but %s holds this host's database: write the host's "
+		"UUID into the file (%s), or, to begin anew as another host, move db and "
+		"member out of the directory",
+		path, state_dir, known);
+}
 
 int bootstrap_identity(struct daemon *d, struct rv_error *e)
 {
@@ -23,6 +78,8 @@ int bootstrap_identity(struct daemon *d, struct rv_error *e)
 	snprintf(path, sizeof path, "%s/host-uuid", d->config->state_dir);
 	found = files_read(path);
 	if (!found && errno == ENOENT) {
+		if (has_former_life(d->config->state_dir))
+			return refuse_new_identity(path, d->config->state_dir, e);
 		d->host = uuid_random(loop_prng(d->loop));
 		uuid_format(&d->host, text);
 		text[UUID_TEXT_LEN] = '\n';
@@ -38,6 +95,40 @@ int bootstrap_identity(struct daemon *d, struct rv_error *e)
 			"%s holds no UUID; write this host's UUID into it (`reeve "
 			"host-list` on another host shows it)",
 			path);
+	return 0;
+}
+
+int bootstrap_directory(const char *path, struct rv_error *e)
+{
+	int rc = files_make_directory(path, 0700, e);
+	struct stat st;
+
+	if (rc)
+		return rc;
+	if (stat(path, &st) != 0)
+		return rv_error_set(
+			e, rv_error_from_errno(errno), "%s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return rv_error_set(e, RV_EINVAL, "%s is no directory", path);
+	if (st.st_uid != geteuid())
+		return rv_error_set(e, RV_EPERM,
+			"%s belongs to user %u, who could read and change the pool's "
+			"keys there; give it to the user that reeved runs as (chown %u "
+			"%s)",
+			path, (unsigned)st.st_uid, (unsigned)geteuid(), path);
+	if ((st.st_mode & 0077) == 0)
+		return 0;
+	if (chmod(path, 0700) != 0)
+		return rv_error_set(e, rv_error_from_errno(errno),
+			"%s is open to other users (mode %04o) and that can't be "
+			"changed: %s",
+			path, (unsigned)(st.st_mode & 07777), strerror(errno));
+	log_warn("daemon.directory",
+		"path=%s mode=%04o msg=\"other users could enter it, where the pool's "
+		"keys "
+		"are: its mode is 0700 now%s\"",
+		path, (unsigned)(st.st_mode & 07777),
+		st.st_mode & 0022 ? "; they could have changed what is in it" : "");
 	return 0;
 }
 
@@ -155,6 +246,29 @@ static void update_host(struct daemon *d, struct txn *t)
 	}
 }
 
+/* This host has left a pool: those who read its own database shall know. */
+static void say_left(struct daemon *d, struct txn *t)
+{
+	char *words = turnover_words(d->config->state_dir);
+	struct uuid uuid = uuid_random(loop_prng(d->loop));
+
+	if (!words)
+		return;
+	txn_create(t, CLASS_MESSAGE, uuid);
+	txn_set_string(t, uuid, MESSAGE_NAME, "HOST_EJECTED");
+	txn_set_int(t, uuid, MESSAGE_PRIORITY, 2);
+	txn_set_string(t, uuid, MESSAGE_CLS, "host");
+	txn_set_ref(t, uuid, MESSAGE_OBJ_UUID, d->host);
+	txn_set_string(t, uuid, MESSAGE_BODY, words);
+	txn_set_time(t, uuid, MESSAGE_TIMESTAMP, loop_wall_ms(d->loop));
+	free(words);
+}
+
+void bootstrap_recorded(struct daemon *d)
+{
+	turnover_forget_words(d->config->state_dir);
+}
+
 void bootstrap_txn(struct daemon *d, struct txn *t)
 {
 	const struct db *db = pool_db(d->pool);
@@ -180,4 +294,5 @@ void bootstrap_txn(struct daemon *d, struct txn *t)
 			members_identity(d->members)->cert_pem);
 	}
 	update_host(d, t);
+	say_left(d, t);
 }

@@ -69,6 +69,8 @@ struct call {
 	struct uuid
 		placed; /* VM.start: the host that the scheduler chose; none: not asked */
 
+	uint64_t raft_id; /* pool.eject: of the host that goes */
+
 	/* For calls that wait for a task or a change; daemon/tasks.c, daemon/events.c. */
 	struct uuid task;
 	double progress_seen;

@@ -23,6 +23,7 @@
 #include "xen/hyper.h"
 
 struct attach;
+struct ejection;
 struct forward;
 struct joining;
 struct members;
@@ -49,7 +50,8 @@ struct daemon {
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;
 	struct joining *joining;
-	struct migrate *migrate; /* NULL without members */
+	struct ejection *ejection; /* NULL without members */
+	struct migrate *migrate;   /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;

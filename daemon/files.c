@@ -82,6 +82,19 @@ int files_write(const char *path, const void *bytes, size_t len, struct rv_error
 	return 0;
 }
 
+int files_sync_directory(const char *path, struct rv_error *e)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r, err;
+
+	r = fd < 0 ? -1 : fsync(fd);
+	err = errno;
+	if (fd >= 0)
+		close(fd);
+	return r ? rv_error_set(e, rv_error_from_errno(err), "%s can't be synced: %s",
+			   path, strerror(err))
+		 : 0;
+}
+
 int files_make_directory(const char *path, unsigned mode, struct rv_error *e)
 {
 	char partial[PATH_MAX];

@@ -16,6 +16,9 @@ char *files_read(const char *path);
 int files_write(const char *path, const void *bytes, size_t len,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* Makes names that changed in it durable. */
+int files_sync_directory(const char *path, struct rv_error *e) RV_MUST_CHECK;
+
 /* As mkdir -p; `mode` for the last one. */
 int files_make_directory(
 	const char *path, unsigned mode, struct rv_error *e) RV_MUST_CHECK;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mpcheck.h"
 #include "daemon/daemon.h"
+#include "daemon/eject.h"
 #include "daemon/members.h"
 #include "daemon/route.h"
 #include "daemon/tasks.h"
@@ -135,8 +136,7 @@ static const char *host_name(const struct daemon *d, const struct uuid *host)
 	return row ? row_name(row) : "that is not in the database";
 }
 
-/* Hands the call to a host; `on` is added to its params unless NULL. */
-static void forward_to(struct call *c, struct uuid host, const struct uuid *on)
+void forward_to(struct call *c, struct uuid host, const struct uuid *on)
 {
 	struct forward *f = c->daemon->forward;
 	struct sent *s = calloc(1, sizeof *s);
@@ -278,6 +278,11 @@ void forward_host_down(struct forward *f, const struct uuid *host)
 		sent_free(s);
 		if (!c)
 			continue;
+		if (c->method->id == METHOD_POOL_EJECT &&
+			ejection_is_leaving(f->daemon)) {
+			call_reply_nil(c); /* it was this host that had to go */
+			continue;
+		}
 		task = pool_request_lookup(f->daemon->pool, &c->request);
 		if (uuid_is_none(&task))
 			call_failf(c, RV_ECLOSED, "the link to host %s broke; ask again",

@@ -18,6 +18,10 @@ void forward_free(struct forward *f); /* after the calls have been ended; NULL-s
 /* True: the call goes elsewhere (or has been failed). False: it is for this host. */
 bool forward_call(struct call *c);
 
+/* Hands the call, kept (call_keep), to a host; `on` is added to its params unless NULL.
+ */
+void forward_to(struct call *c, struct uuid host, const struct uuid *on);
+
 /* daemon/members.c */
 void forward_serve(
 	struct forward *f, const struct uuid *from, const uint8_t *bytes, size_t len);

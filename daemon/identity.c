@@ -29,12 +29,13 @@ static char *read_part(const char *dir, const char *name)
 	return files_read(path);
 }
 
-static int write_part(const char *dir, const char *name, const void *bytes, size_t len,
+/* `member`: the directory itself. */
+static int write_part(const char *member, const char *name, const void *bytes, size_t len,
 	struct rv_error *e)
 {
 	char path[PATH_MAX];
 
-	path_of(path, dir, name);
+	snprintf(path, sizeof path, "%s/%s", member, name);
 	return files_write(path, bytes, len, e);
 }
 
@@ -73,7 +74,7 @@ static int place_parse(struct identity *id, char *text)
 	return 0;
 }
 
-static int place_write(const struct identity *id, const char *dir, struct rv_error *e)
+static int place_write(const struct identity *id, const char *member, struct rv_error *e)
 {
 	struct buf b;
 	int rc;
@@ -87,7 +88,7 @@ static int place_write(const struct identity *id, const char *dir, struct rv_err
 			id->seeds[i].address);
 	}
 	rc = rc ? rv_error_set(e, rc, "too many members to write down")
-		: write_part(dir, "place", buf_data(&b), buf_len(&b), e);
+		: write_part(member, "place", buf_data(&b), buf_len(&b), e);
 	buf_fini(&b);
 	return rc;
 }
@@ -153,34 +154,34 @@ static int identity_found(struct identity *id, const struct uuid *host,
 	return rc;
 }
 
-int identity_write(const struct identity *id, const char *state_dir, struct rv_error *e)
+static int identity_write(const struct identity *id, const char *state_dir,
+	const char *name, struct rv_error *e)
 {
-	char path[PATH_MAX], before[PATH_MAX], secret[2 * CA_SECRET_SIZE + 1];
+	char path[PATH_MAX], secret[2 * CA_SECRET_SIZE + 1];
 	int rc;
 
-	snprintf(path, sizeof path, "%s/member", state_dir);
-	snprintf(before, sizeof before, "%s/member.before", state_dir);
-	if (rename(path, before) != 0 && errno != ENOENT && errno != ENOTEMPTY &&
-		errno != EEXIST)
-		return rv_error_set(e, rv_error_from_errno(errno),
-			"%s can't be moved to %s: %s", path, before, strerror(errno));
+	snprintf(path, sizeof path, "%s/%s", state_dir, name);
 	rc = files_make_directory(path, 0700, e);
 	for (int i = 0; i < CA_SECRET_SIZE; i++)
 		snprintf(secret + 2 * i, 3, "%02x", id->secret[i]);
 	if (!rc)
-		rc = write_part(state_dir, "ca.pem", id->ca_pem, strlen(id->ca_pem), e);
+		rc = write_part(path, "ca.pem", id->ca_pem, strlen(id->ca_pem), e);
 	if (!rc)
-		rc = write_part(
-			state_dir, "cert.pem", id->cert_pem, strlen(id->cert_pem), e);
+		rc = write_part(path, "cert.pem", id->cert_pem, strlen(id->cert_pem), e);
 	if (!rc)
-		rc = write_part(
-			state_dir, "key.pem", id->key_pem, strlen(id->key_pem), e);
+		rc = write_part(path, "key.pem", id->key_pem, strlen(id->key_pem), e);
 	if (!rc)
-		rc = write_part(state_dir, "secret", secret, strlen(secret), e);
+		rc = write_part(path, "secret", secret, strlen(secret), e);
 	if (!rc && id->ca_key_pem)
-		rc = write_part(state_dir, "ca-key.pem", id->ca_key_pem,
-			strlen(id->ca_key_pem), e);
-	return rc ? rc : place_write(id, state_dir, e);
+		rc = write_part(
+			path, "ca-key.pem", id->ca_key_pem, strlen(id->ca_key_pem), e);
+	return rc ? rc : place_write(id, path, e);
+}
+
+int identity_write_next(
+	const struct identity *id, const char *state_dir, struct rv_error *e)
+{
+	return identity_write(id, state_dir, "member.next", e);
 }
 
 int identity_open(struct identity *id, const char *state_dir, const struct uuid *host,
@@ -202,7 +203,7 @@ int identity_open(struct identity *id, const char *state_dir, const struct uuid 
 	log_info("daemon.identity",
 		"msg=\"making this host's own pool: CA and certificate\"");
 	rc = identity_found(id, host, names, e);
-	return rc ? rc : identity_write(id, state_dir, e);
+	return rc ? rc : identity_write(id, state_dir, "member", e);
 }
 
 void identity_fini(struct identity *id)

@@ -28,9 +28,8 @@ int identity_open(struct identity *id, const char *state_dir, const struct uuid 
 	const char *const *names, struct rv_error *e) RV_MUST_CHECK;
 void identity_fini(struct identity *id);
 
-/* Writes a new one whole: after joining. Replaces what is there, which goes to
- * DIR.before. */
-int identity_write(const struct identity *id, const char *state_dir,
+/* Writes one whole into STATE_DIR/member.next: daemon/turnover.c puts it in force. */
+int identity_write_next(const struct identity *id, const char *state_dir,
 	struct rv_error *e) RV_MUST_CHECK;
 
 #endif

@@ -1,7 +1,5 @@
 #include "daemon/join.h"
 
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
+#include "daemon/turnover.h"
 #include "link/join.h"
 #include "link/port.h"
 #include "rpc/message.h"
@@ -471,19 +470,15 @@ out:
 	return rc ? rv_error_set(e, rc, "the master's answer makes no sense") : 0;
 }
 
-/* The former database is kept beside the new one. */
-static int keep_former(struct daemon *d, struct rv_error *e)
+/* The new identity is complete on disk; the restart puts it in force, and keeps the
+ * former database. */
+static int change_pools(struct daemon *d, const struct identity *id, struct rv_error *e)
 {
-	char from[PATH_MAX], to[PATH_MAX];
+	int rc = identity_write_next(id, d->config->state_dir, e);
 
-	snprintf(from, sizeof from, "%s/db", d->config->state_dir);
-	snprintf(to, sizeof to, "%s/db.before-join-%lld", d->config->state_dir,
-		(long long)loop_wall_ms(d->loop));
-	if (rename(from, to) != 0)
-		return rv_error_set(e, rv_error_from_errno(errno),
-			"%s can't be moved to %s: %s", from, to, strerror(errno));
-	log_info("join.backup", "path=%s", to);
-	return 0;
+	return rc ? rc
+		  : turnover_plan(d->config->state_dir, TURNOVER_JOIN,
+			    loop_wall_ms(d->loop), "", e);
 }
 
 static void on_restart(void *arg)
@@ -500,8 +495,7 @@ static void on_joined(struct op *op)
 	struct identity id;
 	struct rv_error e = op->error;
 
-	if (!e.code && !grant_read(j, &id, &e) && !keep_former(j->daemon, &e) &&
-		!identity_write(&id, j->daemon->config->state_dir, &e)) {
+	if (!e.code && !grant_read(j, &id, &e) && !change_pools(j->daemon, &id, &e)) {
 		log_info("join.done", "msg=\"this daemon starts again as a member\"");
 		timer_start_ms(&j->restart, JOIN_RESTART_MS);
 		call_reply_nil(j->call);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/eject.h"
 #include "daemon/forward.h"
 #include "link/peers.h"
 #include "link/port.h"
@@ -16,7 +17,8 @@ struct members {
 	struct peers *peers;
 	struct port *port;
 	struct changes_token token;
-	bool attached; /* the pool listens */
+	uint64_t followed_seq; /* rows changed up to here have been seen */
+	bool attached;	       /* the pool listens */
 };
 
 /* --- messages
@@ -132,8 +134,16 @@ static void on_down(void *arg, const struct uuid *host, int rc, const char *reas
 	tell_live(m, host, false);
 }
 
+static void on_ejected(void *arg, const struct uuid *host, const char *reason)
+{
+	struct members *m = arg;
+
+	if (m->attached)
+		ejection_told(m->daemon, host, reason);
+}
+
 static const struct peers_events peers_events = {
-	.up = on_up, .down = on_down, .message = on_message};
+	.up = on_up, .down = on_down, .message = on_message, .ejected = on_ejected};
 
 void members_attach(struct members *m)
 {
@@ -154,41 +164,89 @@ bool members_is_up(const struct members *m, const struct uuid *host)
 /* --- the list
  * ------------------------------------------------------------------------------- */
 
-static void member_set(struct members *m, const struct uuid *host, const char *address)
+static void member_set(struct members *m, const struct uuid *host, const char *address,
+	const char *certificate)
 {
 	struct peer_member member = {.host = *host, .dial = true};
 	struct rv_error e = {0};
 
 	if (uuid_eq(host, &m->daemon->host))
 		return;
+	/* Once it has recorded its certificate, no other one is it. */
+	if (*certificate && !ca_fingerprint(certificate, member.pins[0], &e))
+		member.pin_count = 1;
 	snprintf(member.address, sizeof member.address, "%s", address);
 	if (peers_set(m->peers, &member, &e))
 		log_error("members.set", "address=%s error=\"%s\"", address, e.detail);
+}
+
+/* Its host's row is gone. */
+static void member_gone(struct members *m, const struct uuid *host)
+{
+	struct rv_error e = {0};
+	struct peer_status s;
+	int rc = 0;
+
+	if (peers_status(m->peers, host, &s))
+		return;
+	if (s.state == PEER_UP && ejection_admit(m->daemon, s.fingerprint, &e))
+		rc = peers_dismiss(m->peers, host, e.code, e.detail);
+	else
+		rc = peers_remove(m->peers, host);
+	if (!rc)
+		log_info("members.removed", "msg=\"its link is closed\"");
 }
 
 static int member_changed(void *arg, const struct change *c)
 {
 	struct members *m = arg;
 
-	if (!c->row) {
-		if (!peers_remove(m->peers, &c->uuid))
-			log_info("members.removed", "msg=\"its link is closed\"");
-		return 0;
-	}
-	if (*db_string(c->row, HOST_ADDRESS))
-		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS));
+	if (!c->row)
+		member_gone(m, &c->uuid);
+	else if (*db_string(c->row, HOST_ADDRESS) && row_seq(c->row) > m->followed_seq)
+		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS),
+			db_string(c->row, HOST_CERTIFICATE));
 	return 0;
+}
+
+/* After a snapshot nobody says who went meanwhile. */
+static void members_compare(struct members *m)
+{
+	const struct db *db = pool_db(m->daemon->pool);
+	struct peer_status s;
+	size_t cursor = 0;
+
+	/* Those written down when joining count until the database has this host. */
+	if (!db_row(db, CLASS_HOST, m->daemon->host))
+		return;
+	while (peers_next(m->peers, &cursor, &s)) {
+		if (db_row(db, CLASS_HOST, s.host))
+			continue;
+		member_gone(m, &s.host);
+		cursor = 0; /* the list has changed */
+	}
 }
 
 void members_follow(struct members *m)
 {
+	const struct db *db = pool_db(m->daemon->pool);
 	enum changes_status status;
+	bool fresh = false;
 
 	do {
-		if (changes_since(pool_db(m->daemon->pool), &m->token,
-			    CHANGES_CLASS(CLASS_HOST), 64, member_changed, m, &status))
+		struct uuid generation =
+			db_pool(db) ? db_ref(db_pool(db), POOL_GENERATION_ID) : UUID_NONE;
+
+		/* Live fields change often, addresses and certificates hardly ever. */
+		m->followed_seq =
+			uuid_eq(&generation, &m->token.generation) ? m->token.seq : 0;
+		if (changes_since(db, &m->token, CHANGES_CLASS(CLASS_HOST), 64,
+			    member_changed, m, &status))
 			return;
+		fresh |= status == CHANGES_FRESH;
 	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
+	if (fresh)
+		members_compare(m);
 }
 
 /* --- connections for one use
@@ -234,8 +292,11 @@ static int admit(void *arg, const struct tls_peer *peer, struct rv_error *e)
 {
 	struct members *m = arg;
 	struct uuid host;
+	int rc = 0;
 
-	return peers_admit(m->peers, peer, &host, e);
+	if (m->attached && peer->has_certificate)
+		rc = ejection_admit(m->daemon, peer->fingerprint, e);
+	return rc ? rc : peers_admit(m->peers, peer, &host, e);
 }
 
 static void accept_link(void *arg, struct stream *stream)
@@ -261,7 +322,7 @@ static int open_peers(struct members *m, struct rv_error *e)
 	rc = peers_new(&m->peers, m->daemon->loop, &config, e);
 	tls_context_unref(tls);
 	for (int i = 0; i < id->seed_count && !rc; i++)
-		member_set(m, &id->seeds[i].host, id->seeds[i].address);
+		member_set(m, &id->seeds[i].host, id->seeds[i].address, "");
 	return rc;
 }
 

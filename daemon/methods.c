@@ -1,5 +1,6 @@
 #include "daemon/methods.h"
 
+#include "daemon/eject.h"
 #include "daemon/events.h"
 #include "daemon/join.h"
 #include "daemon/tasks.h"
@@ -65,6 +66,7 @@ static call_fn *const own[METHOD_COUNT] = {
 
 	[METHOD_POOL_ISSUE_JOIN_TOKEN] = pool_issue_join_token,
 	[METHOD_POOL_JOIN] = pool_join,
+	[METHOD_POOL_EJECT] = pool_eject,
 
 	[METHOD_TASK_CANCEL] = task_cancel,
 	[METHOD_TASK_DESTROY] = task_destroy,

@@ -27,6 +27,7 @@
 #include "daemon/call.h"
 #include "daemon/chore.h"
 #include "daemon/drivers.h"
+#include "daemon/eject.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
 #include "daemon/forward.h"
@@ -39,6 +40,7 @@
 #include "daemon/policy.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
+#include "daemon/turnover.h"
 #include "daemon/vm_live.h"
 #include "migrate/migrate.h"
 
@@ -171,6 +173,7 @@ static void on_look(void *arg)
 	start_look(d);
 	if (d->members)
 		members_follow(d->members);
+	ejection_look(d);
 	policy_follow(d);
 	vm_live_look(d);
 	tasks_look(d);
@@ -298,6 +301,7 @@ static void on_recorded(struct pool_commit *commit)
 		start_fail(d);
 		return;
 	}
+	bootstrap_recorded(d);
 	timer_stop(&d->start_watch);
 	if (!d->serving && listen_open(d, &e)) {
 		op_fail_with(&d->start, &e);
@@ -435,15 +439,17 @@ static int start_vms(struct daemon *d, struct rv_error *e)
 static int daemon_open(struct daemon *d, struct rv_error *e)
 {
 	char path[CONFIG_TEXT_MAX + 8];
-	int rc = files_make_directory(d->config->state_dir, 0700, e);
+	int rc = bootstrap_directory(d->config->state_dir, e);
 
 	if (!rc)
 		rc = files_make_directory(d->config->run_dir, 0755, e);
 	snprintf(path, sizeof path, "%s/db", d->config->state_dir);
 	if (!rc)
-		rc = disk_open_dir(&d->disk, d->loop, path, e);
+		rc = turnover_carry_out(d->config->state_dir, e);
 	if (!rc)
 		rc = bootstrap_identity(d, e);
+	if (!rc)
+		rc = disk_open_dir(&d->disk, d->loop, path, e);
 	if (!rc)
 		rc = drivers_open(d, e);
 	if (!rc && *d->config->pool_listen) {
@@ -452,6 +458,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 			rc = members_open(&d->members, d, e);
 		if (!rc)
 			rc = joining_new(&d->joining, d, e);
+		if (!rc)
+			rc = ejection_new(&d->ejection, d, e);
 	}
 	if (!rc)
 		rc = start_pool(d, e);
@@ -524,6 +532,7 @@ void daemon_fini(struct daemon *d)
 	net_free(d->net);
 	pool_free(d->pool);
 	joining_free(d->joining);
+	ejection_free(d->ejection);
 	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);

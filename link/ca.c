@@ -134,6 +134,33 @@ int ca_check(const char *ca_cert_pem, const char *cert_pem, const char *key_pem,
 	return rc;
 }
 
+int ca_certificate_host(const char *cert_pem, struct uuid *host, struct rv_error *e)
+{
+	static const char prefix[] = "urn:uuid:";
+	X509 *cert = certificate_read(cert_pem);
+	GENERAL_NAMES *names =
+		cert ? X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL) : NULL;
+	bool found = false;
+
+	for (int i = 0; i < sk_GENERAL_NAME_num(names) && !found; i++) {
+		const GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
+		const char *uri;
+		int len;
+
+		if (n->type != GEN_URI)
+			continue;
+		uri = (const char *)ASN1_STRING_get0_data(n->d.ia5);
+		len = ASN1_STRING_length(n->d.ia5) - (int)(sizeof prefix - 1);
+		found = len == UUID_TEXT_LEN &&
+			strncmp(uri, prefix, sizeof prefix - 1) == 0 &&
+			!uuid_parse(host, uri + sizeof prefix - 1, UUID_TEXT_LEN);
+	}
+	GENERAL_NAMES_free(names);
+	X509_free(cert);
+	ERR_clear_error();
+	return found ? 0 : rv_error_set(e, RV_EINVAL, "the certificate names no host");
+}
+
 int ca_fingerprint(
 	const char *cert_pem, uint8_t out[static CA_FINGERPRINT_SIZE], struct rv_error *e)
 {

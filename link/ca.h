@@ -38,6 +38,10 @@ int ca_issue(const char *ca_cert_pem, const char *ca_key_pem, const char *reques
 int ca_check(const char *ca_cert_pem, const char *cert_pem, const char *key_pem,
 	const struct uuid *host, struct rv_error *e) RV_MUST_CHECK;
 
+/* The host that a certificate is for. RV_EINVAL: it names none. */
+int ca_certificate_host(
+	const char *cert_pem, struct uuid *host, struct rv_error *e) RV_MUST_CHECK;
+
 /* SHA-256 of the (first) certificate in the text. */
 int ca_fingerprint(const char *cert_pem, uint8_t out[static CA_FINGERPRINT_SIZE],
 	struct rv_error *e) RV_MUST_CHECK;

@@ -221,6 +221,11 @@ int peers_set(struct peers *p, const struct peer_member *member, struct rv_error
 
 int peers_remove(struct peers *p, const struct uuid *host)
 {
+	return peers_dismiss(p, host, RV_EPERM, "no longer a member of the pool");
+}
+
+int peers_dismiss(struct peers *p, const struct uuid *host, int rc, const char *reason)
+{
 	struct peer *peer = map_remove(&p->members, host->b, sizeof host->b);
 
 	if (!peer)
@@ -230,8 +235,7 @@ int peers_remove(struct peers *p, const struct uuid *host)
 	timer_stop(&peer->settle);
 	list_push_back(&p->leaving, &peer->node);
 	LIST_FOR_EACH (node, &peer->links)
-		peer_link_drop(CONTAINER_OF(node, struct peer_link, node), RV_EPERM,
-			"no longer a member of the pool");
+		peer_link_drop(CONTAINER_OF(node, struct peer_link, node), rc, reason);
 	peer_next_step(peer);
 	return 0;
 }
@@ -354,6 +358,8 @@ static void peer_report(const struct peer *peer, struct peer_status *out)
 	snprintf(out->reason, sizeof out->reason, "%s", peer->reason);
 	if (peer->state == PEER_UP && peer->current && !peer->current->over) {
 		out->dialled = peer->current->dialled;
+		memcpy(out->fingerprint, peer->current->fingerprint,
+			sizeof out->fingerprint);
 		link_stats(peer->current->link, &out->link);
 	}
 }

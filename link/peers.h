@@ -42,6 +42,10 @@ struct peers_events {
 	void (*message)(void *arg, const struct uuid *host, enum link_channel channel,
 		uint16_t type, const uint8_t *data, size_t len);
 	void (*room)(void *arg, const struct uuid *host, enum link_channel channel);
+	/* That member, whose certificate was verified, says that this host was ejected
+	 * from the pool (RV_EEJECTED). Before `down`, where the link was up. May be NULL.
+	 */
+	void (*ejected)(void *arg, const struct uuid *host, const char *reason);
 };
 
 /* Makes a connection for tests without sockets; see stream_connect, whose place it takes.
@@ -73,6 +77,9 @@ int peers_set(struct peers *p, const struct peer_member *member,
 	struct rv_error *e) RV_MUST_CHECK;
 /* Revokes it: `down` comes before any other callback about it. RV_ENOENT. */
 int peers_remove(struct peers *p, const struct uuid *host) RV_MUST_CHECK;
+/* As peers_remove, and tells it why: code and words of its GOODBYE. */
+int peers_dismiss(struct peers *p, const struct uuid *host, int rc,
+	const char *reason) RV_MUST_CHECK;
 
 /* Dials from now on with this certificate; links that are up stay. */
 void peers_set_tls(struct peers *p, struct tls_context *tls);
@@ -103,11 +110,12 @@ struct peer_status {
 	struct uuid host;
 	char address[PEER_ADDRESS_MAX];
 	enum peer_state state;
-	int64_t since_us;	/* loop_now_us of the state's beginning */
-	uint64_t ups, failures; /* links made; dials failed */
-	char reason[160];	/* why there is no link, or why the last one went */
-	bool dialled;		/* up: by this host */
-	struct link_stats link; /* zero unless up */
+	int64_t since_us;	 /* loop_now_us of the state's beginning */
+	uint64_t ups, failures;	 /* links made; dials failed */
+	char reason[160];	 /* why there is no link, or why the last one went */
+	bool dialled;		 /* up: by this host */
+	uint8_t fingerprint[32]; /* up: SHA-256 of its certificate */
+	struct link_stats link;	 /* zero unless up */
 };
 
 /* RV_ENOENT for a stranger. */

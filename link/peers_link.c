@@ -235,7 +235,11 @@ static void on_closed(void *arg, int rc, const char *reason)
 {
 	struct peer_link *pl = arg;
 	struct peer *peer = pl->peer;
+	struct peers *p = peer->p;
 
+	/* Only a peer's GOODBYE bears that code, unless this side closed it itself. */
+	if (rc == RV_EEJECTED && !pl->over && !peer->removed && p->config.events->ejected)
+		p->config.events->ejected(p->config.arg, &peer->member.host, reason);
 	if (peer->dialling == pl) {
 		peer->dialling = NULL;
 		/* Losing to the peer's own connection is no failure. */

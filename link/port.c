@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "link/frame.h"
 
 enum {
 	PORT_CONNECTIONS = 8192,
@@ -20,6 +21,7 @@ struct greeting {
 	struct list node; /* oldest first */
 	struct port *port;
 	struct stream *stream;
+	bool refused; /* told so; its connection is being closed */
 };
 
 struct port_slot {
@@ -108,6 +110,23 @@ static int port_judge(struct port *p, const struct port_slot *slot,
 	return 0;
 }
 
+/* A former member learns that it is one no more: see link/frame.h, GOODBYE. */
+static void greeting_dismiss(struct greeting *g, const struct rv_error *why)
+{
+	uint8_t head[LINK_FRAME_HEAD + 4];
+	size_t len = strnlen(why->detail, LINK_REASON_MAX);
+	struct iovec pieces[2] = {{head, sizeof head}, {(void *)why->detail, len}};
+
+	link_frame_head(head, LINK_GOODBYE, 0, 0, (uint32_t)len + 4);
+	link_put32(head + LINK_FRAME_HEAD, (uint32_t)-why->code);
+	if (stream_write(g->stream, pieces, 2)) {
+		greeting_free(g);
+		return;
+	}
+	g->refused = true;
+	stream_close_after_flush(g->stream);
+}
+
 static void greeting_ready(void *arg)
 {
 	struct greeting *g = arg;
@@ -119,7 +138,10 @@ static void greeting_ready(void *arg)
 
 	if (port_judge(p, slot, peer, &e) != 0) {
 		log_refusal(p, stream_peer(stream), e.detail);
-		greeting_free(g);
+		if (e.code == RV_EEJECTED && strcmp(peer->alpn, PORT_ALPN_LINK) == 0)
+			greeting_dismiss(g, &e);
+		else
+			greeting_free(g);
 		return;
 	}
 	g->stream = NULL;
@@ -144,8 +166,10 @@ static void greeting_closed(void *arg, int rc, const char *detail)
 	struct greeting *g = arg;
 
 	(void)rc;
-	g->port->stats.failed_handshakes++;
-	log_refusal(g->port, stream_peer(g->stream), detail);
+	if (!g->refused) {
+		g->port->stats.failed_handshakes++;
+		log_refusal(g->port, stream_peer(g->stream), detail);
+	}
 	greeting_free(g);
 }
 

@@ -43,7 +43,9 @@ struct port_config {
 	int max_connections;	  /* 0: 8192 */
 	int max_handshakes;	  /* 0: 256 */
 	int handshake_timeout_ms; /* 0: 5000 */
-	/* 0, or why a verified certificate is not welcome. */
+	/* 0, or why a verified certificate is not welcome. RV_EEJECTED is told to the
+	 * host, in the words of `e`: it may trust them, as it has verified this side's
+	 * certificate. */
 	int (*admit)(void *arg, const struct tls_peer *peer, struct rv_error *e);
 	void *admit_arg;
 };
