@@ -480,6 +480,7 @@ static int rio_set_term(struct raft_io *io, raft_term term)
 	meta.term = term;
 	meta.value = 0;
 	RIO_OF(io)->verified = 0; /* another leader */
+	rio_hear_no_more(RIO_OF(io));
 	return rio_write_meta(RIO_OF(io), &meta);
 }
 
@@ -712,7 +713,7 @@ static int rio_take_recovered(struct rio *rio, struct recovered *r)
 		if (r->start_index + i > rio->stats.snapshot_index)
 			rio->stats.log_bytes += FRAME_HEAD_SIZE + r->entries[i].buf.len;
 	}
-	return ok ? 0 : RV_ENOMEM;
+	return ok ? rio_load_conf(rio, r) : RV_ENOMEM;
 }
 
 int rio_new(struct rio **out, const struct rio_config *config, struct recovered *r)
@@ -770,6 +771,7 @@ void rio_free(struct rio *rio)
 	free(rio->done.at);
 	free(rio->job.batches);
 	free(rio->terms);
+	rio_conf_fini(rio);
 	free(rio);
 }
 

@@ -10,6 +10,11 @@
  *   would take the index for another entry. The owner closes and opens anew.
  * - Sending never fails in the call, which libraft takes for a reason to stop.
  * - A message that libraft would assert on is dropped.
+ * - What it believes of configurations is put right (raft_io_conf.c): opened again, it
+ * takes an uncommitted one for committed; rolling one back, it reads the one before from
+ * its log, where that may be compacted away.
+ * - Votes: it may vote twice in a term around a transfer, and one without a vote in its
+ *   own configuration refuses the candidate that needs it (raft_io_link.c).
  *
  * Users: pool/rlog.c. All calls from the loop; libraft's callbacks are never called
  * inside libraft's calls.
@@ -65,6 +70,28 @@ void rio_take_begin(struct rio *rio, int rc);
 
 /* No append or mark is due or in flight; asks for a mark if one is wanted. */
 bool rio_settled(struct rio *rio);
+
+/* --- who was heard -------------------------------------------------------------------
+ */
+
+/* A server's answers to this leader, in the present term. */
+struct rio_answer {
+	uint64_t id;
+	uint64_t match;	  /* it has the log up to here */
+	int64_t heard_us; /* loop time of its last answer */
+};
+/* NULL: none came in this term. Borrowed until the next message. */
+const struct rio_answer *rio_answer_of(const struct rio *rio, uint64_t id);
+
+/* A follower: when the leader was heard last (loop time; 0: not in this term), and up to
+ * where it said that the log was committed. */
+void rio_leader_heard(const struct rio *rio, int64_t *us, uint64_t *commit);
+
+/* libraft's configuration may be another one: remembers the last committed. */
+void rio_note_conf(struct rio *rio);
+
+/* After raft_start: libraft takes the last configuration in its log for committed. */
+void rio_doubt_conf(struct rio *rio);
 
 struct rio_stats {
 	uint64_t term;	     /* current, as on disk */

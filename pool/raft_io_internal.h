@@ -146,6 +146,16 @@ struct rio {
 	struct rio_install install;
 	struct list gets;
 
+	/* The last committed configuration that is known, and the one that was last in
+	 * the log when it was opened; raft_io_conf.c. */
+	struct raft_configuration conf;
+	uint64_t conf_index, conf_loaded;
+
+	struct rio_answer *answers; /* to this leader, in this term */
+	size_t answer_count, answer_size;
+	int64_t heard_us; /* the leader, in this term */
+	uint64_t heard_commit;
+
 	struct rio_term *terms;
 	size_t term_count, term_size;
 
@@ -180,6 +190,14 @@ void rio_release(void *arg);
 void rio_drop_held(struct rio *rio);
 /* Delivers what was held when nothing is in the way any more. */
 void rio_release_soon(struct rio *rio);
+
+/* raft_io_conf.c */
+int rio_load_conf(struct rio *rio, const struct recovered *r);
+/* Before libraft receives the message: rolls an uncommitted configuration back. */
+void rio_roll_back(struct rio *rio, const struct raft_message *m);
+void rio_hear(struct rio *rio, const struct raft_message *m);
+void rio_hear_no_more(struct rio *rio); /* the term is another */
+void rio_conf_fini(struct rio *rio);
 
 /* raft_io_snapshot.c */
 void rio_snapshot_init(struct rio *rio);

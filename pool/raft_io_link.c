@@ -39,12 +39,28 @@ static bool rio_in_flight(const struct rio *rio)
 	       rio->install.put;
 }
 
+/* libraft's servers without a vote never notice that their leader has gone: they would
+ * refuse their vote to the next one when they are needed for a majority. */
+static void rio_forget_leader(struct rio *rio)
+{
+	struct raft *r = rio_raft(rio);
+	raft_time now = (raft_time)(loop_now_us(rio->config.loop) / 1000);
+
+	if (r->state != RAFT_FOLLOWER || !r->follower_state.current_leader.id ||
+		now - r->election_timer_start < 2 * r->election_timeout)
+		return;
+	raft_free(r->follower_state.current_leader.address);
+	r->follower_state.current_leader.address = NULL;
+	r->follower_state.current_leader.id = 0;
+}
+
 void rio_tick(void *arg)
 {
 	struct rio *rio = arg;
 
 	timer_start_ms(&rio->tick, rio->tick_ms);
 	if (rio_leads(rio) || !rio_in_flight(rio)) {
+		rio_forget_leader(rio);
 		rio->tick_cb(&rio->io);
 		rio_touched(rio);
 	}
@@ -79,6 +95,44 @@ static bool rio_must_hold(struct rio *rio, int type)
 	default:
 		return false;
 	}
+}
+
+/* libraft votes twice in a term for the target of a transfer of its own. */
+static bool rio_second_vote(const struct rio *rio, const struct raft_message *m)
+{
+	const struct raft_request_vote *v = &m->request_vote;
+
+	return m->type == RAFT_IO_REQUEST_VOTE && !v->pre_vote &&
+	       v->term == rio->meta.term && rio->meta.value != 0 &&
+	       rio->meta.value != v->candidate_id;
+}
+
+/* This server's place in its own configuration; NULL: it has none. */
+static struct raft_server *rio_own_server(struct rio *rio)
+{
+	struct raft *r = rio_raft(rio);
+
+	for (unsigned i = 0; i < r->configuration.n; i++)
+		if (r->configuration.servers[i].id == r->id)
+			return &r->configuration.servers[i];
+	return NULL;
+}
+
+/* Who votes is the candidate's configuration to say, which may be newer: one that was
+ * made a voter, but did not hear of it before the leader died, must vote for that leader
+ * to lead again. libraft refuses by its own configuration (section 4.2.2 of the Raft
+ * dissertation: a server votes whether or not it is in its own configuration). */
+static void rio_receive_vote(struct rio *rio, struct raft_message *m)
+{
+	struct raft_server *own = rio_own_server(rio);
+	int role = own ? own->role : RAFT_VOTER;
+
+	if (own)
+		own->role = RAFT_VOTER;
+	rio->recv_cb(&rio->io, m);
+	own = rio_own_server(rio);
+	if (own)
+		own->role = role;
 }
 
 /* libraft asserts that no other leader speaks in its own term. */
@@ -126,7 +180,7 @@ static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	struct raft_message m;
 	int rc = raft_message_decode(&m, bytes, len);
 
-	if (!rc && rio_absurd(rio, &m)) {
+	if (!rc && (rio_absurd(rio, &m) || rio_second_vote(rio, &m))) {
 		raft_message_fini(&m);
 		rc = RV_EPROTO;
 	}
@@ -141,7 +195,12 @@ static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	m.server_address = address;
 	rio->reach = rio_reach(rio, &m);
 	rio->receiving = true;
-	rio->recv_cb(&rio->io, &m);
+	rio_hear(rio, &m);
+	rio_roll_back(rio, &m);
+	if (m.type == RAFT_IO_REQUEST_VOTE)
+		rio_receive_vote(rio, &m);
+	else
+		rio->recv_cb(&rio->io, &m);
 	rio->receiving = false;
 	rio_touched(rio);
 }

@@ -81,7 +81,7 @@ int rlog_from_raft(int r)
 /* --- what the owner is told -----------------------------------------------------------
  */
 
-static enum rlog_state current_state(const struct rlog *rlog)
+enum rlog_state rlog_current_state(const struct rlog *rlog)
 {
 	if (rlog->stopped)
 		return RLOG_STOPPED;
@@ -105,7 +105,7 @@ static uint64_t current_leader(const struct rlog *rlog)
 	return id;
 }
 
-static uint64_t current_term(const struct rlog *rlog)
+uint64_t rlog_current_term(const struct rlog *rlog)
 {
 	struct rio_stats stats;
 
@@ -131,14 +131,14 @@ static void tell(void *arg)
 
 	if (!rlog->opened_told && !rlog->stopped && is_open(rlog)) {
 		rlog->opened_told = true;
-		rlog->state = current_state(rlog);
+		rlog->state = rlog_current_state(rlog);
 		rlog->events->opened(rlog->arg, 0, NULL);
 	}
 	if (!rlog->opened_told)
 		return;
-	term = current_term(rlog);
+	term = rlog_current_term(rlog);
 	leader = current_leader(rlog);
-	state = current_state(rlog);
+	state = rlog_current_state(rlog);
 	if (state == rlog->state && term == rlog->told_term &&
 		leader == rlog->told_leader)
 		return;
@@ -159,9 +159,20 @@ static void lose_leadership(struct rlog *rlog)
 	rlog_reject_fresh(rlog, RV_ENOTMASTER);
 }
 
+/* A follower's state is as of when the leader was heard, once everything that the leader
+ * called committed then is applied. */
+static void note_fresh(struct rlog *rlog)
+{
+	if (rlog->heard_us && rlog->heard_commit > rlog->applied_index)
+		return;
+	if (rlog->heard_us)
+		rlog->fresh_us = rlog->heard_us;
+	rio_leader_heard(rlog->rio, &rlog->heard_us, &rlog->heard_commit);
+}
+
 void rlog_look(struct rlog *rlog)
 {
-	uint64_t term = current_term(rlog);
+	uint64_t term = rlog_current_term(rlog);
 	struct rv_error e;
 	bool leads;
 
@@ -174,6 +185,8 @@ void rlog_look(struct rlog *rlog)
 			&e);
 		return;
 	}
+	rio_note_conf(rlog->rio);
+	note_fresh(rlog);
 	leads = raft_state(&rlog->raft) == RAFT_LEADER;
 	if (rlog->leads && (!leads || term != rlog->lead_term))
 		lose_leadership(rlog);
@@ -201,6 +214,9 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsign
 	/* Opened again, libraft catches up with a state that is ahead of it. */
 	if (rlog->stuck || rlog->raft_closing ||
 		rlog->raft.last_applied < rlog->applied_index)
+		return RAFT_BUSY;
+	/* libraft would write the uncommitted configuration into the snapshot. */
+	if (rlog->raft.configuration_uncommitted_index)
 		return RAFT_BUSY;
 	rlog->snapshot_at = rlog->raft.last_applied;
 	rlog->snapshot_begun = false;
@@ -438,6 +454,7 @@ static int start_raft(struct rlog *rlog, struct rv_error *e)
 	if (r)
 		return rv_error_set(e, rlog_from_raft(r), "open the log: %s: %s",
 			raft_strerror(r), raft_errmsg(&rlog->raft));
+	rio_doubt_conf(rlog->rio);
 	return 0;
 }
 
@@ -700,62 +717,6 @@ void rlog_free(struct rlog *rlog)
 	rlog_propose_fini(rlog);
 	raft_configuration_close(&rlog->opening.bootstrap);
 	free(rlog);
-}
-
-/* --- what is going on
- * ------------------------------------------------------------------------- */
-
-bool rlog_is_leader(const struct rlog *rlog)
-{
-	return rlog->ready && !rlog->failing && !rlog->stopping;
-}
-
-static void fill_servers(const struct rlog *rlog, struct rlog_status *out)
-{
-	const struct raft_configuration *c = &rlog->raft.configuration;
-	const char *address = NULL;
-	raft_id id = 0;
-
-	for (unsigned i = 0; i < c->n; i++)
-		out->voters += c->servers[i].role == RAFT_VOTER;
-	out->servers = (int)c->n;
-	raft_leader((struct raft *)&rlog->raft, &id, &address);
-	out->leader_id = id;
-	if (address)
-		snprintf(out->leader_address, sizeof out->leader_address, "%s", address);
-	out->last_index = raft_last_index((struct raft *)&rlog->raft);
-}
-
-void rlog_status(const struct rlog *rlog, struct rlog_status *out)
-{
-	struct rio_stats stats = {0};
-
-	*out = (struct rlog_status){
-		.state = current_state(rlog),
-		.id = rlog->config.id,
-		.term = current_term(rlog),
-		.applied_index = rlog->applied_index,
-		.applied_term = rlog->applied_term,
-		.snapshot_age_ms = -1,
-		.queued = rlog->queued,
-		.healed = rlog->healed,
-	};
-	if (rlog->failing || rlog->stopped || rlog->stuck)
-		out->error = rlog->error;
-	if (!rlog->rio)
-		return;
-	rio_stats(rlog->rio, &stats);
-	out->snapshot_index = stats.snapshot_index;
-	if (stats.snapshot_index)
-		out->snapshot_age_ms =
-			(loop_now_us(rlog->loop) - stats.snapshot_us) / 1000;
-	out->disk_bytes = stats.disk_bytes;
-	out->room = stats.room;
-	out->low_space = stats.low_space;
-	out->appends = stats.appends;
-	out->syncs = stats.syncs;
-	if (rlog->raft_live)
-		fill_servers(rlog, out);
 }
 
 void rlog_snapshot(struct rlog *rlog)

@@ -90,7 +90,11 @@ struct rlog_fsm {
 /* --- opening --- */
 
 /* Servers of the raft configuration; a pool's other members are learners. */
-enum { RLOG_MAX_SERVERS = 16, RLOG_ADDRESS_MAX = 128 };
+enum {
+	RLOG_MAX_SERVERS = 16, /* of the first configuration */
+	RLOG_MAX_VOTERS = 16,
+	RLOG_ADDRESS_MAX = 128
+};
 
 struct rlog_server {
 	uint64_t id; /* never 0, never reused in a pool */
@@ -242,6 +246,25 @@ struct rlog_status {
 	int learners;	    /* that this host feeds */
 };
 void rlog_status(const struct rlog *rlog, struct rlog_status *out);
+
+/* As of when (loop time) everything that was committed is known here: on a leader, when a
+ * majority last answered it; on a follower, when it last heard the leader and has applied
+ * what was committed then. 0: not since the log was opened. */
+int64_t rlog_fresh_us(const struct rlog *rlog);
+
+/* A server of the configuration. What it has and when it was heard is known to the leader
+ * alone; 0: not in this term. */
+struct rlog_member {
+	uint64_t id;
+	char address[RLOG_ADDRESS_MAX];
+	bool voter, standby;
+	uint64_t match;	  /* it has the log up to here */
+	int64_t heard_us; /* loop time of its last answer */
+};
+/* Fills in up to `max`, returns how many. */
+int rlog_members(const struct rlog *rlog, struct rlog_member *out, int max);
+
+bool rlog_is_transferring(const struct rlog *rlog);
 bool rlog_is_leader(const struct rlog *rlog);
 
 #endif

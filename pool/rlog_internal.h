@@ -1,4 +1,5 @@
-/* What rlog.c (life), rlog_propose.c (proposals, applying) and rlog_member.c share. */
+/* What rlog.c (life), rlog_propose.c (proposals, applying), rlog_member.c and
+ * rlog_status.c share. */
 #ifndef REEVE_POOL_RLOG_INTERNAL_H
 #define REEVE_POOL_RLOG_INTERNAL_H
 
@@ -79,6 +80,11 @@ struct rlog {
 	uint64_t snapshot_at; /* begin when this is applied; 0: none */
 	bool snapshot_begun;
 
+	/* when this state was the leader's, and when it will be once heard_commit is
+	 * applied (loop time) */
+	int64_t fresh_us, heard_us;
+	uint64_t heard_commit;
+
 	struct raft_transfer transfer;
 	bool transferring;
 	rlog_transfer_fn *transfer_fn;
@@ -102,6 +108,8 @@ struct rlog {
 };
 
 /* rlog.c */
+enum rlog_state rlog_current_state(const struct rlog *rlog);
+uint64_t rlog_current_term(const struct rlog *rlog);
 void rlog_look(struct rlog *rlog);
 void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e);
 int rlog_from_raft(int r);

@@ -48,7 +48,7 @@ struct letter {
 
 static struct {
 	unsigned acked, rejected, unknown, crashes, cuts, lost, installs, leaders,
-		transfers;
+		transfers, changes, changed;
 } total;
 
 static void letter_arrives(void *arg)
@@ -423,6 +423,83 @@ static void test_membership(void **state)
 	net_free(net);
 }
 
+/* The first voter makes a second one and dies before that hears of it. Opened again, it
+ * needs the vote of one that does not know that it has one. */
+static void test_lost_promotion(void **state)
+{
+	struct net *net = net_new(4, 2, 1);
+	struct node *one = await_leader(net);
+	struct rv_error e;
+
+	(void)state;
+	net_propose(net, 5);
+	change_rc = 1;
+	assert_int_equal(rlog_add(one->rig->log, 2, "node2", change_told, NULL, &e), 0);
+	change_await(net);
+	net_run(net, 500);
+	net->cut[0][1] = true;
+	assert_int_equal(rlog_assign(one->rig->log, 2, true, change_told, NULL, &e), 0);
+	net_run(net, 50);
+	node_crash(one);
+	net->cut[0][1] = false;
+	node_up(one);
+	await_leader(net);
+	net_propose(net, 5);
+	net_run(net, 500);
+	assert_int_equal(net->acked_at, 10);
+	assert_equal_states(net);
+	net_free(net);
+}
+
+static void mischief_changed(void *arg, int rc)
+{
+	(void)arg;
+	total.changed += rc == 0;
+}
+
+/* One becomes a standby, or a voter again; never the leader, who could not lead then. */
+static void change_voters(struct net *net, struct prng *prng)
+{
+	struct node *leader = leader_of(net);
+	uint64_t id = 1 + prng_below(prng, (uint64_t)net->count);
+	struct rlog_member m[MAX_NODES];
+	struct rv_error e;
+	int n, voters = 0;
+
+	if (!leader || id == leader->id)
+		return;
+	n = rlog_members(leader->rig->log, m, MAX_NODES);
+	for (int i = 0; i < n; i++)
+		voters += m[i].voter;
+	for (int i = 0; i < n; i++)
+		if (m[i].id == id && (!m[i].voter || voters > 1) &&
+			!rlog_assign(leader->rig->log, id, !m[i].voter, mischief_changed,
+				NULL, &e))
+			total.changes++;
+}
+
+/* All vote, as at the beginning. */
+static void all_voters(struct net *net)
+{
+	for (int round = 0; round < 40; round++) {
+		struct node *leader = leader_of(net);
+		struct rlog_member m[MAX_NODES];
+		struct rv_error e;
+		int n = leader ? rlog_members(leader->rig->log, m, MAX_NODES) : 0, i;
+
+		for (i = 0; i < n && m[i].voter; i++)
+			;
+		if (n && i == n)
+			return;
+		if (n && rlog_assign(leader->rig->log, m[i].id, true, mischief_changed,
+				 NULL, &e))
+			total.changes++;
+		net_run(net, 500);
+	}
+	net_tell(net);
+	fail_msg("seed %llu: not all became voters", (unsigned long long)net->seed);
+}
+
 static void net_mischief(struct net *net, struct prng *prng)
 {
 	struct node *n = &net->nodes[prng_below(prng, (uint64_t)net->count)];
@@ -431,7 +508,11 @@ static void net_mischief(struct net *net, struct prng *prng)
 	struct node *leader;
 	struct rv_error e;
 
-	switch (prng_below(prng, 8)) {
+	switch (prng_below(prng, 10)) {
+	case 8:
+	case 9:
+		change_voters(net, prng);
+		break;
 	case 0:
 	case 1:
 		if (n->up)
@@ -486,6 +567,7 @@ static void run_seed(uint64_t seed)
 	}
 	net_run(net, 8000);
 	await_leader(net);
+	all_voters(net);
 	net_propose(net, 5);
 	net_run(net, 2000);
 	assert_equal_states(net);
@@ -506,11 +588,12 @@ static void test_mischief(void **state)
 	for (uint64_t seed = 1; seed <= seeds; seed++)
 		run_seed(seed);
 	printf("acked %u rejected %u unknown %u crashes %u cuts %u lost %u installs %u "
-	       "leaders %u transfers %u\n",
+	       "leaders %u transfers %u changes %u done %u\n",
 		total.acked, total.rejected, total.unknown, total.crashes, total.cuts,
-		total.lost, total.installs, total.leaders, total.transfers);
+		total.lost, total.installs, total.leaders, total.transfers, total.changes,
+		total.changed);
 	assert_true(total.acked > 0 && total.crashes > 0 && total.cuts > 0 &&
-		    total.lost > 0 && total.installs > 0);
+		    total.lost > 0 && total.installs > 0 && total.changed > 0);
 }
 
 int main(void)
@@ -519,6 +602,7 @@ int main(void)
 		cmocka_unit_test(test_three),
 		cmocka_unit_test(test_transfer),
 		cmocka_unit_test(test_membership),
+		cmocka_unit_test(test_lost_promotion),
 		cmocka_unit_test(test_mischief),
 	};
 

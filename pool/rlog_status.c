@@ -1,0 +1,123 @@
+/* What is going on in a log, for those who ask. */
+#include "pool/rlog.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "pool/rlog_internal.h"
+
+bool rlog_is_leader(const struct rlog *rlog)
+{
+	return rlog->ready && !rlog->failing && !rlog->stopping;
+}
+
+static void fill_servers(const struct rlog *rlog, struct rlog_status *out)
+{
+	const struct raft_configuration *c = &rlog->raft.configuration;
+	const char *address = NULL;
+	raft_id id = 0;
+
+	for (unsigned i = 0; i < c->n; i++)
+		out->voters += c->servers[i].role == RAFT_VOTER;
+	out->servers = (int)c->n;
+	raft_leader((struct raft *)&rlog->raft, &id, &address);
+	out->leader_id = id;
+	if (address)
+		snprintf(out->leader_address, sizeof out->leader_address, "%s", address);
+	out->last_index = raft_last_index((struct raft *)&rlog->raft);
+}
+
+static int later_first(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* When a majority of the voters had answered, this leader included. */
+static int64_t majority_heard(const struct rlog *rlog)
+{
+	const struct raft_configuration *c = &rlog->raft.configuration;
+	int64_t heard[RLOG_MAX_VOTERS];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->n && n < RLOG_MAX_VOTERS; i++) {
+		const struct rio_answer *a = rio_answer_of(rlog->rio, c->servers[i].id);
+
+		if (c->servers[i].role != RAFT_VOTER)
+			continue;
+		heard[n] = a ? a->heard_us : 0;
+		if (c->servers[i].id == rlog->config.id)
+			heard[n] = loop_now_us(rlog->loop);
+		n++;
+	}
+	qsort(heard, n, sizeof *heard, later_first);
+	return n ? heard[n / 2] : 0;
+}
+
+int64_t rlog_fresh_us(const struct rlog *rlog)
+{
+	return rlog->raft_live && rlog->ready ? majority_heard(rlog) : rlog->fresh_us;
+}
+
+int rlog_members(const struct rlog *rlog, struct rlog_member *out, int max)
+{
+	const struct raft_configuration *c = &rlog->raft.configuration;
+	int n = 0;
+
+	if (!rlog->raft_live)
+		return 0;
+	for (; (unsigned)n < c->n && n < max; n++) {
+		const struct raft_server *s = &c->servers[n];
+		const struct rio_answer *a = rio_answer_of(rlog->rio, s->id);
+
+		out[n] = (struct rlog_member){.id = s->id,
+			.voter = s->role == RAFT_VOTER,
+			.standby = s->role == RAFT_STANDBY,
+			.match = a ? a->match : 0,
+			.heard_us = a ? a->heard_us : 0};
+		if (s->id == rlog->config.id) {
+			out[n].match = raft_last_index((struct raft *)&rlog->raft);
+			out[n].heard_us = loop_now_us(rlog->loop);
+		}
+		snprintf(out[n].address, sizeof out[n].address, "%s", s->address);
+	}
+	return n;
+}
+
+bool rlog_is_transferring(const struct rlog *rlog)
+{
+	return rlog->transferring;
+}
+
+void rlog_status(const struct rlog *rlog, struct rlog_status *out)
+{
+	struct rio_stats stats = {0};
+
+	*out = (struct rlog_status){
+		.state = rlog_current_state(rlog),
+		.id = rlog->config.id,
+		.term = rlog_current_term(rlog),
+		.applied_index = rlog->applied_index,
+		.applied_term = rlog->applied_term,
+		.snapshot_age_ms = -1,
+		.queued = rlog->queued,
+		.healed = rlog->healed,
+	};
+	if (rlog->failing || rlog->stopped || rlog->stuck)
+		out->error = rlog->error;
+	if (!rlog->rio)
+		return;
+	rio_stats(rlog->rio, &stats);
+	out->snapshot_index = stats.snapshot_index;
+	if (stats.snapshot_index)
+		out->snapshot_age_ms =
+			(loop_now_us(rlog->loop) - stats.snapshot_us) / 1000;
+	out->disk_bytes = stats.disk_bytes;
+	out->room = stats.room;
+	out->low_space = stats.low_space;
+	out->appends = stats.appends;
+	out->syncs = stats.syncs;
+	if (rlog->raft_live)
+		fill_servers(rlog, out);
+}
