@@ -100,6 +100,8 @@ static bool each_method(const struct schema_class *cls, command_fn *fn, void *ar
 
 		if (m->cls != cls->id || m->kind != METHOD_KIND_OWN)
 			continue;
+		if (m->id == METHOD_SR_DESTROY)
+			c.destroys = "The SR and all disks on it";
 		if (m->id == METHOD_TASK_WAIT) {
 			c.kind = COMMAND_TASK_WAIT;
 			c.doc = "Waits until it has ended, with a progress bar";
@@ -131,7 +133,8 @@ static const struct command extras[] = {
 	{.kind = COMMAND_METHOD,
 		.name = "vm-uninstall",
 		.doc = "Removes a halted VM with its disks; force=true does not ask",
-		.uninstall = true},
+		.uninstall = true,
+		.destroys = "The VM and all its disks"},
 	{.kind = COMMAND_VM_INSTALL,
 		.name = "vm-install",
 		.doc = "Makes a VM from a template: clones it and makes its disks"},

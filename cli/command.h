@@ -35,9 +35,12 @@ struct command {
 	const struct schema_method *forced; /* instead of it with force=true, or NULL */
 	const char *doc;
 	bool templates; /* template-list */
-	bool uninstall; /* vm-uninstall: asks first, destroys disks too */
-	bool other;	/* another name of a command that is listed already */
-	bool hidden;	/* not in help and completion */
+	bool uninstall; /* vm-uninstall: destroys disks too */
+	/* What is lost, asked about first: "The VM and all its disks". NULL: not asked.
+	 */
+	const char *destroys;
+	bool other;  /* another name of a command that is listed already */
+	bool hidden; /* not in help and completion */
 };
 
 /* Calls fn for every command, classes in the schema's order, until it returns false. */

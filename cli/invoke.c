@@ -71,17 +71,16 @@ static int invoke(struct cli *cli, const struct schema_method *m, struct params 
 }
 
 /* Disks can't be got back: somebody has to say yes. */
-static int confirm(struct cli *cli, const char *what)
+static int confirm(struct cli *cli, const struct command *c)
 {
 	char answer[16] = "";
 
 	if (!cli->in_tty || !cli->err_tty)
 		return cli_usage(cli,
-			"%s destroys the VM's disks: say force=true where nobody can be "
-			"asked",
-			what);
-	fputs("The VM and all its disks will be destroyed. Type 'yes' to go on: ",
-		cli->err);
+			"%s asks before it destroys disks: say force=true where nobody "
+			"can be asked",
+			c->name);
+	fprintf(cli->err, "%s will be destroyed. Type 'yes' to go on: ", c->destroys);
 	fflush(cli->err);
 	if (fgets(answer, sizeof answer, cli->in) && strcmp(answer, "yes\n") == 0)
 		return CLI_OK;
@@ -95,7 +94,7 @@ int verb_method(struct cli *cli, const struct command *c)
 	struct params p;
 	int rc = CLI_OK;
 
-	if (c->forced || c->uninstall)
+	if (c->forced || c->destroys)
 		rc = take_flag(cli, "force", &force);
 	if (rc)
 		return rc;
@@ -108,8 +107,8 @@ int verb_method(struct cli *cli, const struct command *c)
 		params_value(&p, "disks", &yes);
 	}
 	rc = input_params(cli, c, m, &p);
-	if (!rc && c->uninstall && !force)
-		rc = confirm(cli, c->name);
+	if (!rc && c->destroys && !force)
+		rc = confirm(cli, c);
 	if (!rc)
 		rc = invoke(cli, m, &p);
 	params_fini(&p);

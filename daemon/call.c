@@ -450,10 +450,22 @@ static bool names_are_unique(enum schema_class_id cls)
 
 int call_name_check(enum schema_class_id cls, const char *name, struct rv_error *e)
 {
+	struct uuid uuid;
+
 	if (!*name && names_are_unique(cls))
 		return rv_error_set(e, RV_EPARAM,
 			"name_label: a %s needs a name, a text of 1 to %d bytes",
 			schema_class(cls)->name, RV_MAX_NAME_BYTES);
+	if (strlen(name) > RV_MAX_NAME_BYTES)
+		return rv_error_set(e, RV_EPARAM,
+			"name_label: a name has at most %d bytes, this one %zu",
+			RV_MAX_NAME_BYTES, strlen(name));
+	/* Where an object may be named by either, its UUID would hide it. */
+	if (names_are_unique(cls) && !uuid_parse(&uuid, name, strlen(name)))
+		return rv_error_set(e, RV_EPARAM,
+			"name_label: '%s' reads as a UUID, and objects are found by name "
+			"or UUID; choose another",
+			name);
 	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
 		if (*p < 0x20 || *p == 0x7f)
 			return rv_error_set(e, RV_EPARAM,

@@ -66,8 +66,13 @@ void vm_operation(struct call *c)
 		args.with_disks = call_bool(c, "disks", false);
 	if (takes(c, "timeout_ms"))
 		args.timeout_ms = call_int(c, "timeout_ms", 0);
-	if (takes(c, "new_name"))
+	if (takes(c, "new_name")) {
 		args.new_name = call_text(c, "new_name");
+		if (call_name_check(CLASS_VM, args.new_name, &e)) {
+			call_fail(c, &e);
+			return;
+		}
+	}
 	if (vm_op_start(c->daemon->vms, operation_of(c->method), &args, tasks_uuid(c),
 		    on_accepted, c, &e))
 		call_fail(c, &e);

@@ -1,7 +1,8 @@
 /*
  *	vm_op_start ─► checks ─► admit ─► intent ─► accepted(0), begin ─► ... ─► done
  *	     │                              ╰─ refused ─► accepted(rc), freed
- *	     ╰─ hard_shutdown beside another: cancel that, wait for its end, again
+ *	     ├─ hard_shutdown beside another: cancel that, wait for its end, again
+ *	     ╰─ a clone beside a clone of the same VM: wait for its end, again
  */
 #include <assert.h>
 #include <stdio.h>
@@ -33,20 +34,28 @@ const struct vm_verb *const vm_verbs[VM_OP_COUNT] = {
 };
 
 /* One that is told later: it joined an intent under way, or waits for the end of the
- * operation that its hard_shutdown has cancelled. */
+ * operation that its hard_shutdown has cancelled, or of the clone that came before. */
 struct vm_wait {
 	struct list node;
 	struct vm_manager *mgr;
 	struct uuid task, vm;
 	bool start; /* a vm_op_start to be made when the VM is free */
 	enum vm_operation kind;
-	struct vm_op_args args;
+	struct vm_op_args args; /* its strings are owned */
 	vm_accepted_fn *accepted;
 	void *arg;
 	int rc;
 	struct rv_error error;
 	struct defer tell;
 };
+
+static void wait_free(struct vm_wait *w)
+{
+	free((char *)w->args.user);
+	free((char *)w->args.origin);
+	free((char *)w->args.new_name);
+	free(w);
+}
 
 /* --- telling --- */
 
@@ -57,7 +66,7 @@ static void wait_tell(void *arg)
 	list_remove(&w->node);
 	if (w->accepted)
 		w->accepted(w->arg, w->rc, w->rc ? &w->error : NULL);
-	free(w);
+	wait_free(w);
 }
 
 static struct vm_wait *wait_new(struct vm_manager *m, struct uuid task, struct uuid vm,
@@ -307,6 +316,37 @@ nomem:
 	return rv_error_set(e, RV_ENOMEM, "no memory for an operation");
 }
 
+/* A copy of what is to be started when the VM is free. RV_ENOMEM: nothing waits. */
+static int wait_for_vm(struct vm_op *o, enum vm_operation kind,
+	const struct vm_op_args *args, struct uuid task, vm_accepted_fn *accepted,
+	void *arg, struct rv_error *e)
+{
+	struct vm_wait *w = wait_new(o->mgr, task, o->vm, accepted, arg);
+
+	if (!w)
+		return rv_error_set(e, RV_ENOMEM, "no memory for an operation");
+	w->start = true;
+	w->kind = kind;
+	w->args = *args;
+	w->args.user = args->user ? strdup(args->user) : NULL;
+	w->args.origin = args->origin ? strdup(args->origin) : NULL;
+	w->args.new_name = args->new_name ? strdup(args->new_name) : NULL;
+	if ((args->user && !w->args.user) || (args->origin && !w->args.origin) ||
+		(args->new_name && !w->args.new_name)) {
+		list_remove(&w->node);
+		wait_free(w);
+		return rv_error_set(e, RV_ENOMEM, "no memory for an operation");
+	}
+	return 0;
+}
+
+/* Copying a VM does it no harm: several clones of a template are made one after the
+ * other, in the order that they were asked for. */
+static bool clones_queue(enum vm_operation kind, const struct vm_op *other)
+{
+	return kind == VM_OP_CLONE && other && other->kind == VM_OP_CLONE;
+}
+
 /* What can be known before the database is asked. */
 static int op_admit(struct vm_manager *m, enum vm_operation kind, const struct row *vm,
 	const struct vm_op_args *args, struct rv_error *e)
@@ -321,8 +361,10 @@ static int op_admit(struct vm_manager *m, enum vm_operation kind, const struct r
 	(void)args;
 	vm_condition(m, vm, &c);
 	rc = vm_allowed(&c, kind);
+	other = vm_op_of(m, &uuid);
+	if (rc == RV_EBUSY && clones_queue(kind, other))
+		rc = 0;
 	if (rc) {
-		other = vm_op_of(m, &uuid);
 		return vm_refuse(&c, kind, rc, row_name(vm),
 			other ? vm_operation_name(other->kind) : NULL,
 			other ? uuid_format(&other->task, text) : NULL, e);
@@ -436,14 +478,10 @@ int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
 	uuid = row_uuid(vm);
 	o = vm_op_of(m, &uuid);
 	if (o) {
-		/* Only a hard_shutdown is let past another operation. */
-		w = wait_new(m, task, o->vm, accepted, arg);
-		if (!w)
-			return rv_error_set(e, RV_ENOMEM, "no memory for an operation");
-		w->start = true;
-		w->kind = kind;
-		w->args = *args;
-		w->args.user = w->args.origin = w->args.new_name = NULL;
+		/* Only a hard_shutdown is let past another operation; a clone waits. */
+		rc = wait_for_vm(o, kind, args, task, accepted, arg, e);
+		if (rc || clones_queue(kind, o))
+			return rc;
 		if (o->begun)
 			op_cancel(&o->op);
 		else
@@ -538,6 +576,6 @@ void vm_ops_free(struct vm_manager *m)
 	}
 	LIST_FOR_EACH_SAFE (node, &m->waiting) {
 		list_remove(node);
-		free(CONTAINER_OF(node, struct vm_wait, node));
+		wait_free(CONTAINER_OF(node, struct vm_wait, node));
 	}
 }

@@ -192,6 +192,7 @@ static void txn_clone_vm(struct make *s, struct txn *t)
 	struct uuid metrics = vm_uuid(o->mgr);
 	char text[UUID_TEXT_SIZE];
 
+	txn_expect_name_free(t, CLASS_VM, o->new_name);
 	txn_create(t, CLASS_VM_METRICS, metrics);
 	txn_set_time(t, metrics, VM_METRICS_INSTALL_TIME, loop_wall_ms(o->mgr->loop));
 	txn_create(t, CLASS_VM, s->target);

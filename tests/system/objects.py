@@ -154,8 +154,13 @@ def test_names(world):
     assert "taken" in said, said
     client.change("VM.set_fields", self=vm, fields={"name_label": "named"})
     client.change("VM.set_fields", self=vm, fields={"name_label": "renamed"})
-    record = {"name_label": "two\nlines", "memory_static_max": 128 << 20}
-    refused("MESSAGE_PARAMETER_INVALID", client, "VM.create", record=record)
+    for name in "two\nlines", str(uuid.uuid4()), "x" * 4000:
+        record = {"name_label": name, "memory_static_max": 128 << 20}
+        refused("MESSAGE_PARAMETER_INVALID", client, "VM.create", record=record)
+        refused("MESSAGE_PARAMETER_INVALID", client, "VM.clone", self=vm, new_name=name)
+    refused("MESSAGE_PARAMETER_INVALID", client, "VM.clone", self=vm, new_name="")
+    said = refused("DB_UNIQUENESS_CONSTRAINT_VIOLATION", client, "VM.clone", self=vm, new_name="taken")
+    assert "taken" in said, said
 
 
 def test_settings_of_a_starting_vm_stay(world):

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 from host import Host
@@ -30,9 +31,9 @@ def until(condition, what):
     raise AssertionError(f"never came: {what}")
 
 
-def begin(host, *words, err=subprocess.PIPE):
+def begin(host, *words, err=subprocess.PIPE, stdin=subprocess.DEVNULL):
     return subprocess.Popen(
-        [host.reeve, *words], env=host.environment(), stdin=subprocess.DEVNULL,
+        [host.reeve, *words], env=host.environment(), stdin=stdin,
         stdout=subprocess.PIPE, stderr=err, text=True,
     )
 
@@ -94,6 +95,27 @@ def cancel(host):
         "words", err,
     )
     check(out == "" and state(host, "deaf") == "Running", "undone", out)
+
+
+def ask(host):
+    """sr-destroy at a terminal: it says what is lost, and takes yes for an answer."""
+    for answer, status, left in ("no", 2, True), ("yes", 0, False):
+        directory = tempfile.mkdtemp()
+        name = "asked-" + answer
+        host.must("sr-create", f"name-label={name}", "type=file", f"device-config:location={directory}")
+        master, slave = pty.openpty()
+        process = begin(host, "sr-destroy", f"sr={name}", err=slave, stdin=slave)
+        os.close(slave)
+        seen = b""
+        while b"'yes'" not in seen:
+            seen += os.read(master, 4096)
+        check(b"The SR and all disks on it will be destroyed" in seen, "question", seen)
+        os.write(master, answer.encode() + b"\n")
+        process.communicate(timeout=60)
+        os.close(master)
+        check(process.returncode == status, "status", process.returncode)
+        names = host.run("sr-list", "params=name-label", "--minimal").stdout
+        check((name in names) == left, "left", names)
 
 
 def leave(host):
@@ -209,7 +231,7 @@ def main(reeve, reeved):
     host = Host(reeve, reeved).start()
     try:
         start_vms(host)
-        for test in (bar, cancel, leave, restart, gone, profiles, watch, complete):
+        for test in (bar, ask, cancel, leave, restart, gone, profiles, watch, complete):
             print(test.__name__, flush=True)
             test(host)
     finally:

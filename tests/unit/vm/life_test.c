@@ -223,6 +223,47 @@ static void test_clone_and_provision(void **state)
 	world_free(w);
 }
 
+static void clone_accepted(void *arg, int rc, const struct rv_error *e)
+{
+	(void)e;
+	assert_int_equal(rc, 0);
+	(*(int *)arg)++;
+}
+
+/* Asked for at once, they are made one after the other; names are taken once. */
+static void test_clones_at_once(void **state)
+{
+	struct world *w = world_new(81);
+	size_t template = world_add_vm(w, 1, 0);
+	struct vm_op_args args = {.vm = w->vm[template]};
+	struct uuid task[3];
+	int accepted = 0;
+	struct rv_error e;
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		char name[] = {'n', (char)('0' + i), 0}; /* ours for the call only */
+
+		args.new_name = name;
+		task[i] = world_uuid(w);
+		assert_int_equal(vm_op_start(w->mgr, VM_OP_CLONE, &args, task[i],
+					 clone_accepted, &accepted, &e),
+			0);
+	}
+	assert_int_equal(world_do(w, VM_OP_START, template), RV_EBUSY);
+	for (int i = 0; i < 3; i++) {
+		while (!db_row(pool_db(w->pool), CLASS_TASK, task[i]))
+			world_run_ms(w, 10);
+		assert_int_equal(world_end(w, task[i]), TASK_STATUS_SUCCESS);
+	}
+	assert_int_equal(accepted, 3);
+	assert_int_equal(storage_sim_vdi_count(w->bytes, w->sr), 4);
+	args.new_name = "n1";
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task[0]), RV_EEXIST);
+	assert_int_equal(storage_sim_vdi_count(w->bytes, w->sr), 4);
+	world_free(w);
+}
+
 static void test_destroy(void **state)
 {
 	struct world *w = world_new(9);
@@ -489,6 +530,7 @@ int main(void)
 		cmocka_unit_test(test_suspend_and_resume),
 		cmocka_unit_test(test_hard_shutdown_of_a_suspended_one),
 		cmocka_unit_test(test_clone_and_provision),
+		cmocka_unit_test(test_clones_at_once),
 		cmocka_unit_test(test_destroy),
 		cmocka_unit_test(test_hotplug),
 		cmocka_unit_test(test_wrong_state),
