@@ -55,6 +55,9 @@ static const struct key keys[] = {
 		"and the role that they have"},
 	{"rpc", "tls12", KEY_BOOL, AT(rpc_tls12), "true",
 		"accept TLS 1.2 (ECDHE, AEAD) of stock NNG clients beside TLS 1.3"},
+	{"test", "clock-file", KEY_TEXT, AT(test_clock_file), "",
+		"for tests alone: a file with the milliseconds by which this daemon's "
+		"clock is to be wrong, read every second"},
 	{"log", "level", KEY_TEXT, AT(log_level), "info", "debug, info, warn or error"},
 };
 

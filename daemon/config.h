@@ -39,6 +39,8 @@ struct config {
 	char rpc_group[CONFIG_TEXT_MAX];  /* local group that may call */
 	char rpc_group_role[CONFIG_TEXT_MAX];
 	bool rpc_tls12;
+	/* [test] */
+	char test_clock_file[CONFIG_TEXT_MAX];
 	/* [log] */
 	char log_level[CONFIG_TEXT_MAX];
 };

@@ -23,6 +23,7 @@
 #include "xen/hyper.h"
 
 struct attach;
+struct clocks;
 struct ejection;
 struct forward;
 struct joining;
@@ -46,6 +47,7 @@ struct daemon {
 	struct sessions *sessions;
 	struct rpc_server *rpc;
 	struct metrics *metrics;
+	struct clocks *clocks;
 	struct attach *attach;
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;

@@ -52,19 +52,13 @@ static void on_restart(void *arg)
 	loop_stop(j->daemon->loop);
 }
 
-static void leave(struct daemon *d, const char *how)
+static void leave(struct daemon *d, const char *words)
 {
-	const struct row *pool = db_pool(pool_db(d->pool));
 	struct ejection *j = d->ejection;
-	struct uuid uuid = pool ? row_uuid(pool) : UUID_NONE;
-	char words[TURNOVER_WORDS_MAX], text[UUID_TEXT_SIZE];
 	struct rv_error e = {0};
 
 	if (j->leaving)
 		return;
-	snprintf(words, sizeof words,
-		"This host was ejected from the pool %.100s (%s); %.200s.",
-		pool ? row_name(pool) : "that it was in", uuid_format(&uuid, text), how);
 	if (turnover_plan(d->config->state_dir, TURNOVER_LEAVE, loop_wall_ms(d->loop),
 		    words, &e)) {
 		log_error("eject.leave",
@@ -82,27 +76,31 @@ static void leave(struct daemon *d, const char *how)
 
 void ejection_told(struct daemon *d, const struct uuid *by, const char *reason)
 {
-	const struct row *row = db_row(pool_db(d->pool), CLASS_HOST, *by);
-	char text[UUID_TEXT_SIZE], how[256];
+	static const char closed[] = "the peer closed: ";
+	char words[TURNOVER_WORDS_MAX], text[UUID_TEXT_SIZE];
 
 	if (!d->ejection)
 		return;
-	log_info("eject.told", "host=%s msg=\"%s\"", uuid_format(by, text), reason);
-	snprintf(how, sizeof how, "host %.64s told it",
-		row ? row_name(row) : uuid_format(by, text));
-	leave(d, how);
+	if (strncmp(reason, closed, sizeof closed - 1) == 0)
+		reason += sizeof closed - 1;
+	snprintf(words, sizeof words, "Host %s of the pool says: %.200s.",
+		uuid_format(by, text), reason);
+	leave(d, words);
 }
 
 void ejection_look(struct daemon *d)
 {
-	const struct db *db = pool_db(d->pool);
-	const struct row *pool = db_pool(db);
+	const struct row *pool = db_pool(pool_db(d->pool));
+	char words[TURNOVER_WORDS_MAX];
 
 	/* An old state of the database may not have this host yet: its certificate
 	 * tells. */
 	if (d->ejection && pool && !d->ejection->leaving &&
-		db_map_get(pool, POOL_EJECTED, d->ejection->own))
-		leave(d, "the pool's database says so");
+		db_map_get(pool, POOL_EJECTED, d->ejection->own)) {
+		snprintf(words, sizeof words,
+			"This host was ejected from the pool %.128s.", row_name(pool));
+		leave(d, words);
+	}
 }
 
 bool ejection_is_leaving(const struct daemon *d)

@@ -92,7 +92,7 @@ void pool_issue_join_token(struct call *c)
 /* --- the desk: what hosts say of themselves
  * ------------------------------------------------- */
 
-/* Facts are a map: name, address, level, clock_ms, running. */
+/* Facts are a map: name, address, level, running. */
 static const msgpack_object *fact(
 	const msgpack_object *facts, const char *name, msgpack_object_type type)
 {
@@ -101,18 +101,36 @@ static const msgpack_object *fact(
 	return o && o->type == type ? o : NULL;
 }
 
-static int facts_check(struct daemon *d, const msgpack_object *facts, struct rv_error *e)
+/* The request has just come, so its clock was read a moment ago: by how much it is behind
+ * for that is far below any sensible limit. */
+static int clock_check(struct daemon *d, int64_t clock_ms, struct rv_error *e)
+{
+	int64_t limit = db_int(db_pool(pool_db(d->pool)), POOL_CLOCK_SKEW_LIMIT_MS);
+	int64_t now = loop_wall_ms(d->loop), most = INT64_C(1) << 50;
+
+	if (clock_ms < 0 || clock_ms > most) /* keeps the sums far from overflow */
+		return rv_error_set(
+			e, RV_EPROTO, "the joining host tells no time of day");
+	if (clock_ms >= now - limit && clock_ms <= now + limit)
+		return 0;
+	return rv_error_set(e, RV_ECLOCK,
+		"the joining host's clock is %lld ms %s the master's, more than the "
+		"pool's limit of %lld ms; let chrony or another NTP service set it, then "
+		"join again",
+		llabs((long long)(clock_ms - now)),
+		clock_ms > now ? "ahead of" : "behind", (long long)limit);
+}
+
+static int facts_check(struct daemon *d, const struct join_request *r,
+	const msgpack_object *facts, struct rv_error *e)
 {
 	const msgpack_object *level =
 		fact(facts, "level", MSGPACK_OBJECT_POSITIVE_INTEGER);
-	const msgpack_object *clock =
-		fact(facts, "clock_ms", MSGPACK_OBJECT_POSITIVE_INTEGER);
 	const msgpack_object *running =
 		fact(facts, "running", MSGPACK_OBJECT_POSITIVE_INTEGER);
 	const struct db *db = pool_db(d->pool);
-	int64_t limit = db_int(db_pool(db), POOL_CLOCK_SKEW_LIMIT_MS), skew;
 
-	if (!level || !clock || !running || !fact(facts, "name", MSGPACK_OBJECT_STR) ||
+	if (!level || !running || !fact(facts, "name", MSGPACK_OBJECT_STR) ||
 		!fact(facts, "address", MSGPACK_OBJECT_STR))
 		return rv_error_set(
 			e, RV_EPROTO, "the joining host does not say what it must");
@@ -123,13 +141,7 @@ static int facts_check(struct daemon *d, const msgpack_object *facts, struct rv_
 		return rv_error_set(e, RV_EUNSUPPORTED,
 			"the joining host's software is too old for this pool; update it "
 			"first");
-	skew = (int64_t)clock->via.u64 - loop_wall_ms(d->loop);
-	if (skew > limit || skew < -limit)
-		return rv_error_set(e, RV_ECLOCK,
-			"the joining host's clock differs by %lld ms, more than the "
-			"pool's limit of %lld; set it by NTP",
-			(long long)skew, (long long)limit);
-	return 0;
+	return clock_check(d, r->clock_ms, e);
 }
 
 /* --- the desk: tokens
@@ -387,7 +399,7 @@ static void on_request(
 			rv_error_set(&e, RV_EEXIST,
 				"host %s is a member of the pool already",
 				row_name(host));
-		} else if (!facts_check(d, &facts, &e)) {
+		} else if (!facts_check(d, r, &facts, &e)) {
 			applicant_record(a, r, &use, token, &facts);
 			a = NULL;
 		}
@@ -525,15 +537,13 @@ static void facts_pack(struct daemon *d, struct buf *b)
 	msgpack_packer pk;
 
 	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
-	msgpack_pack_map(&pk, 5);
+	msgpack_pack_map(&pk, 4);
 	rpc_pack_key(&pk, "name");
 	rpc_pack_text(&pk, row_name(host));
 	rpc_pack_key(&pk, "address");
 	rpc_pack_text(&pk, members_address(d->members));
 	rpc_pack_key(&pk, "level");
 	msgpack_pack_int(&pk, SCHEMA_LEVEL);
-	rpc_pack_key(&pk, "clock_ms");
-	msgpack_pack_int64(&pk, loop_wall_ms(d->loop));
 	rpc_pack_key(&pk, "running");
 	msgpack_pack_uint64(&pk, running_here(d));
 }

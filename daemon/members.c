@@ -161,6 +161,17 @@ bool members_is_up(const struct members *m, const struct uuid *host)
 	return peers_is_up(m->peers, host);
 }
 
+bool members_clock(
+	const struct members *m, const struct uuid *host, struct clock_estimate *out)
+{
+	struct peer_status s;
+
+	if (peers_status(m->peers, host, &s) || s.state != PEER_UP || !s.link.clock.known)
+		return false;
+	*out = s.link.clock;
+	return true;
+}
+
 /* --- the list
  * ------------------------------------------------------------------------------- */
 

@@ -35,6 +35,11 @@ void members_attach(struct members *m);
 /* The database changed. */
 void members_follow(struct members *m);
 
+/* What the link's probes say about its clock. False: it is not linked, or not yet known.
+ */
+bool members_clock(
+	const struct members *m, const struct uuid *host, struct clock_estimate *out);
+
 bool members_is_up(const struct members *m, const struct uuid *host);
 int members_send(struct members *m, const struct uuid *host, enum members_message type,
 	const void *bytes, size_t len) RV_MUST_CHECK;

@@ -2,6 +2,7 @@
 #include "daemon/migration.h"
 
 #include "daemon/call.h"
+#include "daemon/clocks.h"
 #include "daemon/members.h"
 #include "daemon/methods.h"
 #include "daemon/tasks.h"
@@ -41,6 +42,11 @@ void vm_migrate(struct call *c)
 		return;
 	}
 	uuid = row_uuid(vm);
+	if (clocks_check(d, db_row(pool_db(d->pool), CLASS_HOST, d->host), &e) ||
+		clocks_check(d, db_row(pool_db(d->pool), CLASS_HOST, args.host), &e)) {
+		call_fail(c, &e);
+		return;
+	}
 	if (migrate_start(d->migrate, &uuid, &args, tasks_uuid(c), on_accepted, c, &e))
 		call_fail(c, &e);
 }
@@ -66,7 +72,7 @@ static int migration_check(
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"host %s is disabled; host-enable lets VMs come again",
 			host ? row_name(host) : "there");
-	return 0;
+	return clocks_check(d, host, e);
 }
 
 static void migration_accept(void *arg, struct stream *stream)

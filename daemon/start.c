@@ -26,6 +26,7 @@
 #include "daemon/bootstrap.h"
 #include "daemon/call.h"
 #include "daemon/chore.h"
+#include "daemon/clocks.h"
 #include "daemon/drivers.h"
 #include "daemon/eject.h"
 #include "daemon/events.h"
@@ -413,6 +414,7 @@ static void start_step(struct op *op)
 		d->start_token = op_await(op, 0);
 		vm_manager_start(d->vms, on_reconciled, d);
 		metrics_start(d->metrics);
+		clocks_start(d->clocks);
 		break;
 	case PROBE:
 	case UP:
@@ -471,6 +473,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = attach_new(&d->attach, d);
 	if (!rc)
 		rc = metrics_new(&d->metrics, d);
+	if (!rc)
+		rc = clocks_new(&d->clocks, d);
 	if (rc && !e->code)
 		rv_error_set(e, rc, "reeved can't start: %s", rv_error_text(rc));
 	return rc;
@@ -519,6 +523,7 @@ void daemon_fini(struct daemon *d)
 	sessions_free(d->sessions);
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
+	clocks_stop(d->clocks);
 	op_drop(&d->start);
 	timer_stop(&d->start_watch);
 	defer_stop(&d->look);
@@ -536,6 +541,7 @@ void daemon_fini(struct daemon *d)
 	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
+	clocks_free(d->clocks);
 	chores_free(d);
 	attach_free(d->attach);
 	vm_manager_free(d->vms);

@@ -1,6 +1,7 @@
 #include "link/clock.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 
 /* Beyond this a number is no time of day: keeps the sums far from overflow. */
 #define CLOCK_MS_MAX (INT64_C(1) << 50)
@@ -49,4 +50,32 @@ struct clock_estimate clock_filter_estimate(const struct clock_filter *f, int64_
 		.error_us = best->rtt_us / 2 + CLOCK_RESOLUTION_US +
 			    (now_us - best->taken_us) / 1000000 * CLOCK_DRIFT_PPM,
 	};
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+int64_t clock_pool_offset_us(int64_t *offsets_us, size_t count)
+{
+	size_t middle = count / 2;
+
+	if (count < 3)
+		return 0;
+	qsort(offsets_us, count, sizeof *offsets_us, by_offset);
+	if (count % 2)
+		return offsets_us[middle];
+	return offsets_us[middle - 1] + (offsets_us[middle] - offsets_us[middle - 1]) / 2;
+}
+
+bool clock_is_off(bool was_off, int64_t skew_us, int64_t error_us, int64_t limit_us)
+{
+	int64_t away_us = skew_us < 0 ? -skew_us : skew_us;
+
+	if (was_off)
+		return away_us > limit_us / 4 * 3;
+	return away_us - error_us > limit_us;
 }

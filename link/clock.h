@@ -11,6 +11,7 @@
 #define REEVE_LINK_CLOCK_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -46,5 +47,15 @@ struct clock_estimate {
 bool clock_filter_add(struct clock_filter *f, int64_t t0_ms, int64_t t1_ms, int64_t t2_ms,
 	int64_t t3_ms, int64_t rtt_us, int64_t now_us);
 struct clock_estimate clock_filter_estimate(const struct clock_filter *f, int64_t now_us);
+
+/* The pool's time as seen from one host: the median of how far the hosts' clocks are
+ * ahead of its own, 0 for itself among them; so that one clock that is wrong, be it that
+ * host's, is found out by the others. Of one or two nobody can tell which is right: 0.
+ * Sorts the list. */
+int64_t clock_pool_offset_us(int64_t *offsets_us, size_t count);
+
+/* Whether a clock counts as off, from now on: beyond the limit for sure, or, once it was
+ * off, not back within three quarters of the limit. `error_us` as in clock_estimate. */
+bool clock_is_off(bool was_off, int64_t skew_us, int64_t error_us, int64_t limit_us);
 
 #endif

@@ -190,6 +190,7 @@ static void join_send(struct join_op *j)
 		{head, sizeof head}, {buf_data(&j->request), buf_len(&j->request)}};
 	int rc;
 
+	join_request_set_clock(&j->request, loop_wall_ms(j->loop));
 	link_frame_head(head, LINK_JOIN_REQUEST, 0, 0, (uint32_t)pieces[1].iov_len);
 	rc = stream_write(j->stream, pieces, 2);
 	if (rc) {

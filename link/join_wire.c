@@ -21,6 +21,7 @@ enum {
 	JOIN_MEMBERS = 12,
 	JOIN_CODE = 13,
 	JOIN_WORDS = 14,
+	JOIN_CLOCK = 15,
 	JOIN_TAGS,
 };
 
@@ -44,6 +45,7 @@ static const struct field_rule rules[JOIN_TAGS] = {
 	[JOIN_MEMBERS] = {"members", 0, JOIN_MEMBERS_MAX},
 	[JOIN_CODE] = {"code", 4, 4},
 	[JOIN_WORDS] = {"words", 0, RV_ERROR_DETAIL_MAX - 1},
+	[JOIN_CLOCK] = {"clock", 8, 8},
 };
 
 enum { FIELD_HEAD = 6 };
@@ -75,6 +77,7 @@ static int put(
 
 int join_request_encode(struct buf *out, const struct join_request *r, struct rv_error *e)
 {
+	uint8_t clock[8];
 	int rc = put(out, JOIN_REQUEST_ID, r->request.b, 16, e);
 
 	if (!rc)
@@ -87,7 +90,18 @@ int join_request_encode(struct buf *out, const struct join_request *r, struct rv
 		rc = put(out, JOIN_NAME, r->names[i], strlen(r->names[i]), e);
 	if (!rc)
 		rc = put(out, JOIN_FACTS, r->facts, r->facts_len, e);
+	link_put64(clock, (uint64_t)r->clock_ms);
+	if (!rc) /* the last: see below */
+		rc = put(out, JOIN_CLOCK, clock, sizeof clock, e);
 	return rc;
+}
+
+void join_request_set_clock(struct buf *request, int64_t clock_ms)
+{
+	uint8_t clock[8];
+
+	link_put64(clock, (uint64_t)clock_ms);
+	memcpy(request->base + request->end - sizeof clock, clock, sizeof clock);
 }
 
 int join_grant_encode(struct buf *out, const struct join_grant *g, struct rv_error *e)
@@ -199,6 +213,9 @@ static int request_field(struct join_request *r, const struct field *f, char **e
 		r->facts = f->data;
 		r->facts_len = f->len;
 		return mpcheck(f->data, f->len, e);
+	case JOIN_CLOCK:
+		r->clock_ms = (int64_t)link_get64(f->data);
+		return 0;
 	default:
 		return 0;
 	}
@@ -208,7 +225,8 @@ int join_request_decode(struct join_request *r, struct join_text *text,
 	const uint8_t *data, size_t len, struct rv_error *e)
 {
 	const uint32_t wanted = 1u << JOIN_REQUEST_ID | 1u << JOIN_HOST |
-				1u << JOIN_SECRET | 1u << JOIN_CSR | 1u << JOIN_FACTS;
+				1u << JOIN_SECRET | 1u << JOIN_CSR | 1u << JOIN_FACTS |
+				1u << JOIN_CLOCK;
 	uint32_t seen = 0;
 	struct field f;
 	size_t at = 0;

@@ -28,6 +28,7 @@ struct join_request {
 	const char *names[JOIN_NAMES_MAX + 1]; /* for the certificate; NULL-terminated */
 	const uint8_t *facts; /* msgpack: CPU policy, Xen version, clock, running VMs */
 	size_t facts_len;
+	int64_t clock_ms; /* UTC, as the message leaves */
 };
 
 struct join_grant {
@@ -46,6 +47,8 @@ struct join_text {
 
 int join_request_encode(
 	struct buf *out, const struct join_request *r, struct rv_error *e) RV_MUST_CHECK;
+/* Puts the time into an encoded request that is about to leave. */
+void join_request_set_clock(struct buf *request, int64_t clock_ms);
 int join_request_decode(struct join_request *r, struct join_text *text,
 	const uint8_t *data, size_t len, struct rv_error *e) RV_MUST_CHECK;
 int join_grant_encode(

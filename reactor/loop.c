@@ -66,7 +66,12 @@ int64_t loop_wall_ms(const struct loop *l)
 	if (!l->ev)
 		return l->sim.wall_offset_ms + l->now_us / 1000;
 	clock_gettime(CLOCK_REALTIME, &t);
-	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000 + l->wall_ahead_ms;
+}
+
+void loop_set_wall_ahead_ms(struct loop *l, int64_t ahead_ms)
+{
+	l->wall_ahead_ms = ahead_ms;
 }
 
 struct prng *loop_prng(struct loop *l)

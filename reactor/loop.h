@@ -44,6 +44,10 @@ int64_t loop_now_us(const struct loop *l);
 /* UTC milliseconds since 1970. For records and certificates, never for intervals. */
 int64_t loop_wall_ms(const struct loop *l);
 
+/* For tests of real daemons: from now on the wall clock above reads so much more (or
+ * less). The real loop's; a simulation has loop_sim_set_wall_ms. */
+void loop_set_wall_ahead_ms(struct loop *l, int64_t ahead_ms);
+
 /* Borrowed. */
 struct prng *loop_prng(struct loop *l);
 

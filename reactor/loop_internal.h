@@ -64,6 +64,7 @@ struct loop {
 	int64_t alarm_due_us; /* what `alarm` is set to; INT64_MAX: not set */
 	bool stopped;
 	int64_t now_us;
+	int64_t wall_ahead_ms; /* loop_set_wall_ahead_ms */
 	struct prng prng;
 
 	struct timer **heap;

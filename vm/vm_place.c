@@ -70,13 +70,30 @@ int vm_check(const struct row *vm, struct rv_error *e)
 
 /* --- the picture of the hosts --- */
 
+struct place_look {
+	struct vm_manager *m;
+	size_t n;
+};
+
 static int place_count(void *arg, const struct change *c)
 {
-	size_t *n = arg;
+	struct place_look *look = arg;
 
-	(void)c;
-	(*n)++;
+	if (c->kind == CHANGE_DEL && c->cls == CLASS_HOST)
+		sched_host_remove(look->m->sched, &c->uuid);
+	look->n++;
 	return 0;
+}
+
+/* After a snapshot nobody says which hosts went. */
+static void place_forget(struct vm_manager *m)
+{
+	struct sched *empty = sched_new(SCHED_MAX_HOSTS);
+
+	if (!empty)
+		return; /* the daemon that is asked refuses, until it is tried again */
+	sched_free(m->sched);
+	m->sched = empty;
 }
 
 /* Whether a host, or what is attached to it, has changed since the last time. */
@@ -84,15 +101,17 @@ static bool place_changed(struct vm_manager *m, const struct db *db)
 {
 	const uint64_t classes = CHANGES_CLASS(CLASS_HOST) | CHANGES_CLASS(CLASS_PBD) |
 				 CHANGES_CLASS(CLASS_PIF) | CHANGES_CLASS(CLASS_NETWORK);
+	struct place_look look = {.m = m};
 	enum changes_status status;
-	size_t n = 0;
 
 	do {
 		if (changes_since(db, &m->sched_token, classes, PLACE_BATCH, place_count,
-			    &n, &status))
+			    &look, &status))
 			return true;
+		if (status == CHANGES_FRESH)
+			place_forget(m);
 	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
-	return n > 0;
+	return look.n > 0;
 }
 
 static size_t host_srs(const struct db *db, struct uuid host, struct uuid *list)
@@ -208,7 +227,7 @@ static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_er
 		}
 		host.enabled = db_bool(r, HOST_ENABLED);
 		host.live = vm_host_find(m, &host.uuid) || db_bool(r, HOST_LIVE);
-		host.clock_ok = true;
+		host.clock_ok = !db_bool(r, HOST_CLOCK_OFF);
 		host.pcpus = (uint32_t)db_int(r, HOST_CPU_COUNT);
 		host.srs = srs;
 		host.n_srs = host_srs(db, host.uuid, srs);

@@ -156,6 +156,201 @@ def test_eject():
         client.close()
 
 
+def test_ejected_while_away():
+    """A host that was down learns of it from the others, and says so."""
+    with Test(3) as t:
+        first, second, third = t.members
+        client = form(t.members)
+        hosts = by_name(client, "host")
+        guest = vm(client, "guest")
+        client.change("VM.start", self=guest, on=hosts["host3"])
+        third.kill()
+        until("host3 is missed", lambda: not records(client, "host")[hosts["host3"]]["live"])
+        words = refused("OPERATION_NOT_ALLOWED", client, "pool.eject", host=hosts["host3"])
+        assert "guest" in words and "host-declare-dead" in words, words
+        print(words)
+        third.start().close()
+        until("host3 is back", lambda: records(client, "host")[hosts["host3"]]["live"])
+        until("the guest is stopped", lambda: done(client, "VM.hard_shutdown", self=guest))
+        third.kill()
+        until("host3 is missed", lambda: not records(client, "host")[hosts["host3"]]["live"])
+        client.change("pool.eject", host=hosts["host3"])
+        assert set(by_name(client, "host")) == {"host1", "host2"}
+        third.start(wait=False)
+        alone(third)
+        rpc.Client.seen = 0
+        mine = third.client()
+        assert list(by_name(mine, "host").values()) == [hosts["host3"]]
+        assert by_name(mine, "VM") == {}
+        print(messages(mine, "HOST_EJECTED")[0]["body"])
+        mine.close()
+        client.close()
+
+
+def test_last_and_master():
+    with Test(2) as t:
+        client = t.members[0].start()
+        words = refused("OPERATION_NOT_ALLOWED", client, "pool.eject",
+                        host=by_name(client, "host")["host1"])
+        assert "last host" in words, words
+        print(words)
+        client.close()
+        t.members[0].stop()
+        client = form(t.members)
+        other = t.members[1].client()
+        for asked in (client, other):  # one voter of two hosts: nobody takes over
+            words = refused("OPERATION_NOT_ALLOWED", asked, "pool.eject",
+                            host=by_name(asked, "host")["host1"])
+            assert "master" in words, words
+        print(words)
+        assert len(records(other, "host")) == 2
+        other.close()
+        client.close()
+
+
+def done(client, method, **params):
+    try:
+        client.change(method, **params)
+        return True
+    except rpc.Refused as e:
+        assert e.retryable, e
+        return False
+
+
+def clock(member, ahead_ms):
+    path = member.settings["test.clock-file"]
+    with open(path + ".new", "w") as f:
+        f.write(f"{ahead_ms}\n")
+    os.rename(path + ".new", path)
+
+
+def test_clocks():
+    """A clock that goes wrong is found, told, and keeps migrations away until it is right."""
+    with Test(3) as t:
+        for m in t.members:
+            m.settings["test.clock-file"] = f"{m.directory}/clock"
+        first, second, third = t.members
+        client = form(t.members)
+        hosts = by_name(client, "host")
+        guest = vm(client, "guest")
+        client.change("VM.start", self=guest, on=hosts["host1"])
+
+        def off(name):
+            return records(client, "host")[hosts[name]]["clock_off"]
+
+        assert not messages(client, "HOST_CLOCK_SKEW_DETECTED")
+        clock(third, 2000)
+        until("host3's clock is found wrong", lambda: off("host3"), 60)
+        assert not off("host1") and not off("host2")
+        told = messages(client, "HOST_CLOCK_SKEW_DETECTED")
+        assert len(told) == 1 and told[0]["obj_uuid"] == hosts["host3"], told
+        assert "host3" in told[0]["body"] and "500 ms" in told[0]["body"], told
+        print(told[0]["body"])
+        skew = until("its skew is measured", lambda: (
+            lambda s: s if 1500 < s < 2500 else None)(
+                records(client, "host")[hosts["host3"]]["clock_skew_ms"]))
+        print(f"skew {skew} ms")
+        words = refused("CLOCK_SKEW", client, "VM.migrate", self=guest, host=hosts["host3"])
+        for part in ("host3", "limit of 500 ms", "NTP"):
+            assert part in words, words
+        print(words)
+        client.change("VM.migrate", self=guest, host=hosts["host2"])  # the others may
+        clock(third, 0)
+        until("host3's clock is right again", lambda: not off("host3"), 60)
+        assert len(messages(client, "HOST_CLOCK_SKEW_CLEARED")) == 1
+        until("the guest moves to it", lambda: done(
+            client, "VM.migrate", self=guest, host=hosts["host3"]))
+
+        # The source's clock counts as well; the master's own is found by the others.
+        clock(first, -3000)
+        until("host1's clock is found wrong", lambda: off("host1"), 60)
+        assert not off("host2") and not off("host3")
+        refused("CLOCK_SKEW", client, "VM.migrate", self=guest, host=hosts["host1"])
+        stay = vm(client, "stay")
+        client.change("VM.start", self=stay, on=hosts["host1"])
+        words = refused("CLOCK_SKEW", client, "VM.migrate", self=stay, host=hosts["host2"])
+        assert "host1" in words and "behind" in words, words
+        clock(first, 0)
+        until("host1's clock is right again", lambda: not off("host1"), 60)
+
+        # A host whose clock is wrong does not join.
+        late = Member(t.base, "late")
+        t.members.append(late)
+        late.settings["test.clock-file"] = f"{late.directory}/clock"
+        clock(late, 5000)
+        other = late.start()
+        token = client.change("pool.issue_join_token")
+        words = refused("CLOCK_SKEW", other, "pool.join", master_address=first.address, token=token)
+        assert "ahead" in words and "500 ms" in words, words
+        print(words)
+        clock(late, 0)
+        other.close()
+        until("its clock is right", lambda: joined(late, first, token), 60)
+        client.close()
+
+
+def joined(member, master, token):
+    client = member.client()
+    try:
+        client.change("pool.join", master_address=master.address, token=token)
+        return True
+    except rpc.Refused as e:
+        assert e.code == "CLOCK_SKEW", e
+        return False
+    finally:
+        client.close()
+
+
+def fails(member):
+    """It refuses to start; its words."""
+    member.start(wait=False)
+    status = member.process.wait(60)
+    assert status == 1, status
+    return member.tail().splitlines()[-1]
+
+
+def test_state_directory():
+    with Test(1) as t:
+        member = t.members[0]
+        state = f"{member.directory}/state"
+        client = member.start()
+        uuid = by_name(client, "host")["host1"]
+        client.close()
+        member.stop()
+        os.rename(f"{state}/host-uuid", f"{state}/away")
+        words = fails(member)
+        assert uuid in words and "host-uuid is missing" in words, words
+        # Without a membership the certificate can't tell, but it is refused all the same.
+        os.rename(f"{state}/member", f"{state}/member.away")
+        words = fails(member)
+        assert uuid not in words and "host-uuid is missing" in words, words
+        print(words)
+        os.rename(f"{state}/member.away", f"{state}/member")
+        assert not os.path.exists(f"{state}/host-uuid")
+        with open(f"{state}/host-uuid", "w") as f:
+            f.write(uuid + "\n")
+        member.start().close()
+        member.stop()
+
+        os.chmod(state, 0o777)
+        client = member.start()
+        assert os.stat(state).st_mode & 0o7777 == 0o700
+        assert "mode=0777" in member.tail(), member.tail()
+        assert by_name(client, "host") == {"host1": uuid}
+        client.close()
+        member.stop()
+        if os.geteuid() == 0:
+            os.chown(state, 1234, 1234)
+            words = fails(member)
+            assert "belongs to user 1234" in words, words
+            os.chown(state, 0, 0)
+        with open(f"{state}/turnover", "w") as f:
+            f.write("nonsense\n")
+        assert "turnover is damaged" in fails(member)
+        os.unlink(f"{state}/turnover")
+        member.start().close()
+
+
 def gone(client, uuid):
     try:
         client.change("pool.eject", host=uuid)

@@ -63,6 +63,9 @@ static void on_request(void *arg, struct join_acceptor *a, const struct join_req
 	assert_memory_equal(r->facts, facts, sizeof facts);
 	assert_string_equal(r->names[0], "192.0.2.9");
 	assert_null(r->names[1]);
+	/* Read as the request left, not when the join began. */
+	assert_in_range(
+		r->clock_ms, loop_wall_ms(m->loop) - 30000, loop_wall_ms(m->loop));
 	if (m->keep_waiting) {
 		m->waiting = a;
 		return;
