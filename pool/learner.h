@@ -55,6 +55,8 @@ struct learner_config {
 	/* What the state machine holds already. When that is more than the disk has, a
 	 * snapshot of it is written before anything else. */
 	uint64_t applied_index, applied_term;
+	const struct raft_configuration *conf; /* of then; borrowed; NULL: none */
+	uint64_t conf_index;
 	const struct learner_events *events;
 	void *arg;
 };
@@ -62,9 +64,10 @@ struct learner_config {
 /* Takes the content of *r, whose snapshot is restored already. Returned owned. */
 int learner_new(struct learner **out, const struct learner_config *config,
 	struct recovered *r) RV_MUST_CHECK;
-/* Writes what has arrived, closes; `closed` follows. */
+/* Ends what the disk is at, closes; `closed` follows. */
 void learner_close(struct learner *l);
-/* After `closed`; or as a crash, after disk_quiesce. NULL-safe. */
+void learner_abandon(struct learner *l); /* as a crash: no further job begins */
+/* After `closed`; or after learner_abandon and disk_quiesce. NULL-safe. */
 void learner_free(struct learner *l);
 
 void learner_peer_up(struct learner *l, const struct uuid *host);
@@ -79,6 +82,9 @@ void learner_snapshot(struct learner *l); /* soon */
 /* What it holds is wrong: asks for a snapshot whatever its cursor. */
 void learner_discard(struct learner *l);
 
+/* The configuration that the stream has told of, and its entry. Borrowed. */
+const struct raft_configuration *learner_conf(const struct learner *l, uint64_t *index);
+
 struct learner_status {
 	bool open; /* what its disk held is applied */
 	uint64_t applied_index, applied_term, last_index;
@@ -91,7 +97,8 @@ struct learner_status {
 	int64_t snapshot_us;
 	uint64_t disk_bytes;
 	int voters, servers;
-	uint64_t former; /* the greatest raft id that this host ever used */
+	int64_t fresh_us; /* see rlog_fresh_us */
+	uint64_t former;  /* the greatest raft id that this host ever used */
 	uint64_t switches, refused, installs, appends;
 };
 void learner_status(const struct learner *l, struct learner_status *out);

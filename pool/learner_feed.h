@@ -7,7 +7,7 @@
  *
  * It never gets in the way of commits: a learner has at most LEARN_WINDOW bytes under way
  * on the lowest priority; a callback sends a few messages; files are read in the bulk
- * lane, at most FEED_LOADS segments held at once.
+ * lane, at most SOURCE_LOADS segments are held at once.
  *
  * Users: pool/rlog_learner.c.
  */
@@ -18,7 +18,7 @@
 #include "pool/messenger.h"
 #include "pool/rlog.h"
 
-enum { FEED_MAX = 2048, FEED_LOADS = 8 };
+enum { FEED_MAX = 2048 };
 
 struct feeder;
 
@@ -33,10 +33,10 @@ void feeder_deliver(
 	struct feeder *f, const struct uuid *from, const uint8_t *bytes, size_t len);
 void feeder_peer_down(struct feeder *f, const struct uuid *host);
 
-/* More is committed, or the master, the term or this host's own place changed. */
+/* More is committed, or this host votes no more: all learners are told then. */
 void feeder_look(struct feeder *f);
-/* This host is no voter any more: all learners are told. */
-void feeder_end(struct feeder *f);
+void feeder_tell(struct feeder *f); /* the master or the term changed */
+void feeder_end(struct feeder *f);  /* ends all sessions */
 
 int feeder_count(const struct feeder *f);
 /* How far the learner on `host` is, by its own word; false: not fed here. */

@@ -5,7 +5,7 @@
  *
  *	learner                          voter
  *	ASK (session, cursor)       ──►
- *	                            ◄──  BEAT (term, master, commit), twice a second
+ *	                            ◄──  BEAT (term, master, commit), each 250 ms
  *	                            ◄──  ENTRIES ... or SNAP_BEGIN, SNAP_DATA ...,
  *SNAP_END ACK (received, on disk)     ──►
  *
@@ -79,6 +79,7 @@ struct feed_message {
 	/* BEAT */
 	uint64_t term, commit;
 	struct uuid master; /* UUID_NONE: none known */
+	uint64_t age_ms;    /* since when the sender knows `commit` to be all there was */
 	/* REFUSE */
 	enum feed_refusal refusal;
 	/* data */
@@ -99,8 +100,7 @@ struct feed_message {
 	size_t chunk_len;
 };
 
-int feed_encode_beat(uint64_t session, uint64_t term, uint64_t commit,
-	const struct uuid *master, struct buf *out) RV_MUST_CHECK;
+int feed_encode_beat(const struct feed_message *m, struct buf *out) RV_MUST_CHECK;
 int feed_encode_refuse(
 	uint64_t session, enum feed_refusal why, struct buf *out) RV_MUST_CHECK;
 int feed_decode(struct feed_message *m, const uint8_t *bytes, size_t len) RV_MUST_CHECK;
@@ -135,6 +135,7 @@ bool feed_next_entry(const struct feed_message *m, size_t *at, struct feed_entry
 /* --- POOL_MESSAGE_PLACE: from the master --- */
 
 struct place_message {
+	struct rlog_generation generation;
 	uint64_t term; /* the sender leads in it */
 	uint64_t id;   /* of the receiver, in the sender's configuration; 0: none */
 	bool standby;  /* and it has no vote */

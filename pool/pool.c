@@ -170,6 +170,16 @@ static void fsm_restore_end(void *arg, bool commit, uint64_t index, uint64_t ter
 	pool->restored = NULL;
 }
 
+static void fsm_generation(void *arg, struct rlog_generation *out)
+{
+	const struct row *row = db_pool(((struct pool *)arg)->db);
+
+	if (!row)
+		return;
+	out->number = (uint64_t)db_int(row, POOL_GENERATION_NUMBER);
+	out->id = db_ref(row, POOL_GENERATION_ID);
+}
+
 static const struct rlog_fsm pool_fsm = {
 	.apply = fsm_apply,
 	.snapshot_begin = fsm_snapshot_begin,
@@ -179,6 +189,7 @@ static const struct rlog_fsm pool_fsm = {
 	.restore_next = fsm_restore_next,
 	.restore_finish = fsm_restore_finish,
 	.restore_end = fsm_restore_end,
+	.generation = fsm_generation,
 };
 
 /* --- the log's events -----------------------------------------------------------------
@@ -230,10 +241,13 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 {
 	struct pool *pool = calloc(1, sizeof *pool);
 	struct rlog_transport *transport = config->transport;
+	struct rlog_config log = config->log;
 	int rc = 0;
 
 	if (!pool)
 		return rv_error_set(e, RV_ENOMEM, "open the pool: out of memory");
+	log.messenger = config->messenger;
+	log.self = config->self;
 	pool->loop = l;
 	pool->disk = disk;
 	pool->events = events;
@@ -260,7 +274,7 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 			transport = remote_transport(pool->remote);
 	}
 	if (!rc)
-		rc = rlog_open(&pool->log, l, disk, transport, &config->log, &pool_fsm,
+		rc = rlog_open(&pool->log, l, disk, transport, &log, &pool_fsm,
 			&pool_log_events, pool, e);
 	if (rc) {
 		pool_free(pool);
@@ -511,17 +525,27 @@ struct uuid pool_master(const struct pool *pool)
 void pool_peer_up(struct pool *pool, const struct uuid *host)
 {
 	remote_peer_up(pool->remote, host);
+	rlog_peer_up(pool->log, host);
 }
 
 void pool_peer_down(struct pool *pool, const struct uuid *host)
 {
 	remote_peer_down(pool->remote, host);
+	rlog_peer_down(pool->log, host);
 }
 
 void pool_deliver(struct pool *pool, const struct uuid *from, enum pool_message type,
 	const uint8_t *bytes, size_t len)
 {
-	remote_deliver(pool->remote, from, type, bytes, len);
+	switch (type) {
+	case POOL_MESSAGE_LEARN:
+	case POOL_MESSAGE_FEED:
+	case POOL_MESSAGE_PLACE:
+		rlog_deliver(pool->log, from, type, bytes, len);
+		break;
+	default:
+		remote_deliver(pool->remote, from, type, bytes, len);
+	}
 }
 
 int pool_member_add(struct pool *pool, uint64_t id, const struct uuid *host,

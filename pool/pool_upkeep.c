@@ -103,6 +103,7 @@ void pool_hash_check(struct pool *pool, const uint8_t *bytes, size_t len)
 		return;
 	}
 	pool->hash_differs = true;
+	rlog_discard(pool->log);
 	log_error("pool.hash",
 		"seq=%" PRIu64
 		" msg=\"this host's database differs from the master's: remove this host "

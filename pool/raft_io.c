@@ -432,6 +432,7 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req,
 	}
 	if (rio->receiving && rio->reach > rio->verified)
 		rio->verified = rio->reach;
+	tail_append(&rio->tail, entries, n);
 	rio->next += n;
 	rio->stats.queued += op.bytes;
 	rio->stats.appends++;
@@ -445,6 +446,7 @@ static int rio_truncate(struct raft_io *io, raft_index index)
 	struct rio_op op = {.kind = RIO_TRUNCATE, .index = index};
 
 	rio->next = index;
+	tail_cut(&rio->tail, index);
 	rio_cut_terms(rio, index);
 	return rio_push(rio, &op) ? RAFT_NOMEM : 0;
 }
@@ -699,6 +701,7 @@ static int rio_take_recovered(struct rio *rio, struct recovered *r)
 	r = &rio->recovered;
 	rio->meta = r->meta;
 	rio->next = rio->segments.next;
+	tail_init(&rio->tail, rio->next);
 	rio->stats.term = r->meta.term;
 	rio->stats.synced = rio->next - 1;
 	rio->stats.disk_bytes = segments_bytes(&rio->segments) + r->snapshot_bytes;
@@ -771,6 +774,7 @@ void rio_free(struct rio *rio)
 	free(rio->done.at);
 	free(rio->job.batches);
 	free(rio->terms);
+	tail_fini(&rio->tail);
 	rio_conf_fini(rio);
 	free(rio);
 }
@@ -778,6 +782,11 @@ void rio_free(struct rio *rio)
 struct raft_io *rio_raft_io(struct rio *rio)
 {
 	return &rio->io;
+}
+
+const struct tail_entry *rio_tail_entry(const struct rio *rio, uint64_t index)
+{
+	return tail_get(&rio->tail, index);
 }
 
 void rio_stats(const struct rio *rio, struct rio_stats *out)

@@ -24,6 +24,7 @@
 
 #include <raft.h>
 
+#include "pool/learner_tail.h"
 #include "pool/recover.h"
 #include "pool/rlog.h"
 
@@ -61,9 +62,14 @@ void rio_abandon(struct rio *rio);
 /* Term of an entry that this log holds or held lately. 0: not known. */
 uint64_t rio_term_at(const struct rio *rio, uint64_t index);
 
+/* An entry of this log, committed or not, if it is in memory still. Borrowed until the
+ * next call of libraft. */
+const struct tail_entry *rio_tail_entry(const struct rio *rio, uint64_t index);
+
 /* libraft restores: tells which snapshot; true when its state was built here for an
- * install, and is now the fsm's. */
-bool rio_commit_install(struct rio *rio, uint64_t *index, uint64_t *term);
+ * install, and is now the fsm's. Dropped instead when the fsm holds more: `applied`. */
+bool rio_commit_install(
+	struct rio *rio, uint64_t applied, uint64_t *index, uint64_t *term);
 
 /* The fsm's snapshot_begin is done, with rc: slices may be asked for. */
 void rio_take_begin(struct rio *rio, int rc);

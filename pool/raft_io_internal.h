@@ -158,6 +158,7 @@ struct rio {
 
 	struct rio_term *terms;
 	size_t term_count, term_size;
+	struct tail tail;
 
 	struct rio_stats stats;
 	bool failed, cut_tried, closing, abandoned, over;

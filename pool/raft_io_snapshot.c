@@ -212,6 +212,7 @@ void rio_install_reset_done(struct rio *rio)
 	if (!put)
 		return;
 	rio->next = in->snapshot->index + 1;
+	tail_reset(&rio->tail, rio->next);
 	rio->term_count = 0;
 	rio->stats.log_bytes = 0;
 	if (!rio_note_term(rio, in->snapshot->index, in->snapshot->term)) {
@@ -243,7 +244,8 @@ static void install_restored(void *arg, int rc, const struct rv_error *e)
 		install_done(&in->job, RV_ELIMIT);
 }
 
-bool rio_commit_install(struct rio *rio, uint64_t *index, uint64_t *term)
+bool rio_commit_install(
+	struct rio *rio, uint64_t applied, uint64_t *index, uint64_t *term)
 {
 	struct restore *r = &rio->install.restore;
 
@@ -251,6 +253,10 @@ bool rio_commit_install(struct rio *rio, uint64_t *index, uint64_t *term)
 	*term = rio_term_at(rio, *index);
 	if (!r->begun)
 		return false;
+	if (*index <= applied) { /* brought along from before this life */
+		restore_cancel(r);
+		return false;
+	}
 	restore_commit(r, *index, *term);
 	return true;
 }

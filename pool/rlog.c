@@ -87,6 +87,8 @@ enum rlog_state rlog_current_state(const struct rlog *rlog)
 		return RLOG_STOPPED;
 	if (rlog->failing)
 		return RLOG_FAILED;
+	if (rlog->learner)
+		return rlog->opened_told ? RLOG_FOLLOWER : RLOG_OPENING;
 	if (!rlog->opened_told || !rlog->raft_live)
 		return RLOG_OPENING;
 	if (rlog->ready)
@@ -99,16 +101,26 @@ static uint64_t current_leader(const struct rlog *rlog)
 {
 	raft_id id = 0;
 	const char *address;
+	struct learner_status s;
 
 	if (rlog->raft_live)
 		raft_leader((struct raft *)&rlog->raft, &id, &address);
+	if (rlog->learner) { /* it knows hosts, not ids: to see that it changed */
+		learner_status(rlog->learner, &s);
+		memcpy(&id, s.master.b, sizeof id);
+	}
 	return id;
 }
 
 uint64_t rlog_current_term(const struct rlog *rlog)
 {
 	struct rio_stats stats;
+	struct learner_status s;
 
+	if (rlog->learner) {
+		learner_status(rlog->learner, &s);
+		return s.term;
+	}
 	if (!rlog->rio)
 		return rlog->told_term;
 	rio_stats(rlog->rio, &stats);
@@ -117,8 +129,14 @@ uint64_t rlog_current_term(const struct rlog *rlog)
 
 static bool is_open(const struct rlog *rlog)
 {
+	struct learner_status s;
+
 	if (rlog->failing)
 		return rlog->restored || rlog->applied_index > 0;
+	if (rlog->learner) {
+		learner_status(rlog->learner, &s);
+		return s.open;
+	}
 	return rlog->raft_live && (rlog->ready || !rlog->leads) &&
 	       rlog->item_start == rlog->item_end;
 }
@@ -136,6 +154,7 @@ static void tell(void *arg)
 	}
 	if (!rlog->opened_told)
 		return;
+	rlog_follow_place(rlog);
 	term = rlog_current_term(rlog);
 	leader = current_leader(rlog);
 	state = rlog_current_state(rlog);
@@ -148,6 +167,8 @@ static void tell(void *arg)
 	rlog->state = state;
 	rlog->told_term = term;
 	rlog->told_leader = leader;
+	if (rlog->feeder)
+		feeder_tell(rlog->feeder);
 	rlog->events->changed(rlog->arg);
 }
 
@@ -195,6 +216,7 @@ void rlog_look(struct rlog *rlog)
 	rlog->sole = raft_conf_sole_voter(&rlog->raft.configuration, rlog->config.id);
 	if (leads && !rlog->ready)
 		rlog_begin_leading(rlog);
+	rlog_look_around(rlog);
 	defer_start(&rlog->tell);
 }
 
@@ -252,7 +274,8 @@ static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 {
 	struct rlog *rlog = fsm->data;
 	uint64_t index, term;
-	bool installed = rio_commit_install(rlog->rio, &index, &term);
+	bool installed =
+		rio_commit_install(rlog->rio, rlog->applied_index, &index, &term);
 
 	raft_free(buf->base);
 	if (rlog->restoring) { /* opening: its data was decoded before */
@@ -312,8 +335,23 @@ static void raft_is_closed(struct rlog *rlog)
 		return;
 	if (rlog->stopping)
 		end_stop(rlog);
+	else if (rlog->switching)
+		rlog_switch(rlog);
 	else
 		settle_after_failure(rlog, &stats);
+	if (!rlog->stopped)
+		defer_start(&rlog->tell);
+}
+
+/* A learner is. */
+void rlog_closed(struct rlog *rlog)
+{
+	if (rlog->stopping)
+		end_stop(rlog);
+	else if (rlog->switching)
+		rlog_switch(rlog);
+	else if (rlog->error.code != RV_ECORRUPT)
+		timer_start_ms(&rlog->retry, rlog->config.retry_ms);
 	if (!rlog->stopped)
 		defer_start(&rlog->tell);
 }
@@ -340,6 +378,17 @@ static void raft_begin_close(struct rlog *rlog)
 	raft_close(&rlog->raft, raft_closed);
 }
 
+void rlog_close_mode(struct rlog *rlog)
+{
+	if (rlog->learner) {
+		learner_close(rlog->learner);
+		return;
+	}
+	rlog_date_pending(rlog);
+	rlog_reject_fresh(rlog, RV_ENOTMASTER);
+	raft_begin_close(rlog);
+}
+
 void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e)
 {
 	if (rlog->failing || rlog->freeing || rlog->stopped)
@@ -352,6 +401,8 @@ void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e)
 		e->detail);
 	if (rlog->raft_inited && !rlog->raft_closing)
 		raft_begin_close(rlog);
+	if (rlog->learner)
+		learner_close(rlog->learner);
 	rlog_date_pending(rlog);
 	rlog_reject_fresh(rlog, rc == RV_ESPACE ? RV_ESPACE : RV_EIO);
 	defer_start(&rlog->tell);
@@ -458,13 +509,13 @@ static int start_raft(struct rlog *rlog, struct rv_error *e)
 	return 0;
 }
 
-static void open_raft(struct rlog *rlog)
+static void open_serve(struct rlog *rlog)
 {
 	struct rv_error e = {0};
 	int rc;
 
 	rlog->failing = false;
-	rc = start_raft(rlog, &e);
+	rc = rlog->learns ? rlog_start_learner(rlog, &e) : start_raft(rlog, &e);
 	if (!rc)
 		rlog_look(rlog);
 	else if (rlog->raft_inited)
@@ -488,7 +539,16 @@ static void open_restored(void *arg, int rc, const struct rv_error *e)
 		open_failed(rlog, rc, &worse);
 		return;
 	}
-	open_raft(rlog);
+	if (rlog->learns) { /* libraft does it in fsm_restore */
+		const struct snapfile *file = &rlog->opening.recovered.snapshot;
+
+		rlog->restoring = false;
+		rlog->restored = true;
+		rlog->applied_index = file->index;
+		rlog->applied_term = file->term;
+		restore_commit(&rlog->restore, file->index, file->term);
+	}
+	open_serve(rlog);
 }
 
 static void open_run(struct job *job)
@@ -505,7 +565,7 @@ static void open_run(struct job *job)
 			" KiB to go on: free some space on that file system",
 			disk->path, left >> 10, j->need_space >> 10);
 	if (!j->rc)
-		j->rc = recover(&j->recovered, disk, &j->config, &j->error);
+		j->rc = rlog_recover(j);
 }
 
 static void open_done(struct job *job, int rc)
@@ -528,8 +588,10 @@ static void open_done(struct job *job, int rc)
 		open_failed(rlog, j->rc, &j->error);
 		return;
 	}
+	rlog->config.id = j->config.id;
+	rlog->learns = j->adopt && !j->config.id;
 	if (!j->recovered.has_snapshot || file->index <= rlog->applied_index) {
-		open_raft(rlog);
+		open_serve(rlog);
 		return;
 	}
 	rlog->restoring = true;
@@ -546,13 +608,17 @@ static void open_begin(struct rlog *rlog)
 	j->job =
 		(struct job){.run = open_run, .done = open_done, .name = "pool.log.open"};
 	j->rlog = rlog;
+	j->adopt = rlog->config.adopt;
 	j->config = (struct recover_config){
 		.id = rlog->config.id,
 		.segment_bytes = rlog->config.segment_bytes,
 		.trailing = rlog->config.trailing_entries,
 		.bootstrap = &j->bootstrap,
 		.meta_first = &rlog->meta_first,
-		.applied = rlog->applied_index,
+		/* What was carried into this life another log held. */
+		.applied = rlog->applied_index > rlog->carried || rlog->learns
+				   ? rlog->applied_index
+				   : 0,
 	};
 	/* Opening again for nothing would only wear the disk. */
 	j->need_space = rlog->failing && rlog->error.code == RV_ESPACE
@@ -567,6 +633,17 @@ static void open_begin(struct rlog *rlog)
 				&e, rc, "%s: its thread takes no work", rlog->disk->path),
 			&e);
 	}
+}
+
+/* What this host was has gone from its disk: it begins as the other. */
+void rlog_wiped(struct rlog *rlog, int rc, const struct rv_error *e)
+{
+	if (rlog->stopping)
+		return; /* stop_poll ends it */
+	if (rc)
+		open_failed(rlog, rc, e);
+	else
+		open_begin(rlog);
 }
 
 static void retry_fire(void *arg)
@@ -618,7 +695,8 @@ int rlog_open(struct rlog **out, struct loop *l, struct disk *disk,
 	struct rlog *rlog;
 	int rc;
 
-	if (config->id == 0 || config->bootstrap_count > RLOG_MAX_SERVERS)
+	if ((config->id == 0 && !config->adopt) ||
+		config->bootstrap_count > RLOG_MAX_SERVERS)
 		return rv_error_set(e, RV_EINVAL,
 			"the log's server id must not be 0, its first servers at most %d",
 			RLOG_MAX_SERVERS);
@@ -641,6 +719,8 @@ int rlog_open(struct rlog **out, struct loop *l, struct disk *disk,
 	defer_init(&rlog->tell, l, "pool.log.changed", tell, rlog);
 	defer_init(&rlog->closed, l, "pool.log.closed", closed, rlog);
 	rc = make_bootstrap(rlog, e);
+	if (rlog_learner_init(rlog) && !rc)
+		rc = rv_error_set(e, RV_ENOMEM, "open the log: out of memory");
 	if (rc) {
 		rlog_free(rlog);
 		return rc;
@@ -655,7 +735,7 @@ int rlog_open(struct rlog **out, struct loop *l, struct disk *disk,
 
 static bool stop_ready(struct rlog *rlog)
 {
-	if (rlog->opening.running || rlog->raft_closing)
+	if (rlog->opening.running || rlog->raft_closing || rlog->wipe.running)
 		return false;
 	if (!rlog->raft_live)
 		return true;
@@ -677,6 +757,8 @@ static void stop_poll(void *arg)
 	}
 	if (rlog->raft_inited)
 		raft_begin_close(rlog);
+	else if (rlog->learner)
+		learner_close(rlog->learner);
 	else
 		end_stop(rlog);
 }
@@ -698,6 +780,7 @@ void rlog_free(struct rlog *rlog)
 	rlog->freeing = true;
 	if (rlog->rio)
 		rio_abandon(rlog->rio); /* no new jobs */
+	learner_abandon(rlog->learner);
 	disk_quiesce(rlog->disk);
 	timer_stop(&rlog->retry);
 	timer_stop(&rlog->sweep);
@@ -710,6 +793,7 @@ void rlog_free(struct rlog *rlog)
 			raft_close(&rlog->raft, raft_closed);
 		raft_is_closed(rlog);
 	}
+	rlog_learner_fini(rlog);
 	restore_cancel(&rlog->restore);
 	if (rlog->opening.loaded)
 		recovered_fini(&rlog->opening.recovered);
@@ -721,6 +805,10 @@ void rlog_free(struct rlog *rlog)
 
 void rlog_snapshot(struct rlog *rlog)
 {
+	if (rlog->learner) {
+		learner_snapshot(rlog->learner);
+		return;
+	}
 	rlog->snapshot_asked = true;
 	rlog_snapshot_check(rlog);
 	/* libraft decides when it commits something: give it something. */

@@ -204,11 +204,6 @@ int rlog_assign(struct rlog *rlog, uint64_t id, bool voter, rlog_change_fn *fn, 
 int rlog_remove(struct rlog *rlog, uint64_t id, rlog_change_fn *fn, void *arg,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* The configuration as this host knows it: up to RLOG_MAX_SERVERS; returns how many.
- * *settled: it is committed. 0 on a learner. */
-int rlog_servers(const struct rlog *rlog, struct rlog_server out[static RLOG_MAX_SERVERS],
-	bool *settled);
-
 /* --- the messenger's side --- */
 
 void rlog_peer_up(struct rlog *rlog, const struct uuid *host);

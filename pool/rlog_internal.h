@@ -5,6 +5,8 @@
 
 #include <raft.h>
 
+#include "pool/learner.h"
+#include "pool/learner_feed.h"
 #include "pool/raft_io.h"
 #include "pool/restore.h"
 #include "pool/rlog.h"
@@ -26,6 +28,18 @@ struct rlog_open_job {
 	uint64_t need_space;
 	struct recovered recovered;
 	bool running, loaded; /* loaded: recovered is filled */
+	bool adopt;	      /* the disk says who this is: then config.id is that */
+	uint64_t former;      /* of a learner: the last id that it had */
+	int rc;
+	struct rv_error error;
+};
+
+/* The disk is emptied, for another part in the pool. */
+struct rlog_wipe_job {
+	struct job job;
+	struct rlog *rlog;
+	uint64_t id, former;
+	bool running;
 	int rc;
 	struct rv_error error;
 };
@@ -100,6 +114,18 @@ struct rlog {
 	int change_status;
 	struct defer change_step;
 
+	/* learners, and being one: see rlog_learner.c */
+	bool learns, switching;
+	struct learner *learner; /* while this host is one, and open */
+	struct feeder *feeder;	 /* NULL without a messenger */
+	struct list links;
+	struct rlog_wipe_job wipe;
+	uint64_t carried; /* applied when this host last became another */
+	struct raft_configuration kept_conf;
+	uint64_t kept_conf_index;
+	struct place_message place; /* the master's word; term 0: none */
+	uint64_t placed_term, placed_conf;
+
 	struct timer retry, sweep, stop_poll;
 	int64_t stop_deadline_us;
 	struct defer tell, closed;
@@ -114,7 +140,32 @@ void rlog_look(struct rlog *rlog);
 void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e);
 int rlog_from_raft(int r);
 
+/* The learner, or libraft, is closed; then one of the two below. */
+void rlog_close_mode(struct rlog *rlog);
+void rlog_closed(struct rlog *rlog);
+void rlog_wiped(struct rlog *rlog, int rc, const struct rv_error *e);
+
+/* rlog_learner.c */
+int rlog_learner_init(struct rlog *rlog);
+void rlog_learner_fini(struct rlog *rlog);
+int rlog_disk_wipe(struct disk *d, uint64_t id, uint64_t former, struct rv_error *e);
+int rlog_recover(struct rlog_open_job *j); /* on the lane */
+int rlog_start_learner(struct rlog *rlog, struct rv_error *e);
+void rlog_switch(struct rlog *rlog);
+void rlog_follow_place(struct rlog *rlog);
+void rlog_look_around(struct rlog *rlog);
+void rlog_fill_learner(const struct rlog *rlog, struct rlog_status *out);
+/* What learner_feed.c may give: this host votes; entries that are committed and on its
+ * disk; the term of an entry, 0 if not known; an entry, if in memory; its snapshot. */
+bool rlog_feeds(const struct rlog *rlog);
+uint64_t rlog_feed_limit(const struct rlog *rlog);
+uint64_t rlog_feed_term(const struct rlog *rlog, uint64_t index);
+const struct tail_entry *rlog_feed_entry(const struct rlog *rlog, uint64_t index);
+uint64_t rlog_feed_snapshot(const struct rlog *rlog);
+void rlog_feed_generation(const struct rlog *rlog, struct rlog_generation *out);
+
 /* rlog_propose.c */
+void rlog_get_stuck(struct rlog *rlog, uint64_t index, int rc);
 void rlog_propose_init(struct rlog *rlog);
 void rlog_propose_fini(struct rlog *rlog);
 int rlog_fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result);

@@ -369,7 +369,7 @@ int rlog_fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **r
 	return 0;
 }
 
-static void get_stuck(struct rlog *rlog, const struct rlog_item *item, int rc)
+void rlog_get_stuck(struct rlog *rlog, uint64_t index, int rc)
 {
 	rlog->stuck = true;
 	rv_error_set(&rlog->error, rc,
@@ -377,7 +377,7 @@ static void get_stuck(struct rlog *rlog, const struct rlog_item *item, int rc)
 		" of the pool's log (%s) and stops there; its VMs go on. Update reeved "
 		"on "
 		"this host",
-		item->index, rv_error_text(rc));
+		index, rv_error_text(rc));
 	log_error("pool.log", "msg=\"%s\"", rlog->error.detail);
 	rlog_drop_items(rlog);
 	rlog_end_pending(rlog, 0, RLOG_UNKNOWN, RV_EOUTCOME);
@@ -429,7 +429,7 @@ static void apply_some(void *arg)
 		item = rlog->items[rlog->item_start++];
 		rc = apply_item(rlog, &item);
 		if (rc) {
-			get_stuck(rlog, &item, rc);
+			rlog_get_stuck(rlog, item.index, rc);
 			return;
 		}
 		bytes += item.len;

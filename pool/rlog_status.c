@@ -57,6 +57,12 @@ static int64_t majority_heard(const struct rlog *rlog)
 
 int64_t rlog_fresh_us(const struct rlog *rlog)
 {
+	struct learner_status s;
+
+	if (rlog->learner) {
+		learner_status(rlog->learner, &s);
+		return s.fresh_us;
+	}
 	return rlog->raft_live && rlog->ready ? majority_heard(rlog) : rlog->fresh_us;
 }
 
@@ -106,6 +112,7 @@ void rlog_status(const struct rlog *rlog, struct rlog_status *out)
 	};
 	if (rlog->failing || rlog->stopped || rlog->stuck)
 		out->error = rlog->error;
+	rlog_fill_learner(rlog, out);
 	if (!rlog->rio)
 		return;
 	rio_stats(rlog->rio, &stats);
