@@ -37,6 +37,71 @@ void connection_await(
 		timer_start_ms(&s->deadline, SERVER_TICK_MS);
 }
 
+/* --- whose ------------------------------------------------------------------- */
+
+int connection_owner_max(const struct rpc_server *s)
+{
+	return (s->config.max_connections + 3) / 4;
+}
+
+static void owner_unref(struct connection_owner *o)
+{
+	if (!o || --o->count > 0)
+		return;
+	list_remove(&o->node);
+	free(o);
+}
+
+static struct connection_owner *owner_find(struct rpc_server *s, uid_t uid)
+{
+	struct connection_owner *o;
+
+	LIST_FOR_EACH (node, &s->owners) {
+		o = CONTAINER_OF(node, struct connection_owner, node);
+		if (o->uid == uid)
+			return o;
+	}
+	o = calloc(1, sizeof *o);
+	if (!o)
+		return NULL;
+	o->uid = uid;
+	list_push_back(&s->owners, &o->node);
+	return o;
+}
+
+/* The last local connections are kept for root, and nobody else may take them all. */
+static int connection_owner_ref(struct rpc_server *s, enum rpc_transport transport,
+	int fd, struct connection_owner **out, struct rv_error *e)
+{
+	struct ucred peer;
+	socklen_t size = sizeof peer;
+	struct connection_owner *o;
+
+	*out = NULL;
+	if (transport != RPC_IPC)
+		return 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		return rv_error_set(e, RV_EIO, "who connects is not known");
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return 0;
+	if ((int)s->stats.connections >= s->config.max_connections)
+		return rv_error_set(e, RV_ELIMIT,
+			"uid %u: %d connections are open, the rest is kept for root",
+			(unsigned)peer.uid, s->config.max_connections);
+	o = owner_find(s, peer.uid);
+	if (!o)
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
+	o->count++;
+	if (o->count > connection_owner_max(s)) {
+		owner_unref(o);
+		return rv_error_set(e, RV_ELIMIT,
+			"uid %u has %d connections, the most that one user may have",
+			(unsigned)peer.uid, connection_owner_max(s));
+	}
+	*out = o;
+	return 0;
+}
+
 /* --- end --------------------------------------------------------------------- */
 
 void connection_unref(struct connection *c)
@@ -46,6 +111,7 @@ void connection_unref(struct connection *c)
 	if (--c->refs > 0)
 		return;
 	assert(!c->stream && list_empty(&c->requests));
+	owner_unref(c->owner);
 	free(c->tls);
 	free(c->groups);
 	free(c);
@@ -350,8 +416,11 @@ void connection_accept(struct server_listener *sl, int fd)
 	struct iovec piece = {hello, sizeof hello};
 	struct rv_error e;
 
-	if (!c) {
+	if (!c || connection_owner_ref(s, sl->transport, fd, &c->owner, &e)) {
+		if (c)
+			log_warn("rpc.connection", "msg=\"refused: %s\"", e.detail);
 		s->stats.refused++;
+		free(c);
 		close(fd);
 		return;
 	}
@@ -363,6 +432,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	if (connection_open_stream(c, fd, &e) != 0) {
 		log_warn("rpc.connection", "msg=\"refused: %s\"", e.detail);
 		s->stats.refused++;
+		owner_unref(c->owner);
 		free(c->groups);
 		free(c);
 		return;

@@ -40,6 +40,7 @@ struct rpc_server {
 	struct list doomed;	 /* to be closed by `reaper`; queue_node */
 	struct list yielded;	 /* to be resumed by `waker`; yield_node */
 	struct list paused; /* by flow control: nothing is read from them; pause_node */
+	struct list owners; /* struct connection_owner */
 	struct connection_queue hello, frame;
 	struct timer deadline;
 	struct defer reaper, waker;
@@ -58,6 +59,13 @@ struct rpc_server {
 	msgpack_zone zone; /* of the request being handled */
 	struct list spare; /* struct request */
 	int spare_count;
+};
+
+/* Whose local connections are counted: any uid but root's and the daemon's own. */
+struct connection_owner {
+	struct list node; /* server->owners */
+	uid_t uid;
+	int count;
 };
 
 struct server_listener {
@@ -80,6 +88,7 @@ struct connection {
 	int fd;		       /* the stream's: only to look whether the peer is there */
 	struct tls_peer *tls;  /* owned; NULL unless tls+tcp and ready */
 	gid_t *groups;	       /* owned; NULL unless ipc */
+	struct connection_owner *owner; /* NULL: not counted */
 	struct rpc_peer peer;
 	enum sp_protocol self;
 	enum sp_framing framing;
@@ -106,6 +115,8 @@ struct request {
 
 /* connection.c */
 
+/* What each uid but root's and the daemon's own may have open of local connections. */
+int connection_owner_max(const struct rpc_server *s);
 /* Takes the descriptor. */
 void connection_accept(struct server_listener *sl, int fd);
 /* Ends it from the loop, soon; safe inside its callbacks. */

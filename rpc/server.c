@@ -96,6 +96,7 @@ int rpc_server_new(struct rpc_server **out, const struct rpc_server_config *conf
 	list_init(&s->yielded);
 	list_init(&s->paused);
 	list_init(&s->spare);
+	list_init(&s->owners);
 	list_init(&s->hello.waiting);
 	list_init(&s->frame.waiting);
 	s->hello.timeout_us = (int64_t)RPC_HELLO_TIMEOUT_MS * 1000;
@@ -173,7 +174,8 @@ static int listener_limit(const struct rpc_server *s, enum rpc_transport transpo
 {
 	int max = s->config.max_connections;
 
-	return transport == RPC_IPC ? max : max - max / 16;
+	/* What ipc has above `max` is root's: see connection.c. */
+	return transport == RPC_IPC ? max + max / 64 + 4 : max - max / 16;
 }
 
 void server_count_changed(struct rpc_server *s)

@@ -58,7 +58,8 @@ void rpc_server_free(struct rpc_server *s);
  * "tls+tcp://address:port"; numeric addresses, [v6] in brackets, port 0: any free one.
  * `self` is SP_REP or SP_PUB. *port (may be NULL) is the TCP port taken. A sixteenth of
  * the connection limit is kept for ipc, so that a flood over TCP can't shut out the
- * administrator. */
+ * administrator. Over ipc a uid has a quarter of it at most, and some connections above
+ * it are root's (and the daemon's own uid's) alone. */
 int rpc_server_listen(struct rpc_server *s, enum sp_protocol self, const char *url,
 	int *port, struct rv_error *e) RV_MUST_CHECK;
 

@@ -1,0 +1,81 @@
+/* Local users who open what they can don't shut out root, nor one another. Needs root, to
+ * be several users; exits with 77 where it is not. */
+#include <errno.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/conformance/rpc/harness.h"
+
+enum { MAX = 64, USERS = 6, TRIED = MAX / 2, SKIPPED = 77 };
+
+#define CHECK(what)                                                                      \
+	do {                                                                             \
+		if (!(what)) {                                                           \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);       \
+			exit(1);                                                         \
+		}                                                                        \
+	} while (0)
+
+/* A user who opens connections and holds them; says how many the server greeted. */
+static void user(const struct harness *h, uid_t uid, int in, int out)
+{
+	uint8_t hello[SP_HELLO_BYTES];
+	int greeted = 0;
+	char go;
+
+	CHECK(setgroups(0, NULL) == 0 && setgid(uid) == 0 && setuid(uid) == 0);
+	for (int i = 0; i < TRIED; i++)
+		greeted += raw_recv(raw_ipc(h), hello, sizeof hello);
+	CHECK(write(out, &greeted, sizeof greeted) == sizeof greeted);
+	CHECK(read(in, &go, 1) == 0);
+	_exit(0);
+}
+
+int main(void)
+{
+	struct harness h;
+	int hold[2], told[2], fds[USERS], greeted, sum = 0;
+
+	if (geteuid() != 0) {
+		fprintf(stderr, "SKIPPED: needs root\n");
+		return SKIPPED;
+	}
+	harness_start(&h, MAX, 0);
+	CHECK(chmod(h.dir, 0755) == 0 && chmod(h.ipc_path, 0666) == 0);
+	CHECK(pipe(hold) == 0 && pipe(told) == 0);
+	for (int i = 0; i < USERS; i++) {
+		pid_t child = fork();
+
+		CHECK(child >= 0);
+		if (child == 0) {
+			close(hold[1]);
+			user(&h, (uid_t)(60000 + i), hold[0], told[1]);
+		}
+		CHECK(read(told[0], &greeted, sizeof greeted) == sizeof greeted);
+		printf("user %d has %d connections\n", i, greeted);
+		CHECK(greeted <= MAX / 4);
+		CHECK(i >= 4 || greeted == MAX / 4);
+		sum += greeted;
+	}
+	CHECK(sum == MAX);
+	for (int i = 0; i < 4; i++) {
+		fds[i] = raw_open(&h, SP_FRAMING_IPC);
+		CHECK(fds[i] >= 0);
+	}
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+	/* What they leave is there again. */
+	close(hold[1]);
+	for (int i = 0; i < USERS; i++)
+		wait(NULL);
+	harness_wait_stat(&h, "connections", true, 3);
+	harness_stop(&h);
+	return 0;
+}
