@@ -1,0 +1,298 @@
+/* What stands in the way of a host that leaves, and what goes with it. */
+#include "daemon/eject_check.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, vm = {{4}}, sr = {{5}},
+			 vdi = {{6}}, pbd_a = {{7}}, pbd_b = {{8}}, pif = {{9}},
+			 network = {{10}}, task = {{11}}, tagged = {{12}}, vlan = {{13}},
+			 bond = {{14}}, message = {{15}};
+
+struct fixture {
+	struct db *db;
+	struct txn t;
+	struct rv_error verdict;
+};
+
+static struct fixture f;
+
+static void apply(void)
+{
+	const uint8_t *bytes;
+	struct db_result r;
+	struct rv_error e;
+	size_t len;
+
+	if (txn_finish(&f.t, &bytes, &len, &e))
+		fail_msg("%s", e.detail);
+	assert_int_equal(db_apply(f.db, bytes, len, &r), 0);
+	f.verdict = r.verdict;
+	txn_fini(&f.t);
+	txn_init(&f.t, f.db, 1000);
+}
+
+static void applied(void)
+{
+	apply();
+	if (f.verdict.code)
+		fail_msg("%s", f.verdict.detail);
+}
+
+static void make(enum schema_class_id cls, struct uuid uuid, enum schema_field_id name,
+	const char *text)
+{
+	txn_create(&f.t, cls, uuid);
+	if (text)
+		txn_set_string(&f.t, uuid, name, text);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	f.db = db_new(1);
+	txn_init(&f.t, NULL, 1000);
+	make(CLASS_POOL, pool, POOL_NAME_LABEL, "pool");
+	make(CLASS_HOST, a, HOST_NAME_LABEL, "alpha");
+	make(CLASS_HOST, b, HOST_NAME_LABEL, "beta");
+	txn_set_int(&f.t, b, HOST_RAFT_ID, 2);
+	txn_set_ref(&f.t, pool, POOL_MASTER, a);
+	make(CLASS_VM, vm, VM_NAME_LABEL, "web");
+	make(CLASS_SR, sr, SR_NAME_LABEL, "disks");
+	make(CLASS_NETWORK, network, NETWORK_NAME_LABEL, "lan");
+	txn_create(&f.t, CLASS_PBD, pbd_b);
+	txn_set_ref(&f.t, pbd_b, PBD_HOST, b);
+	txn_set_ref(&f.t, pbd_b, PBD_SR, sr);
+	txn_create(&f.t, CLASS_PIF, pif);
+	txn_set_ref(&f.t, pif, PIF_HOST, b);
+	txn_set_ref(&f.t, pif, PIF_NETWORK, network);
+	applied();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	txn_fini(&f.t);
+	db_free(f.db);
+	return 0;
+}
+
+static void refused(int code, const char *words)
+{
+	struct rv_error e = {0};
+
+	assert_int_equal(eject_check(f.db, b, &e), code);
+	assert_int_equal(e.code, code);
+	if (!strstr(e.detail, words) || !strstr(e.detail, "beta"))
+		fail_msg("\"%s\" is not in: %s", words, e.detail);
+}
+
+static void eject(const char *fingerprint, int64_t wall_ms)
+{
+	struct rv_error e = {0};
+
+	if (eject_check(f.db, b, &e))
+		fail_msg("%s", e.detail);
+	eject_txn(f.db, b, fingerprint, a, message, "root", wall_ms, &f.t);
+}
+
+static void test_vms(void **state)
+{
+	struct value live = value_bool(true);
+	struct rv_error e;
+
+	(void)state;
+	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, b);
+	applied();
+	refused(RV_ENOTALLOWED, "host-declare-dead host=beta");
+	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
+	refused(RV_ENOTALLOWED, "VMs run on it: web (");
+	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, a);
+	txn_set_ref(&f.t, vm, VM_INTENT_HOST, b);
+	applied();
+	refused(RV_EBUSY, "operations on VMs are at work there: web");
+	txn_set_ref(&f.t, vm, VM_INTENT_HOST, UUID_NONE);
+	txn_set_ref(&f.t, vm, VM_MIGRATION_TARGET, b);
+	applied();
+	refused(RV_EBUSY, "operations on VMs are at work there: web");
+}
+
+static void test_many_names(void **state)
+{
+	(void)state;
+	for (unsigned char i = 0; i < 9; i++) {
+		struct uuid uuid = {{100, i}};
+		char name[16];
+
+		snprintf(name, sizeof name, "vm%u", i);
+		make(CLASS_VM, uuid, VM_NAME_LABEL, name);
+		txn_set_ref(&f.t, uuid, VM_RESIDENT_ON, b);
+	}
+	applied();
+	refused(RV_ENOTALLOWED, "vm0, vm1, vm2 and 6 more");
+}
+
+static void test_storage(void **state)
+{
+	(void)state;
+	make(CLASS_VDI, vdi, VDI_NAME_LABEL, "precious");
+	txn_set_ref(&f.t, vdi, VDI_SR, sr);
+	applied();
+	refused(RV_ENOTALLOWED,
+		"SR disks is reached from it alone, with the disks precious");
+	/* Another way to it, not in use: still nobody else's while this one is. */
+	txn_create(&f.t, CLASS_PBD, pbd_a);
+	txn_set_ref(&f.t, pbd_a, PBD_HOST, a);
+	txn_set_ref(&f.t, pbd_a, PBD_SR, sr);
+	txn_set_bool(&f.t, pbd_b, PBD_CURRENTLY_ATTACHED, true);
+	applied();
+	refused(RV_ENOTALLOWED, "SR disks is plugged on no other host");
+	txn_set_ref(&f.t, vdi, VDI_WRITER, b);
+	txn_set_bool(&f.t, pbd_a, PBD_CURRENTLY_ATTACHED, true);
+	applied();
+	refused(RV_ENOTALLOWED, "disks open for writing: precious");
+	txn_set_ref(&f.t, vdi, VDI_WRITER, UUID_NONE);
+	applied();
+	eject("", 5);
+	applied();
+	assert_non_null(db_row(f.db, CLASS_SR, sr));
+	assert_non_null(db_row(f.db, CLASS_VDI, vdi));
+	assert_null(db_row(f.db, CLASS_PBD, pbd_b));
+}
+
+/* Everything that hangs on the host goes in the same entry. */
+static void test_all_goes(void **state)
+{
+	(void)state;
+	txn_create(&f.t, CLASS_PIF, tagged);
+	txn_set_ref(&f.t, tagged, PIF_HOST, b);
+	txn_set_ref(&f.t, tagged, PIF_NETWORK, network);
+	txn_create(&f.t, CLASS_VLAN, vlan);
+	txn_set_ref(&f.t, vlan, VLAN_TAGGED_PIF, pif);
+	txn_set_ref(&f.t, vlan, VLAN_UNTAGGED_PIF, tagged);
+	txn_create(&f.t, CLASS_BOND, bond);
+	txn_set_ref(&f.t, bond, BOND_MASTER, pif);
+	make(CLASS_TASK, task, TASK_METHOD, "VM.start");
+	txn_set_ref(&f.t, task, TASK_RESIDENT_ON, b);
+	txn_set_ref(&f.t, vm, VM_AFFINITY, b);
+	txn_set_ref(&f.t, pool, POOL_MASTER, b); /* it was, a moment ago */
+	applied();
+	eject("ab", 5);
+	applied();
+	assert_int_equal(db_count(f.db, CLASS_HOST), 1);
+	assert_int_equal(db_count(f.db, CLASS_PIF), 0);
+	assert_int_equal(db_count(f.db, CLASS_PBD), 0);
+	assert_int_equal(db_count(f.db, CLASS_SR), 0);
+	assert_int_equal(db_count(f.db, CLASS_VLAN), 0);
+	assert_int_equal(db_count(f.db, CLASS_BOND), 0);
+	assert_int_equal(db_count(f.db, CLASS_NETWORK), 1);
+	assert_int_equal(db_enum(db_row(f.db, CLASS_TASK, task), TASK_STATUS),
+		TASK_STATUS_FAILURE);
+	assert_string_equal(db_string(db_row(f.db, CLASS_TASK, task), TASK_ERROR_CODE),
+		"HOST_EJECTED");
+	assert_string_equal(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"),
+		"5 03000000-0000-0000-0000-000000000000 beta");
+	assert_non_null(
+		strstr(db_string(db_row(f.db, CLASS_MESSAGE, message), MESSAGE_BODY),
+			"by root"));
+	/* The last one stays. */
+	struct rv_error e = {0};
+
+	assert_int_equal(eject_check(f.db, a, &e), RV_ENOTALLOWED);
+	assert_non_null(strstr(e.detail, "last host"));
+}
+
+static void test_tasks(void **state)
+{
+	struct value live = value_bool(true);
+	struct rv_error e;
+
+	(void)state;
+	make(CLASS_TASK, task, TASK_METHOD, "SR.scan");
+	txn_set_ref(&f.t, task, TASK_RESIDENT_ON, b);
+	applied();
+	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
+	refused(RV_EBUSY, "tasks are at work there: SR.scan");
+	txn_set_time(&f.t, task, TASK_FINISHED, 3);
+	applied();
+	eject("", 5);
+	applied();
+	assert_int_equal(db_enum(db_row(f.db, CLASS_TASK, task), TASK_STATUS),
+		TASK_STATUS_PENDING); /* as it was: it had ended */
+}
+
+/* What comes between the check and the entry's turn: all or nothing. */
+static void test_races(void **state)
+{
+	struct txn late;
+
+	(void)state;
+	eject("ab", 5);
+	late = f.t;
+	txn_init(&f.t, f.db, 1000);
+	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, b);
+	applied();
+	txn_fini(&f.t);
+	f.t = late;
+	apply();
+	assert_int_not_equal(f.verdict.code, 0);
+	assert_non_null(db_row(f.db, CLASS_HOST, b));
+	assert_null(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"));
+
+	/* It was ejected and joined again meanwhile. */
+	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, UUID_NONE);
+	applied();
+	eject("ab", 5);
+	late = f.t;
+	txn_init(&f.t, f.db, 1000);
+	txn_set_int(&f.t, b, HOST_RAFT_ID, 9);
+	applied();
+	txn_fini(&f.t);
+	f.t = late;
+	apply();
+	assert_int_equal(f.verdict.code, RV_ECONFLICT);
+	assert_non_null(db_row(f.db, CLASS_HOST, b));
+}
+
+static void test_remembers_so_many(void **state)
+{
+	(void)state;
+	for (int i = 0; i < EJECT_REMEMBERED; i++) {
+		char key[16], value[16];
+
+		snprintf(key, sizeof key, "%04x", i);
+		snprintf(
+			value, sizeof value, "%d x", 1000 + (i + 100) % EJECT_REMEMBERED);
+		txn_map_put(&f.t, pool, POOL_EJECTED, key, value);
+	}
+	applied();
+	eject("ab", 5000);
+	applied();
+	assert_int_equal(
+		value_count(row_value(db_pool(f.db), POOL_EJECTED)), EJECT_REMEMBERED);
+	assert_null(db_map_get(db_pool(f.db), POOL_EJECTED, "009c")); /* the oldest */
+	assert_non_null(db_map_get(db_pool(f.db), POOL_EJECTED, "009d"));
+	assert_non_null(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"));
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_vms),
+		TEST(test_many_names),
+		TEST(test_storage),
+		TEST(test_all_goes),
+		TEST(test_tasks),
+		TEST(test_races),
+		TEST(test_remembers_so_many),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
