@@ -27,4 +27,8 @@ reeve_dep(inih ini.h inih)
 reeve_dep(mnl libmnl/libmnl.h mnl)
 reeve_dep(xenctrl xenctrl.h xenctrl)
 reeve_dep(xenguest xenguest.h xenguest)
+reeve_dep(xenstore xenstore.h xenstore)   # tests alone
+reeve_dep(xenlight libxl.h xenlight)
+reeve_dep(xenstore xenstore.h xenstore)
+reeve_dep(xentoollog xentoollog.h xentoollog)
 set(ReeveDeps_FOUND TRUE)

@@ -69,7 +69,7 @@ struct xen_job_result {
 	/* save: it is suspended now (also told when the save failed). When the helper was
 	 * killed it is false and rc is RV_EOUTCOME: look. */
 	bool suspended;
-	uint64_t stream_bytes;		 /* save, restore: of the envelope */
+	uint64_t stream_bytes; /* save, restore: of the envelope */
 	/* restore that succeeded: actual_kib of the stream's head. With what the new
 	 * domain holds it tells how many pages Xen counts beyond the guest's own. */
 	uint64_t saved_kib;
