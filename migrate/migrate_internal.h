@@ -2,6 +2,7 @@
 #ifndef REEVE_MIGRATE_MIGRATE_INTERNAL_H
 #define REEVE_MIGRATE_MIGRATE_INTERNAL_H
 
+#include "migrate/handover.h"
 #include "migrate/journal.h"
 #include "migrate/migrate.h"
 #include "migrate/wire.h"
@@ -31,6 +32,7 @@ struct migrate {
 	struct list ops;     /* struct migrate_watch of each operation */
 	struct list closing; /* struct wire */
 	struct pool_subscriber subscriber;
+	struct handover handover;
 	/* settle.c */
 	struct timer look, answer;
 	struct hyper_req list_req, destroy_req;

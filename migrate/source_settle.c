@@ -121,6 +121,17 @@ static bool source_is_recorded(const struct source *s, const struct db *db)
 	       uuid_eq(&id.handle, &s->journal.domain.handle);
 }
 
+/* RUNNING is recorded, which took an entry after the pause was over. Of the pause, what
+ * was expected of memory is not the hand-over's. */
+static void source_learn(struct source *s)
+{
+	int64_t pause_us = loop_now_us(s->migrate->loop) - s->suspended_us - s->commit_us;
+
+	if (s->predicted_us > 0 && s->suspended)
+		handover_learn(&s->migrate->handover, &s->args.host,
+			pause_us - (s->predicted_us - s->precopy.config.handover_us));
+}
+
 void source_judge(struct source *s)
 {
 	struct op *op = &s->vm.op;
@@ -152,6 +163,7 @@ void source_judge(struct source *s)
 		return;
 	case JOURNAL_GONE:
 		if (!source_is_recorded(s, db)) {
+			source_learn(s);
 			enter_teardown(s);
 		} else {
 			op_move(op, SOURCE_TEARDOWN);
@@ -406,8 +418,7 @@ static void teardown_over(struct source *s)
 	if (s->teardown.op.error.code)
 		vm_note(o->mgr, "VM_MIGRATION_UNCLEAN", 2, o->vm, "%s",
 			s->teardown.op.error.detail);
-	if (task && db_enum(task, TASK_STATUS) == TASK_STATUS_PENDING &&
-		!uuid_is_none(&o->task)) {
+	if (task && vm_task_open(task) && !uuid_is_none(&o->task)) {
 		/* Whoever ended the migration left its task open. */
 		op_fail(&o->op, RV_ESTATE,
 			"VM %s: the migration was ended by somebody else", o->name);

@@ -63,6 +63,7 @@ static enum hyper_precopy_verdict source_policy(
 	struct rv_error e;
 
 	s->rounds = round->iteration;
+	s->predicted_us = v.predicted_us;
 	source_note_round(s, round, &v);
 	log_info("migrate.round",
 		"%s round=%u bytes=%" PRIu64 " dirty_pages=%" PRIu64
@@ -170,10 +171,11 @@ static void enter_save(struct source *s)
 	};
 	struct precopy_config config = {
 		.max_downtime_us = source_max_downtime_us(s),
-		/* Two entries (FINAL in part beside the last pages), a few round trips,
-		 * disks on the other side. */
-		.handover_us =
-			2 * s->commit_us + 15 * 1000 + (int64_t)s->disks.count * 5 * 1000,
+		/* At first: two entries (FINAL in part beside the last pages), a few
+		 * round trips, disks on the other side. */
+		.handover_us = handover_expect(&s->migrate->handover, &s->args.host,
+			2 * s->commit_us + 15 * 1000 +
+				(int64_t)s->disks.count * 5 * 1000),
 		.suspend_us = 50 * 1000,
 		.memory_pages = s->actual_kib / 4,
 		.bandwidth_bytes_s = source_bandwidth(s),
