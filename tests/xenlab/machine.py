@@ -73,7 +73,7 @@ class Machine:
             f",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{there}"
             for there, here in self.ports.items()
         )
-        words = f"console=hvc0 earlyprintk=xen mitigations=off quiet lab.name={self.name}"
+        words = f"console=hvc0 earlyprintk=xen mitigations=off clocksource=xen quiet lab.name={self.name}"
         if self.address:
             words += f" lab.ip={self.address}"
         command = [

@@ -12,7 +12,8 @@
  * dirty=PAGES (how many each count, default 2), ip=ADDRESS (for eth0).
  * With a first disk it writes numbered blocks there, reads them back and prints
  *	DISK n=COUNT bad=N
- * A line typed on its console is answered with "ECHO line".
+ * A line typed on its console is answered with "ECHO line"; some are orders: poweroff,
+ * reboot, crash, "dirty PAGES".
  * As /sbin/poweroff and /sbin/reboot, which the kernel calls when Xen asks for it, it
  * does that.
  */
@@ -151,7 +152,15 @@ static uint64_t check(const uint64_t *pages, uint64_t count, const uint64_t *rou
 	return bad;
 }
 
-static void answer_console(void)
+static void crash(void)
+{
+	int fd = open("/proc/sysrq-trigger", O_WRONLY);
+
+	if (write(fd, "c", 1) != 1)
+		abort();
+}
+
+static void answer_console(uint64_t *dirty)
 {
 	static char line[128];
 	static size_t used;
@@ -166,6 +175,14 @@ static void answer_console(void)
 	line[strcspn(line, "\r\n")] = '\0';
 	printf("ECHO %s\n", line);
 	used = 0;
+	if (strcmp(line, "poweroff") == 0)
+		reboot(RB_POWER_OFF);
+	else if (strcmp(line, "reboot") == 0)
+		reboot(RB_AUTOBOOT);
+	else if (strcmp(line, "crash") == 0)
+		crash();
+	else
+		sscanf(line, "dirty %lu", dirty);
 }
 
 static void count(void)
@@ -192,7 +209,7 @@ static void count(void)
 		n++;
 		for (i = 0; i < dirty && pages > 0; i++, next = (next + 1) % pages)
 			fill(memory + next * WORDS, next, ++rounds[next]);
-		answer_console();
+		answer_console(&dirty);
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
 		if (clock_s(CLOCK_MONOTONIC) - line >= 1) {

@@ -1,0 +1,205 @@
+#!/usr/bin/python3
+"""The same guest through Reeve and through xl in turn, on real Xen in the lab.
+
+usage: perf_xen [--quick] [--json FILE]
+
+create: the command until the guest runs; balloon: until it gave 16 MiB; save, restore; live
+migration to another host. Pairs, the order changing; medians, and the quartiles as spread.
+What Reeve adds should be at most 5 % and 50 ms. Emulated hosts are slow and noisy: only the
+difference in one run means something.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = "@CMAKE_SOURCE_DIR@"
+os.environ.setdefault("REEVE_LAB_BUILD", "@CMAKE_BINARY_DIR@")
+sys.dont_write_bytecode = True
+sys.path.insert(0, f"{ROOT}/tests/xenlab")
+
+from lab import Failed, Lab  # noqa: E402
+from life_job import one_host  # noqa: E402
+from packages import Missing  # noqa: E402
+from reeve import RPC_PORT, Reeve, form_pool, guest_words, programs, until  # noqa: E402
+
+MIB, SMALL_MIB = 96, 80
+ARGS = "console=hvc0 mitigations=off quiet"
+STEPS = ("create", "balloon", "save", "restore")
+
+CONFIG = f"""
+name="x"
+type="pvh"
+kernel="/guest/vmlinuz"
+ramdisk="/guest/initramfs"
+extra="{ARGS}"
+memory={MIB}
+maxmem={MIB}
+vcpus=1
+tsc_mode="native"
+"""
+
+# In bash, whose clock needs no process. Prints "STEP µs".
+HEAD = """
+clock() { local t=$EPOCHREALTIME; echo ${t/./}; }
+timed() { local step=$1 from=${EPOCHREALTIME/./}; shift
+	"$@" >/tmp/said 2>&1 || { echo "$*:"; cat /tmp/said; exit 1; }
+	echo "$step $((${EPOCHREALTIME/./} - from))"; }
+counts() { local n=0; until tail -n 3 /var/log/xen/console/guest-$1*.log | grep -q TICK; do
+	sleep 0.5; n=$((n + 1)); [ $n -lt 240 ] || { echo "$1 does not boot"; exit 1; }; done; }
+# ballooned DOMID COMMAND...: from the command until the guest gave its memory.
+ballooned() { local domid=$1 from; shift
+	coproc reached { xen_wait $domid TARGET; }
+	local out=${reached[0]} pid=$reached_PID
+	from=${EPOCHREALTIME/./}
+	"$@" >/tmp/said 2>&1 || { echo "$*:"; cat /tmp/said; exit 1; }
+	read -r at <&$out; wait $pid; echo "balloon $((at - from))"; }
+rm -f /var/log/xen/console/guest-[xr]*.log
+"""
+
+XL = HEAD + """
+timed create xl create /tmp/x.cfg
+counts x; sleep 3
+ballooned $(xl domid x) xl mem-set x SMALL
+xl mem-set x FULL; sleep 2
+timed save xl save x /srv/vms/x.save
+timed restore xl restore /srv/vms/x.save
+xl destroy x; rm -f /srv/vms/x.save
+"""
+
+REEVE = HEAD + """
+timed create reeve vm-start vm=r
+counts r
+n=0; until [ "$(reeve vm-param-get vm=r param-name=memory-state)" = ok ]; do
+	sleep 1; n=$((n + 1)); [ $n -lt 60 ] || { echo "its balloon is not proven"; exit 1; }; done
+domid=$(reeve vm-param-get vm=r param-name=domid)
+ballooned $domid reeve vm-memory-dynamic-range-set vm=r min=SMALLMiB max=SMALLMiB
+reeve vm-memory-dynamic-range-set vm=r min=FULLMiB max=FULLMiB; sleep 2
+timed save reeve vm-suspend vm=r
+timed restore reeve vm-resume vm=r
+reeve vm-shutdown vm=r force=true
+"""
+
+
+def script(text):
+    # Half a page per mebibyte is the guest's own; what xl and Reeve set differs by little.
+    text = text.replace("TARGET", str(SMALL_MIB * 1024 + 1024))
+    text = text.replace("SMALL", str(SMALL_MIB)).replace("FULL", str(MIB))
+    return "cat >/tmp/pair.sh <<'END-OF-PAIR'\n" + text + "END-OF-PAIR\nbash /tmp/pair.sh"
+
+
+def measured(machine, text):
+    found = {}
+    for line in machine.sh(script(text), 400).splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] in (*STEPS, "migrate"):
+            found[words[0]] = int(words[1]) / 1000
+    return found
+
+
+def with_programs(scratch):
+    program = os.path.join(scratch, "xen_wait")
+    subprocess.run(["gcc", "-O2", "-o", program, f"{ROOT}/perf/xen/xen_wait.c", "-lxenctrl"], check=True)
+    return {**programs(), "usr/bin/xen_wait": program}
+
+
+def on_one_host(pairs, samples):
+    with tempfile.TemporaryDirectory() as scratch, Lab("perf", with_programs(scratch)) as lab:
+        host = one_host(lab, limit=7200)
+        host.machine.sh(f"cat >/tmp/x.cfg <<'X'\n{CONFIG}X")
+        host.run(*guest_words("r", "pvh", MIB))
+        for number in range(pairs):
+            lab.say(f"pair {number + 1} of {pairs}")
+            for who in (("xl", "reeve"), ("reeve", "xl"))[number % 2]:
+                for step, ms in measured(host.machine, XL if who == "xl" else REEVE).items():
+                    samples[step][who].append(ms)
+
+
+def on_two_hosts(pairs, samples):
+    with Lab("perf", programs()) as lab:
+        machines = lab.boot(("host1", "host2"), memory=1280, dom0=512, ports=(RPC_PORT,), limit=7200)
+        hosts = [Reeve(machine) for machine in machines]
+        form_pool(lab, hosts)
+        a, b = machines
+        a.sh(f"cat >/tmp/x.cfg <<'X'\n{CONFIG}X\nxl create /tmp/x.cfg")
+        hosts[0].run(*guest_words("r", "pvh", MIB))
+        hosts[0].run("vm-start", "vm=r", f"on={a.name}")
+        time.sleep(40)
+        here, there = a, b
+        for number in range(pairs):
+            lab.say(f"migration pair {number + 1} of {pairs}")
+            for who in (("xl", "reeve"), ("reeve", "xl"))[number % 2]:
+                if who == "xl":
+                    there.start_job("receive", "socat -b 1048576 TCP-LISTEN:8002,reuseaddr EXEC:'xl migrate-receive'")
+                    there.wait("grep -q ':1F42 ' /proc/net/tcp /proc/net/tcp6", 30)
+                    text = f"timed migrate xl migrate -s '' x 'socat -b 1048576 - TCP:{there.address}:8002'\n"
+                else:
+                    until("it may migrate", lambda: not hosts[0].vm("r")["current_operations"])
+                    text = f"timed migrate reeve vm-migrate vm=r host={there.name} live=true\n"
+                samples["migrate"][who].append(measured(here, HEAD.replace("rm -f", "true") + text)["migrate"])
+            here, there = there, here
+
+
+def results(samples):
+    found = []
+    for step, both in samples.items():
+        if not both["xl"]:
+            continue
+        ours, theirs = statistics.median(both["reeve"]), statistics.median(both["xl"])
+        added = statistics.median(r - x for r, x in zip(both["reeve"], both["xl"]))
+        allowed = theirs * 0.05 + 50
+        percent = step == "migrate"
+        found.append({
+            "name": f"{step}_added_pct" if percent else f"{step}_added_ms",
+            "value": round(added * 100 / theirs if percent else added, 1),
+            "unit": "%" if percent else "ms", "peer": "xl", "peer_value": round(theirs, 1),
+            "ratio": round(ours / theirs, 3), "bar": round(allowed * 100 / theirs if percent else allowed, 1),
+            "pass": added <= allowed,
+        })
+        for who, values in both.items():
+            quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+            found.append({
+                "name": f"{step}_{who}_ms", "value": round(statistics.median(values), 1), "unit": "ms",
+                "spread": [round(quartiles[0], 1), round(quartiles[2], 1)], "pairs": len(values), "pass": True,
+            })
+    return found
+
+
+def machine():
+    with open("/proc/cpuinfo") as f:
+        model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
+    return {"cpu": model, "cpus": os.cpu_count(), "kernel": os.uname().release,
+            "hypervisor": "Xen under QEMU's emulation"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two pairs: only to see that it runs")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--pairs", type=int, default=10)
+    arguments = parser.parse_args()
+    pairs = 2 if arguments.quick else arguments.pairs
+    samples = {step: {"xl": [], "reeve": []} for step in (*STEPS, "migrate")}
+    try:
+        on_one_host(pairs, samples)
+        on_two_hosts(pairs, samples)
+    except (Failed, Missing) as error:
+        print(f"perf_xen: {error}", file=sys.stderr)
+        return 1
+    found = results(samples)
+    print(f"{'xen':28} {'value':>10} {'unit':4} {'xl':>10} {'ratio':>6}  bar")
+    for r in found:
+        bar = f"<= {r['bar']} {'' if r['pass'] else 'NOT MET'}" if "bar" in r else str(r["spread"])
+        print(f"{r['name']:28} {r['value']:10.1f} {r['unit']:4} {r.get('peer_value', ''):>10} {r.get('ratio', ''):>6}  {bar}")
+    if arguments.json:
+        with open(arguments.json, "w") as f:
+            json.dump({"benchmark": "xen", "machine": machine(), "results": found}, f, indent=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

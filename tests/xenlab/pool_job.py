@@ -1,0 +1,181 @@
+"""./run xenlab: what a pool of two real Xen hosts can do, shown from the outside."""
+import json
+import re
+import time
+
+from lab import Failed, Lab
+from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
+
+DOM0_MIB, HOST_MIB = 512, 1280
+
+
+class Table:
+    """What was shown, printed at the end."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what, result):
+        self.rows.append((what, str(result)))
+
+    def show(self):
+        width = max(len(what) for what, _ in self.rows)
+        print()
+        for what, result in self.rows:
+            print(f"  {what:{width}}  {result}")
+        print(flush=True)
+
+
+def resident(host, name):
+    names = {h["uuid"]: h["name_label"] for h in host.records("host-list")}
+    return names.get(host.vm(name)["resident_on"], "")
+
+
+def start(lab, hosts, name, **options):
+    """Starts a VM wherever the pool thinks, waits until it counts; the name of its host."""
+    begun = time.monotonic()
+    words = [f"{key}={value}" for key, value in options.items()]
+    hosts[0].run("vm-start", f"vm={name}", *words)
+    where = resident(hosts[0], name)
+    machine = next(h.machine for h in hosts if h.machine.name == where)
+    Guest(name).wait_count(machine)
+    lab.say(f"{name} runs on {where} and counts, after {time.monotonic() - begun:.1f} s")
+    return where
+
+
+def place(lab, hosts, table):
+    for name, kind in (("spread1", "pvh"), ("spread2", "pv")):
+        hosts[0].run(*guest_words(name, kind))
+    spread = [start(lab, hosts, name) for name in ("spread1", "spread2")]
+    table.add("greedy: a PVH and a PV guest", f"on {spread[0]} and {spread[1]}")
+    if len(set(spread)) != 2:
+        raise Failed("greedy put both on one host")
+    hosts[0].run("pool-param-set", "pool=pool", "scheduler=conservative")
+    for name in ("packed1", "packed2"):
+        hosts[0].run(*guest_words(name, "pvh"))
+    packed = [start(lab, hosts, name) for name in ("packed1", "packed2")]
+    table.add("conservative: two PVH guests", f"both on {packed[0]}" if packed[0] == packed[1] else packed)
+    if len(set(packed)) != 1:
+        raise Failed("conservative spread them")
+    hosts[0].run("pool-param-set", "pool=pool", "scheduler=greedy")
+    for name in ("packed1", "packed2"):
+        hosts[0].run("vm-shutdown", f"vm={name}", "force=true")
+
+
+def squeeze(lab, hosts, table):
+    """A guest that fills a host gives memory back when another wants to start there."""
+    host = hosts[1]
+    name = host.machine.name
+    free = next(h for h in host.records("host-list") if h["name_label"] == name)["memory_free"] >> 20
+    wide, more = free - 60, 200
+    hosts[0].run(*guest_words("wide", "pvh", wide, "", f"memory-dynamic-min={wide - 250}MiB"))
+    start(lab, hosts, "wide", on=name)
+    until("wide is known to balloon", lambda: balloons(hosts[0], "wide"), 90)
+    before = Guest("wide").last(host.machine)["total"]
+    hosts[0].run(*guest_words("more", "pvh", more))
+    start(lab, hosts, "more", on=name)
+    after = Guest("wide").wait_count(host.machine, Guest("wide").last(host.machine)["n"])["total"]
+    table.add(f"squeeze: {more} MiB wanted of {free - wide} MiB free",
+              f"wide gave {(before - after) >> 10} MiB")
+    if before - after < 50 << 10:
+        raise Failed(f"wide gave {before - after} KiB")
+    for vm in ("more", "wide"):
+        hosts[0].run("vm-shutdown", f"vm={vm}", "force=true")
+
+
+def balloons(host, name):
+    """Its balloon driver was tried and answers: from then on its memory may be asked for."""
+    vm = host.vm(name)
+    return vm.get("memory_can_balloon", True)
+
+
+def migrate(lab, hosts, table, name="spread1"):
+    """There and back while it counts."""
+    here = next(h for h in hosts if h.machine.name == resident(hosts[0], name))
+    away = next(h for h in hosts if h is not here)
+    guest, machines = Guest(name), [h.machine for h in hosts]
+    guest_ip = []
+    for machine in machines:
+        machine.set_clock()
+    for source, target in ((here, away), (away, here)):
+        count = guest.last(source.machine)["n"]
+        begun, since = time.monotonic(), time.time()
+        seen = {t["uuid"] for t in hosts[0].records("task-list")}
+        lab.say(f"migrating {name} live to {target.machine.name}")
+        hosts[0].run("vm-migrate", f"vm={name}", f"host={target.machine.name}", "live=true")
+        took = time.monotonic() - begun
+        guest.wait_count(target.machine, count)
+        time.sleep(2)
+        told = told_by(hosts[0], seen)
+        downtime = guest.downtime_ms(since, *machines)
+        listed = target.machine.sh("xl list | awk '{print $1}'").split()
+        if name not in listed:
+            raise Failed(f"xl list on {target.machine.name} does not show {name}: {listed}")
+        table.add(f"live migration {source.machine.name} → {target.machine.name}",
+                  f"{took:.1f} s, longest gap in its count {downtime} ms"
+                  + (f" (Reeve says paused for {told['downtime_ms']} ms)" if "downtime_ms" in told else ""))
+        until("its last steps", lambda: not hosts[0].vm(name)["current_operations"])
+    return guest_ip
+
+
+def told_by(host, seen):
+    """What the migration's task says of itself: {word: number}."""
+    tasks = [t for t in host.records("task-list")
+             if t["uuid"] not in seen and t["method"].endswith("migrate")]
+    words = re.findall(r"(\w+)=(\d+)", tasks[-1]["result"]) if tasks else []
+    return {key: int(number) for key, number in words}
+
+
+def end_all(lab, hosts, table):
+    running = [vm["name_label"] for vm in hosts[0].records("vm-list") if vm["power_state"] != "Halted"]
+    for name in running:
+        hosts[0].run("vm-shutdown", f"vm={name}")
+    for host in hosts:
+        left = host.machine.sh("xl list | tail -n +3").strip()
+        if left:
+            raise Failed(f"{host.machine.name} still has domains:\n{left}")
+    table.add("shut down by the guests themselves", ", ".join(running))
+
+
+def keep(lab, hosts):
+    print("\nThe pool stays up until Ctrl-C. Talk to it:\n")
+    for host in hosts:
+        environment = host.outside()
+        print(f"  export REEVE_URL={environment['REEVE_URL']}   # {host.machine.name}")
+        print(f"  export REEVE_USER={environment['REEVE_USER']} REEVE_PASSWORD={environment['REEVE_PASSWORD']}")
+        print(f"  build/release/cli/reeve --fingerprint={host.fingerprint} vm-list\n")
+    print(f"Consoles of the hosts: {lab.folder}/*.log", flush=True)
+    while all(host.machine.alive() for host in hosts):
+        lab.spoke = time.monotonic()
+        time.sleep(1)
+
+
+def run(arguments):
+    """Two hosts, one pool: placement, squeezing, live migration; a table at the end."""
+    table = Table()
+    begun = time.monotonic()
+    with Lab("pool", programs(), arguments.keep_logs) as lab:
+        limit = 24 * 3600 if arguments.keep else 1800
+        machines = lab.boot(("host1", "host2"), memory=HOST_MIB, dom0=DOM0_MIB, ports=(RPC_PORT,),
+                            limit=limit)
+        table.add("two hosts booted", f"{time.monotonic() - begun:.0f} s, {lab.versions}")
+        hosts = [Reeve(machine) for machine in machines]
+        form_pool(lab, hosts)
+        table.add("a pool over TLS", " and ".join(m.name for m in machines))
+        place(lab, hosts, table)
+        migrate(lab, hosts, table)
+        squeeze(lab, hosts, table)
+        table.add("all of it took", f"{time.monotonic() - begun:.0f} s")
+        if arguments.keep:
+            table.show()
+            try:
+                keep(lab, hosts)
+            except KeyboardInterrupt:
+                pass
+            return
+        end_all(lab, hosts, table)
+        lab.say("powering off")
+    table.show()
+    if arguments.json:
+        with open(arguments.json, "w") as f:
+            json.dump(dict(table.rows), f, ensure_ascii=False, indent=1)

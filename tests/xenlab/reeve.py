@@ -1,0 +1,231 @@
+"""Reeve on the lab's hosts: reeved in dom0, `reeve` on this machine talking to it by TLS."""
+import hashlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import time
+
+from machine import Failed
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+POOL_PORT, RPC_PORT = 7473, 7474
+USER, PASSWORD = "lab", "lab-password"
+# For the tests of the lab itself: the pool without real guests.
+DRIVER = os.environ.get("REEVE_LAB_DRIVER", "xen")
+LIMIT = 300
+
+
+def build_dir():
+    return os.environ.get("REEVE_LAB_BUILD") or os.path.join(ROOT, "build/release")
+
+
+def programs(build=None):
+    """{path in dom0: path here} of what a Debian package of Reeve would install."""
+    build = build or build_dir()
+    found = {
+        "usr/sbin/reeved": f"{build}/daemon/reeved",
+        "usr/bin/reeve": f"{build}/cli/reeve",
+    }
+    real = f"{build}/xen/real"
+    for name in sorted(os.listdir(real)) if os.path.isdir(real) else []:
+        if name.startswith("reeve-xen-") and name.endswith(".so"):
+            found[f"usr/lib/reeve/{name}"] = f"{real}/{name}"
+    helper = f"{build}/xen/helper"
+    for name in sorted(os.listdir(helper)) if os.path.isdir(helper) else []:
+        path = f"{helper}/{name}"
+        if name.startswith("reeve-xen-") and os.path.isfile(path) and os.access(path, os.X_OK):
+            found[f"usr/lib/reeve/{name}"] = path
+    for path in found.values():
+        if not os.path.exists(path):
+            raise Failed(f"there is no {path}: build first (./run build)")
+    return found
+
+
+class Reeve:
+    """reeved on one host."""
+
+    def __init__(self, machine, settings=None):
+        self.machine = machine
+        self.settings = {
+            "host.name-label": machine.name,
+            "hypervisor.driver": DRIVER,
+            "rpc.listen": f"tls+tcp://0.0.0.0:{RPC_PORT}",
+            "log.level": "info",
+        }
+        if machine.address:
+            self.address = f"tcp:{machine.address}:{POOL_PORT}"
+            self.settings["pool.listen"] = self.address
+        self.settings.update(settings or {})
+        self.environment = None
+
+    # The daemon
+
+    def start(self, wait=True):
+        sets = " ".join(f"--set '{key}={value}'" for key, value in self.settings.items())
+        self.machine.sh(
+            "mkdir -p /run/reeve /var/lib/reeve\n"
+            f"setsid /usr/sbin/reeved --config /dev/null {sets} </dev/null >>/var/log/reeved.log 2>&1 &\n"
+            "echo $! >/run/reeved.pid")
+        if wait:
+            self.wait_answer()
+
+    def wait_answer(self, limit=60):
+        self.machine.wait("reeve host-list --minimal", limit, "reeved answers; see reeved.log")
+
+    def pid(self):
+        return int(self.machine.sh("pidof reeved").split()[0])
+
+    def kill(self):
+        self.machine.sh("kill -9 $(pidof reeved); while pidof reeved >/dev/null; do sleep 0.1; done")
+
+    def stop(self):
+        self.machine.sh("kill $(pidof reeved); while pidof reeved >/dev/null; do sleep 0.1; done")
+
+    def log(self, lines=20):
+        return self.machine.run(f"tail -n {lines} /var/log/reeved.log")[1]
+
+    # The command line, from the outside
+
+    def admit(self):
+        """A user of the pool for this machine: the local socket's word counts as root's."""
+        self.machine.sh(f"reeve user-create name-label={USER} password={PASSWORD} role=pool-admin")
+
+    def outside(self):
+        """The environment in which `reeve` on this machine talks to this host."""
+        if self.environment is None:
+            cert = self.machine.sh("cat /var/lib/reeve/rpc-cert.pem")
+            digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert)).hexdigest()
+            self.fingerprint = digest
+            self.environment = dict(
+                os.environ, REEVE_USER=USER, REEVE_PASSWORD=PASSWORD,
+                REEVE_URL=f"tls+tcp://127.0.0.1:{self.machine.ports[RPC_PORT]}",
+            )
+        return self.environment
+
+    def start_command(self, *words):
+        environment = self.outside()
+        return subprocess.Popen(
+            [f"{build_dir()}/cli/reeve", *words, f"--fingerprint={self.fingerprint}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, env=environment,
+        )
+
+    def run(self, *words, check=True, limit=LIMIT):
+        """(exit status, standard output, standard error) of one command."""
+        process = self.start_command(*words)
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise Failed(f"{self.machine.name}: reeve {' '.join(words)}: not within {limit} s") from None
+        if check and process.returncode != 0:
+            raise Failed(f"{self.machine.name}: reeve {' '.join(words)}: {err.strip()}")
+        return process.returncode, out, err
+
+    def value(self, *words):
+        return self.run(*words, "--minimal")[1].strip()
+
+    def records(self, *words):
+        return json.loads(self.run(*words, "--json")[1])
+
+    def vm(self, name):
+        found = self.records("vm-list", f"name-label={name}")
+        return found[0] if found else None
+
+    def state(self, name):
+        vm = self.vm(name)
+        return vm["power_state"] if vm else None
+
+    def refused(self, *words, limit=LIMIT):
+        """The words of a refusal that must come."""
+        status, out, err = self.run(*words, check=False, limit=limit)
+        if status == 0:
+            raise Failed(f"{self.machine.name}: not refused: reeve {' '.join(words)}: {out.strip()}")
+        return err.strip()
+
+
+def until(what, test, limit=60):
+    end = time.monotonic() + limit
+    while True:
+        value = test()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failed(f"not within {limit} s: {what}")
+        time.sleep(0.5)
+
+
+def guest_words(name, kind="pvh", mib=96, args="", *more):
+    """The arguments of vm-create for the test guest."""
+    return [
+        "vm-create", f"name-label={name}", f"domain-type={kind}", f"memory-static-max={mib}MiB",
+        "PV-kernel=/guest/vmlinuz", "PV-ramdisk=/guest/initramfs",
+        # The guest's clock must be the processor's own, without Xen's emulation of it on top.
+        f"PV-args=console=hvc0 mitigations=off quiet {args}".rstrip(), "platform:tsc_mode=native",
+        *more,
+    ]
+
+
+class Guest:
+    """What the test guest prints on its console, whichever hosts it was on."""
+
+    TICK = re.compile(r"TICK n=(\d+) up=([\d.]+) real=([\d.]+) gap=(\d+) total=(\d+) bad=(\d+)")
+
+    def __init__(self, name):
+        self.name = name
+
+    def text(self, machine):
+        return machine.run(
+            f"cat $(ls -tr /var/log/xen/console/guest-{self.name}.log "
+            f"/var/log/xen/console/guest-{self.name}-*.log 2>/dev/null) 2>/dev/null")[1]
+
+    def ticks(self, *machines):
+        found = []
+        for machine in machines:
+            for n, up, real, gap, total, bad in self.TICK.findall(self.text(machine)):
+                found.append({"n": int(n), "up": float(up), "real": float(real), "gap": int(gap),
+                              "total": int(total), "bad": int(bad)})
+        return sorted(found, key=lambda tick: tick["real"])
+
+    def last(self, machine):
+        ticks = self.ticks(machine)
+        return ticks[-1] if ticks else None
+
+    def wait_count(self, machine, more_than=0, limit=120):
+        """Until it has counted further than that on this host."""
+        return until(
+            f"{self.name} counts on {machine.name}",
+            lambda: next((t for t in reversed(self.ticks(machine)) if t["n"] > more_than), None),
+            limit)
+
+    def check(self, *machines):
+        """No page was ever wrong."""
+        ticks = self.ticks(*machines)
+        bad = max((t["bad"] for t in ticks), default=0)
+        if bad:
+            raise Failed(f"{self.name} found {bad} pages that were not as it left them")
+        return ticks
+
+    def downtime_ms(self, since, *machines):
+        """The longest gap in its count since that time of day."""
+        return max((t["gap"] for t in self.check(*machines) if t["real"] > since), default=0)
+
+
+def form_pool(lab, hosts):
+    """One pool of hosts that stand alone, by tokens that are good once."""
+    for host in hosts:
+        host.start()
+    hosts[0].admit()
+    for host in hosts[1:]:
+        token = hosts[0].value("pool-issue-join-token")
+        host.machine.sh(f"reeve pool-join master-address={hosts[0].address} token={token}", 120)
+    if len(hosts) > 1:
+        lab.say(f"{len(hosts)} hosts are one pool, over TLS")
+    until("all hosts are live", lambda: sum(h["live"] for h in hosts[0].records("host-list")) == len(hosts))
+    for host in hosts:
+        until(f"{host.machine.name} answers for the pool", lambda: host.run(
+            "host-op-list", f"host={host.machine.name}", check=False)[0] == 0, 120)
+    until("all were measured", lambda: all(h["memory_free"] for h in hosts[0].records("host-list")), 60)
