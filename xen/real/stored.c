@@ -54,6 +54,11 @@ bool stored_is_up(const struct stored *s)
 	return s->up;
 }
 
+bool stored_is_lost(const struct stored *s)
+{
+	return s->told_lost;
+}
+
 /* --- endings -------------------------------------------------------------------- */
 
 static bool changes(uint32_t type)

@@ -50,6 +50,8 @@ int stored_new(struct stored **out, struct loop *l, const char *path, int64_t pa
 void stored_free(struct stored *s);
 
 bool stored_is_up(const struct stored *s);
+/* Neither: it was not reached yet, and `back` or `lost` is to come. */
+bool stored_is_lost(const struct stored *s);
 
 /* Each answers once by `done` (NULL: nobody asks), from the loop, in the order in which
  * they were made, and is made by xenstored in that order too. */
