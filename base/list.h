@@ -48,6 +48,18 @@ static inline void list_push_front(struct list *head, struct list *node)
 	list_insert_before(head->next, node);
 }
 
+/* Moves all of `from` behind what is in `head`, in their order. */
+static inline void list_append_all(struct list *head, struct list *from)
+{
+	if (list_empty(from))
+		return;
+	head->prev->next = from->next;
+	from->next->prev = head->prev;
+	from->prev->next = head;
+	head->prev = from->prev;
+	list_init(from);
+}
+
 /* Harmless on a node that is in no list. */
 static inline void list_remove(struct list *node)
 {

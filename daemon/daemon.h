@@ -58,6 +58,8 @@ struct daemon {
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
 	struct list task_waiters, event_waiters; /* struct call */
+	struct list task_due; /* of them: to be looked at; daemon/tasks.c */
+	struct timer task_turn;
 	struct list event_due; /* of them: to be looked at; daemon/events.c */
 	struct timer event_turn;
 	struct list large_reads; /* struct call; daemon/large.c */
@@ -75,7 +77,8 @@ struct daemon {
 	int *exit_status;		   /* borrowed: main's */
 	char policy_name[CONFIG_TEXT_MAX]; /* at work; policy.c */
 	struct loader_plugin policy_plugin;
-	struct changes_token vm_live_token;
+	struct changes_token vm_live_token, object_live_token;
+	struct timer object_live_turn;
 	bool restart; /* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;
 	bool recorded; /* this host is in the database as it is now: changes are taken */

@@ -192,16 +192,8 @@ static void events_turn(void *arg)
 /* Every waiter is due again: those left over from the last change first. */
 void events_look(struct daemon *d)
 {
-	struct list *waiting = &d->event_waiters, *due = &d->event_due;
-
-	if (!list_empty(waiting)) {
-		due->prev->next = waiting->next;
-		waiting->next->prev = due->prev;
-		waiting->prev->next = due;
-		due->prev = waiting->prev;
-		list_init(waiting);
-	}
-	if (!list_empty(due) && !timer_active(&d->event_turn))
+	list_append_all(&d->event_due, &d->event_waiters);
+	if (!list_empty(&d->event_due) && !timer_active(&d->event_turn))
 		timer_start_ms(&d->event_turn, 0);
 }
 

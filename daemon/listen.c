@@ -36,6 +36,16 @@ static int account_of(void *arg, const char *user, struct session_account *out)
 	return role_parse(&out->role, role, strlen(role));
 }
 
+static void account_used(void *arg, const char *user)
+{
+	struct daemon *d = arg;
+	struct value now = value_time(loop_wall_ms(d->loop));
+	const struct row *row = db_by_name(pool_db(d->pool), CLASS_USER, user, NULL);
+
+	if (row && pool_set_live(d->pool, row_uuid(row), USER_LAST_LOGIN, &now, NULL))
+		log_debug("daemon.login", "msg=\"the time of it can't be kept\"");
+}
+
 /* A client certificate belongs to the user who lists its fingerprint. */
 static enum role certificate_role(void *arg, const struct tls_peer *peer)
 {
@@ -65,6 +75,7 @@ static int listen_sessions(struct daemon *d, struct rv_error *e)
 		.worker = d->worker,
 		.account = account_of,
 		.certificate = certificate_role,
+		.logged_in = account_used,
 		.arg = d};
 
 	if (*d->config->rpc_group) {

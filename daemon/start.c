@@ -38,6 +38,7 @@
 #include "daemon/members.h"
 #include "daemon/metrics.h"
 #include "daemon/migration.h"
+#include "daemon/object_live.h"
 #include "daemon/policy.h"
 #include "daemon/recover.h"
 #include "daemon/tasks.h"
@@ -177,6 +178,7 @@ static void on_look(void *arg)
 	ejection_look(d);
 	policy_follow(d);
 	vm_live_look(d);
+	object_live_look(d);
 	tasks_look(d);
 	events_look(d);
 	listen_publish(d);
@@ -490,7 +492,8 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	list_init(&d->calls);
 	list_init(&d->free_calls);
 	large_reads_init(d);
-	list_init(&d->task_waiters);
+	tasks_init(d);
+	object_live_init(d);
 	events_init(d);
 	list_init(&d->chores);
 	list_init(&d->subscriber.node);
@@ -550,6 +553,8 @@ void daemon_fini(struct daemon *d)
 	disk_free(d->disk);
 	large_reads_stop(d);
 	events_stop(d);
+	tasks_stop(d);
+	object_live_stop(d);
 	calls_free(d);
 	forward_free(d->forward);
 }

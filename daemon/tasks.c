@@ -8,7 +8,11 @@
 #include "rpc/message.h"
 #include "vm/vm.h"
 
-enum { TASK_WAIT_MAX_MS = 60000, TASK_WAIT_DEFAULT_MS = 30000 };
+enum {
+	TASK_WAIT_MAX_MS = 60000,
+	TASK_WAIT_DEFAULT_MS = 30000,
+	TASK_TURN = 64, /* waiters looked at in one callback */
+};
 
 struct uuid tasks_uuid(struct call *c)
 {
@@ -278,25 +282,59 @@ void task_wait(struct call *c)
 	list_push_back(&c->daemon->task_waiters, &c->waiting);
 }
 
-void tasks_look(struct daemon *d)
+/* A bounded part of them: with thousands of waiters, other callbacks come between. */
+static void tasks_turn(void *arg)
 {
-	LIST_FOR_EACH_SAFE (node, &d->task_waiters) {
-		struct call *c = CONTAINER_OF(node, struct call, waiting);
+	struct daemon *d = arg;
 
+	for (int i = 0; i < TASK_TURN && !list_empty(&d->task_due); i++) {
+		struct call *c = CONTAINER_OF(d->task_due.next, struct call, waiting);
+
+		/* It waits on from here, or is over and in no list. */
+		list_remove(&c->waiting);
+		list_push_back(&d->task_waiters, &c->waiting);
 		if (c->method->id == METHOD_TASK_WAIT)
 			task_wait_try(c, false);
 		else
 			tasks_try(c);
 	}
+	if (!list_empty(&d->task_due))
+		timer_start_ms(&d->task_turn, 0);
+}
+
+/* Every waiter is due again: those left over from the last change first. */
+void tasks_look(struct daemon *d)
+{
+	list_append_all(&d->task_due, &d->task_waiters);
+	if (!timer_active(&d->task_turn))
+		tasks_turn(d);
+}
+
+void tasks_init(struct daemon *d)
+{
+	list_init(&d->task_waiters);
+	list_init(&d->task_due);
+	timer_init(&d->task_turn, d->loop, "rpc.tasks", tasks_turn, d);
+}
+
+void tasks_stop(struct daemon *d)
+{
+	timer_stop(&d->task_turn);
 }
 
 /* --- task.cancel, task.destroy ---------------------------------------------------------
  */
 
+static void task_cancel_told(struct pool_commit *commit)
+{
+	call_reply_nil(CONTAINER_OF(commit, struct call, commit));
+}
+
 void task_cancel(struct call *c)
 {
 	const struct row *task = call_row(c, "self");
 	struct rv_error e = {0};
+	struct txn t;
 
 	if (!task)
 		return;
@@ -307,9 +345,16 @@ void task_cancel(struct call *c)
 				db_enum(task, TASK_STATUS)));
 		return;
 	}
-	if (daemon_cancel(c->daemon, row_uuid(task), &e))
+	if (daemon_cancel(c->daemon, row_uuid(task), &e)) {
 		call_fail(c, &e);
-	else
+		return;
+	}
+	/* Unless it has ended by then: what counts is that it was asked to end. */
+	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
+	txn_expect_enum(&t, row_uuid(task), TASK_STATUS, TASK_STATUS_PENDING);
+	txn_set_enum(&t, row_uuid(task), TASK_STATUS, TASK_STATUS_CANCELLING);
+	memset(&c->commit, 0, sizeof c->commit);
+	if (pool_commit(c->daemon->pool, &c->commit, &t, task_cancel_told, &e))
 		call_reply_nil(c);
 }
 

@@ -37,7 +37,11 @@ bool tasks_join_first(struct call *c);
 /* As tasks_join for the call that has just begun the task. */
 void tasks_follow(struct call *c, struct uuid task);
 
-/* Looks again at the calls that wait for tasks, after the database changed. */
+void tasks_init(struct daemon *d);
+void tasks_stop(struct daemon *d); /* those that wait end with the other calls */
+
+/* Looks again at the calls that wait for tasks, after the database changed: at some at
+ * once, at the others in the loop's next rounds. */
 void tasks_look(struct daemon *d);
 
 /* Methods. */

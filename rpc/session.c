@@ -385,6 +385,8 @@ static void login_done(struct job *job, int rc)
 	}
 	log_info("rpc.session", "user=\"%s\" from=%s role=%s msg=\"logged in\"", l->user,
 		l->source, role_name(l->account.role));
+	if (s->config.logged_in)
+		s->config.logged_in(s->config.arg, l->user);
 	login_reply(l, token);
 	OPENSSL_cleanse(token, sizeof token);
 out:

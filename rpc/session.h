@@ -53,6 +53,8 @@ struct sessions_config {
 	int (*account)(void *arg, const char *user, struct session_account *out);
 	/* The role of a verified client certificate; ROLE_NONE refuses. May be NULL. */
 	enum role (*certificate)(void *arg, const struct tls_peer *peer);
+	/* A user's password was right; may be NULL. Called on the loop. */
+	void (*logged_in)(void *arg, const char *user);
 	void *arg;
 	bool has_group; /* ipc peers whose gid (or supplementary group) this is ... */
 	gid_t group;

@@ -1,6 +1,7 @@
 #include "vm/vm_invariants.h"
 
 #include <string.h>
+#include "vm/vm_op.h"
 
 static bool judged(const struct vm_observed *o, const struct row *vm)
 {
@@ -101,7 +102,7 @@ static bool task_pending(const struct db *db, struct uuid uuid)
 {
 	const struct row *task = db_row(db, CLASS_TASK, uuid);
 
-	return task && db_enum(task, TASK_STATUS) == TASK_STATUS_PENDING;
+	return task && vm_task_open(task);
 }
 
 /* 3: who holds memory is at work. What never was a task is an incoming migration, whose

@@ -88,6 +88,13 @@ void vm_op_progress(struct vm_op *o, double progress, const char *note)
 
 /* --- the ending --- */
 
+bool vm_task_open(const struct row *task)
+{
+	int status = db_enum(task, TASK_STATUS);
+
+	return status == TASK_STATUS_PENDING || status == TASK_STATUS_CANCELLING;
+}
+
 static void txn_task_end(struct vm_op *o, struct txn *t)
 {
 	const struct rv_error *err = &o->op.error;
@@ -146,7 +153,7 @@ static bool end_holds(void *arg, const struct db *db)
 	const struct row *task = db_row(db, CLASS_TASK, o->task);
 
 	/* A correction that is lost is made again at the next look. */
-	return !task || db_enum(task, TASK_STATUS) != TASK_STATUS_PENDING;
+	return !task || !vm_task_open(task);
 }
 
 void vm_op_end(struct vm_op *o, int end)

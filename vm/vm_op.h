@@ -167,6 +167,9 @@ void vm_op_cancelled(struct vm_op *o);
 
 /* --- for entries --- */
 
+/* It has not ended, though it may have been asked to. */
+bool vm_task_open(const struct row *task);
+
 /* The VM has no domain: Halted or Suspended; VBDs and VIFs are detached, but for what
  * `d` (may be NULL) could not bring down. */
 void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,

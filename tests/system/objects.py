@@ -30,6 +30,13 @@ def results(client, count):
     return values, errors
 
 
+def eventually(words, look, patience=60):
+    end = time.monotonic() + patience
+    while not look():
+        assert time.monotonic() < end, words
+        time.sleep(0.02)
+
+
 class World:
     def __init__(self, directory, settings):
         self.host = host.Host(directory, settings)
@@ -270,6 +277,50 @@ def test_a_refused_destroy_leaves_the_disk(world):
     known = vdi in client.call("VDI.get_all")
     there = any(vdi in name for name in os.listdir(world.location))
     assert known == there, f"record: {known}, file: {there}, {errors}"
+
+
+def test_what_follows_by_itself(world):
+    """Fields that nobody sets: they say what came of the rest."""
+    client, vm = world.client, world.vm("deaf")
+    client.change("VM.add_to", self=vm, field="platform", key="sim.ignores_shutdown", value="true")
+    before = client.call("SR.get_record", self=world.sr)["virtual_allocation"]
+    vdi = client.change("VDI.create", record=world.vdi_record("counted", 3 << 20))
+
+    def allocated():
+        return client.call("SR.get_record", self=world.sr)["virtual_allocation"]
+
+    eventually("the disk is not counted", lambda: allocated() == before + (3 << 20))
+    client.change("VDI.destroy", self=vdi)
+    eventually("the disk is still counted", lambda: allocated() == before)
+
+    start = str(uuid.uuid4())
+    client.call("VM.start", self=vm, request=start)
+    task = client.call("task.wait", self=start)
+    assert (task["status"], task["progress"]) == ("success", 1), task
+    request = str(uuid.uuid4())
+    client.call("VM.clean_shutdown", self=vm, request=request, **{"async": True})
+    other = world.host.client()
+    client.call("task.cancel", self=request)
+    seen = [other.call("task.get_record", self=request)["status"]]
+    task = client.call("task.wait", self=request)
+    assert seen[0] in ("cancelling", "cancelled") and task["status"] == "cancelled", (seen, task)
+    assert task["progress"] < 1, task
+
+    client.change("user.create", name_label="ann", password="correct horse", role="read-only")
+    (ann,) = client.call("user.get_by_name_label", label="ann")
+    assert not client.call("user.get_record", self=ann)["last_login"]
+    client.call("session.login_with_password", uname="ann", pwd="correct horse")
+    assert client.call("user.get_record", self=ann)["last_login"], "no time of the login"
+
+
+def test_many_wait_for_one_task(world):
+    """More than are told in one go; each is told."""
+    client, vm, request = world.client, world.vm("awaited"), str(uuid.uuid4())
+    client.call("VM.start", self=vm, request=request, **{"async": True})
+    for _ in range(900):
+        client.send("task.wait", self=request)
+    values, errors = results(client, 900)
+    assert not errors and all(task["status"] == "success" for task in values), errors
 
 
 def test_events_larger_than_a_message(world):

@@ -54,7 +54,7 @@ class Client:
             raise ConnectionError(f"frame of kind {kind}")
         _, number, error, result = msgpack.unpackb(self._read(length)[4:])
         if result is not None:
-            Client.seen = max(Client.seen, result["seq"])
+            Client.seen = max(Client.seen, result.get("seq", 0))
         if error is not None:
             raise Refused(error)
         return number, result["value"]
