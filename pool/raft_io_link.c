@@ -174,6 +174,30 @@ static void rio_cut_result(struct rio *rio, struct raft_append_entries_result *r
 		r->last_log_index = rio->verified;
 }
 
+/* libraft rejects what follows an entry that it has compacted, and its leader then goes
+ * back entry by entry to a snapshot older than this log, for ever. What a snapshot covers
+ * was committed, so a leader of this term has the same: that part is left out. */
+static void rio_skip_covered(struct rio *rio, struct raft_message *m)
+{
+	struct raft_append_entries *a = &m->append_entries;
+	uint64_t covered = rio->stats.snapshot_index, skip;
+
+	if (m->type != RAFT_IO_APPEND_ENTRIES || a->term < rio->meta.term ||
+		a->prev_log_index >= covered)
+		return;
+	skip = covered - a->prev_log_index;
+	if (skip < a->n_entries) {
+		a->prev_log_term = a->entries[skip - 1].term;
+		a->n_entries -= (unsigned)skip;
+		memmove(a->entries, a->entries + skip,
+			a->n_entries * sizeof *a->entries);
+	} else {
+		raft_message_fini(m);
+		a->prev_log_term = rio_term_at(rio, covered);
+	}
+	a->prev_log_index = covered;
+}
+
 static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	const uint8_t *bytes, size_t len)
 {
@@ -193,6 +217,7 @@ static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	}
 	m.server_id = from;
 	m.server_address = address;
+	rio_skip_covered(rio, &m);
 	rio->reach = rio_reach(rio, &m);
 	rio->receiving = true;
 	rio_hear(rio, &m);
