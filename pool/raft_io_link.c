@@ -189,8 +189,7 @@ static void rio_skip_covered(struct rio *rio, struct raft_message *m)
 	if (skip < a->n_entries) {
 		a->prev_log_term = a->entries[skip - 1].term;
 		a->n_entries -= (unsigned)skip;
-		memmove(a->entries, a->entries + skip,
-			a->n_entries * sizeof *a->entries);
+		memmove(a->entries, a->entries + skip, a->n_entries * sizeof *a->entries);
 	} else {
 		raft_message_fini(m);
 		a->prev_log_term = rio_term_at(rio, covered);
