@@ -358,9 +358,7 @@ static void tell_place(struct rlog *rlog, const struct uuid *host)
 		if (strcmp(c->servers[i].address, address) != 0)
 			continue;
 		m.id = c->servers[i].id;
-		/* A spare is on its way to be a standby: it is told then. */
-		if (c->servers[i].role == RAFT_SPARE)
-			return;
+		/* A spare, which gets no entries, goes on as what it was. */
 		m.standby = c->servers[i].role == RAFT_STANDBY;
 	}
 	rlog_feed_generation(rlog, &m.generation);

@@ -563,6 +563,17 @@ static bool all_there(struct net *net)
 
 static void tell_all(struct net *net)
 {
+	struct rlog_member m[RLOG_MAX_SERVERS];
+	struct node *leader = leader_of(net);
+	int servers = leader ? rlog_members(leader->log, m, RLOG_MAX_SERVERS) : 0;
+
+	for (int i = 0; i < servers; i++)
+		print_error("id %" PRIu64 " at %s: %s match %" PRIu64 "\n", m[i].id,
+			m[i].address,
+			m[i].voter     ? "voter"
+			: m[i].standby ? "standby"
+				       : "spare",
+			m[i].match);
 	for (int i = 0; i < NODES; i++) {
 		struct rlog_status s;
 		char text[UUID_TEXT_SIZE];
