@@ -37,6 +37,18 @@ static const struct key keys[] = {
 		"physical CPUs of a simulated host"},
 	{"hypervisor", "sim-step", KEY_MS, AT(sim_step_ms), "5ms",
 		"latency of each call of a simulated hypervisor"},
+	{"hypervisor", "xen-driver-dir", KEY_TEXT, AT(xen_driver_dir), "",
+		"where reeve-xen-VERSION.so is; empty: /usr/lib/reeve"},
+	{"hypervisor", "xen-helper", KEY_TEXT, AT(xen_helper), "",
+		"the program that builds, saves and destroys domains; empty: "
+		"reeve-xen-helper beside the driver"},
+	{"hypervisor", "xen-scripts", KEY_TEXT, AT(xen_scripts), "",
+		"where its scripts for disks and interfaces are; empty: beside it"},
+	{"hypervisor", "xenstored", KEY_TEXT, AT(xenstored), "",
+		"xenstored's socket; empty: /run/xenstored/socket, else /dev/xen/xenbus"},
+	{"hypervisor", "xenstored-patience", KEY_MS, AT(xenstored_patience_ms), "5s",
+		"so long may xenstored leave a question unanswered before it counts as "
+		"lost"},
 	{"network", "driver", KEY_TEXT, AT(network), "auto",
 		"auto, bridge (Linux bridges), or simulated"},
 	{"pool", "listen", KEY_TEXT, AT(pool_listen), "",

@@ -27,6 +27,11 @@ struct config {
 	uint64_t sim_dom0_memory;
 	uint64_t sim_cpus;
 	uint64_t sim_step_ms;
+	char xen_driver_dir[CONFIG_TEXT_MAX]; /* these empty: see xen/real.h */
+	char xen_helper[CONFIG_TEXT_MAX];
+	char xen_scripts[CONFIG_TEXT_MAX];
+	char xenstored[CONFIG_TEXT_MAX];
+	uint64_t xenstored_patience_ms;
 	/* [network] */
 	char network[CONFIG_TEXT_MAX]; /* auto, bridge, simulated */
 	/* [pool] */

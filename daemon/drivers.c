@@ -9,6 +9,7 @@
 #include "net/sim.h"
 #include "storage/file.h"
 #include "xen/detect.h"
+#include "xen/real.h"
 #include "xen/sim.h"
 
 static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
@@ -30,6 +31,28 @@ static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
 	return hyper_sim_new(&d->hyper, d->loop, &sim, e);
 }
 
+static int open_real(
+	struct daemon *d, const struct hyper_detection *found, struct rv_error *e)
+{
+	const struct config *c = d->config;
+	const struct hyper_real_config real = {
+		.driver_dir = c->xen_driver_dir,
+		.helper = c->xen_helper,
+		.scripts = c->xen_scripts,
+		.xenstored = c->xenstored,
+		.stored_patience_ms = (int64_t)c->xenstored_patience_ms,
+	};
+	int rc = hyper_real_new(&d->hyper, d->loop, found, &real, e);
+
+	/* Never simulated on a Xen host by mistake: its VMs would look lost. */
+	if (rc)
+		return rv_error_prefix(e,
+			"real Xen can't be managed ([hypervisor] driver = simulated "
+			"tries Reeve without touching it)");
+	log_info("daemon.drivers", "hypervisor=xen msg=\"%s\"", found->text);
+	return 0;
+}
+
 static int open_hypervisor(struct daemon *d, struct rv_error *e)
 {
 	struct hyper_detection found;
@@ -39,10 +62,7 @@ static int open_hypervisor(struct daemon *d, struct rv_error *e)
 	hyper_detect("", &found);
 	if (strcmp(d->config->hypervisor, "auto") == 0 && found.here != HYPER_HERE_DOM0)
 		return open_simulated(d, found.text, e);
-	return rv_error_set(e, RV_EUNSUPPORTED,
-		"%s. This build has no driver for real Xen, so it would manage nothing: "
-		"set [hypervisor] driver = simulated to try Reeve without touching Xen",
-		found.text);
+	return open_real(d, &found, e);
 }
 
 static int open_network(struct daemon *d, struct rv_error *e)

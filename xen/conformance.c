@@ -215,6 +215,21 @@ int cf_vm_call(struct cf_vm *vm, cf_call_fn *fn, struct rv_error *e)
 	return cf_answer(&call, e);
 }
 
+static int await_boot(struct cf_vm *vm, struct rv_error *e)
+{
+	struct hyper_conformance *c = vm->c;
+
+	for (int64_t ms = 0; c->booted != NULL && !c->booted(c->arg, &vm->id);
+		ms += 200) {
+		if (ms > c->limit_ms)
+			return rv_error_set(
+				e, RV_ETIMEDOUT, "%s does not come up", vm->name);
+		cf_sleep(c, 200);
+	}
+	cf_sleep(c, c->boot_ms);
+	return 0;
+}
+
 int cf_vm_boot(struct cf_vm *vm, struct rv_error *e)
 {
 	int rc = cf_vm_create(vm, e);
@@ -222,7 +237,7 @@ int cf_vm_boot(struct cf_vm *vm, struct rv_error *e)
 	if (rc == 0)
 		rc = cf_vm_call(vm, hyper_unpause, e);
 	if (rc == 0)
-		cf_sleep(vm->c, vm->c->boot_ms);
+		rc = await_boot(vm, e);
 	return rc;
 }
 

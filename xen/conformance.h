@@ -20,7 +20,7 @@ struct hyper_conformance {
 	 * least 64 MiB, target may be lower), kernel, ..., what it points to borrowed for
 	 * ever. The suite sets vm, handle, generation and name. */
 	void (*spec)(void *arg, struct hyper_domain_spec *spec);
-	int64_t boot_ms;  /* after this long it answers to requests */
+	int64_t boot_ms;  /* after this long it answers to requests; see booted */
 	int64_t limit_ms; /* no step takes longer; a hang is a failure */
 	/* Each of these may be NULL; its cases are then skipped. */
 	/* A driver anew on the same host, as after kill -9 of reeved: ends `hyper`, sets
@@ -34,6 +34,8 @@ struct hyper_conformance {
 	int (*dirty)(void *arg, const struct uuid *vm, uint64_t pages_per_s);
 	/* Has the guest end by itself, soon. */
 	int (*end_guest)(void *arg, const struct uuid *vm, enum hyper_reason reason);
+	/* Does it answer to requests by now? NULL: after boot_ms it does. */
+	bool (*booted)(void *arg, const struct hyper_domain_id *id);
 	/* Has it ignore requests to suspend from now on. */
 	int (*deafen)(void *arg, const struct uuid *vm);
 };
