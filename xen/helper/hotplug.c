@@ -113,6 +113,8 @@ static int loop_setup(
 				     (read_only ? LO_FLAGS_READ_ONLY : 0)},
 	};
 
+	snprintf((char *)config.info.lo_file_name, LO_NAME_SIZE, "%.*s", LO_NAME_SIZE - 1,
+		path); /* for losetup -l */
 	for (int i = 0; i < LOOP_TRIES; i++) {
 		int number = ioctl(control, LOOP_CTL_GET_FREE);
 		int fd, r;
@@ -149,7 +151,7 @@ static int loop_make(
 	int r = -1, err;
 
 	if (control >= 0 && file >= 0)
-		r = loop_setup(h, control, file, read_only, name, size);
+		r = loop_setup(h, control, file, path, read_only, name, size);
 	err = errno;
 	if (control >= 0)
 		close(control);

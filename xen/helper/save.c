@@ -33,7 +33,9 @@ struct save {
 	uint32_t domid;
 	bool live, told;
 	int64_t round_from_us;
-	uint64_t sent_before;
+	uint64_t pages; /* that the guest has */
+	uint64_t total_before;
+	uint64_t unreal; /* of libxenguest's total: see on_precopy */
 };
 
 /* --- suspending -------------------------------------------------------------------- */
@@ -110,7 +112,9 @@ static int on_suspend(void *arg)
 }
 
 /* Called before a round with the number of dirty pages, and after it with -1. The first
- * round sends everything; from then on the daemon decides before each. */
+ * round sends everything; from then on the daemon decides before each. For the first,
+ * libxenguest counts all page numbers up to the highest, which for PVH lies near 4 GiB
+ * however small the guest is. */
 static int on_precopy(struct precopy_stats stats, void *arg)
 {
 	struct save *s = arg;
@@ -122,15 +126,17 @@ static int on_precopy(struct precopy_stats stats, void *arg)
 			s->round_from_us = now;
 		return XGS_POLICY_CONTINUE_PRECOPY;
 	}
+	if (stats.iteration == 1 && stats.total_written > s->pages)
+		s->unreal = stats.total_written - s->pages;
 	m.precopy = (struct helper_precopy){
 		.iteration = stats.iteration,
-		.total_pages = stats.total_written,
+		.total_pages = stats.total_written - s->unreal,
 		.dirty_pages = (uint64_t)stats.dirty_count,
-		.round_pages = stats.total_written - s->sent_before,
+		.round_pages = stats.total_written - s->unreal - s->total_before,
 		.round_us = now - s->round_from_us,
 	};
 	s->round_from_us = now;
-	s->sent_before = stats.total_written;
+	s->total_before = m.precopy.total_pages;
 	work_send(s->w, &m);
 	if (work_receive(s->w, &m) != 0)
 		return XGS_POLICY_ABORT;
@@ -224,6 +230,7 @@ int work_save(struct work *w)
 	if (rc)
 		return rc;
 	s.domid = info.domain;
+	s.pages = info.tot_pages;
 	if (work_is_suspended(&info))
 		s.live = false;
 	work_begun(w);

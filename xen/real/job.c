@@ -342,6 +342,8 @@ static int helper_start(struct xen_job *j, struct rv_error *e)
 			&j->child, j->loop, "xen.job.child", &spec, job_ended, j, e);
 	for (int i = 0; i < 3; i++)
 		close(spec.fds[i]);
+	if (rc == RV_ENOENT) /* of the program; for the port it would be the domain */
+		rc = e->code = RV_ECHILD;
 	if (rc)
 		return rc;
 	j->started = true;
