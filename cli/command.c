@@ -102,6 +102,11 @@ static bool each_method(const struct schema_class *cls, command_fn *fn, void *ar
 			continue;
 		if (m->id == METHOD_SR_DESTROY)
 			c.destroys = "The SR and all disks on it";
+		if (m->id == METHOD_HOST_DECLARE_DEAD ||
+			m->id == METHOD_VM_RESET_POWER_STATE)
+			c.warns = "Should the host still run, a VM that is started "
+				  "elsewhere runs twice and ruins its disks. Make sure "
+				  "that the host is off.";
 		if (m->id == METHOD_TASK_WAIT) {
 			c.kind = COMMAND_TASK_WAIT;
 			c.doc = "Waits until it has ended, with a progress bar";

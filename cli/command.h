@@ -39,6 +39,7 @@ struct command {
 	/* What is lost, asked about first: "The VM and all its disks". NULL: not asked.
 	 */
 	const char *destroys;
+	const char *warns; /* what may happen, asked about first; NULL: nothing */
 	bool other;  /* another name of a command that is listed already */
 	bool hidden; /* not in help and completion */
 };

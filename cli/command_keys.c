@@ -169,7 +169,7 @@ void command_keys(const struct command *c, command_key_fn *fn, void *arg)
 		keys_method(&k, c->method, false);
 		if (c->forced)
 			keys_flag(&k, "force", "Do not ask the guest");
-		if (c->destroys)
+		if (c->destroys || c->warns)
 			keys_flag(&k, "force", "Do not ask for confirmation");
 		break;
 	case COMMAND_VM_INSTALL:

@@ -70,17 +70,20 @@ static int invoke(struct cli *cli, const struct schema_method *m, struct params 
 	return m->mode == MODE_TASK ? invoke_task(cli, m, p) : invoke_sync(cli, m, p);
 }
 
-/* Disks can't be got back: somebody has to say yes. */
+/* What can't be taken back: somebody has to say yes. */
 static int confirm(struct cli *cli, const struct command *c)
 {
 	char answer[16] = "";
 
 	if (!cli->in_tty || !cli->err_tty)
 		return cli_usage(cli,
-			"%s asks before it destroys disks: say force=true where nobody "
-			"can be asked",
-			c->name);
-	fprintf(cli->err, "%s will be destroyed. Type 'yes' to go on: ", c->destroys);
+			"%s asks before it %s: say force=true where nobody can be asked",
+			c->name, c->warns ? "does what can do harm" : "destroys disks");
+	if (c->warns)
+		fprintf(cli->err, "%s Type 'yes' to go on: ", c->warns);
+	else
+		fprintf(cli->err,
+			"%s will be destroyed. Type 'yes' to go on: ", c->destroys);
 	fflush(cli->err);
 	if (fgets(answer, sizeof answer, cli->in) && strcmp(answer, "yes\n") == 0)
 		return CLI_OK;
@@ -94,7 +97,7 @@ int verb_method(struct cli *cli, const struct command *c)
 	struct params p;
 	int rc = CLI_OK;
 
-	if (c->forced || c->destroys)
+	if (c->forced || c->destroys || c->warns)
 		rc = take_flag(cli, "force", &force);
 	if (rc)
 		return rc;
@@ -107,7 +110,7 @@ int verb_method(struct cli *cli, const struct command *c)
 		params_value(&p, "disks", &yes);
 	}
 	rc = input_params(cli, c, m, &p);
-	if (!rc && c->destroys && !force)
+	if (!rc && (c->destroys || c->warns) && !force)
 		rc = confirm(cli, c);
 	if (!rc)
 		rc = invoke(cli, m, &p);

@@ -69,6 +69,8 @@ struct daemon {
 	struct defer look; /* the database changed: see who waits for it */
 
 	struct op start; /* start.c */
+	struct pool_commit back_commit; /* daemon/declare.c */
+	bool back_pending;
 	struct hyper_req hyper_req;
 	struct pool_commit commit;
 	uint64_t start_token;

@@ -1,5 +1,6 @@
 #include "daemon/methods.h"
 
+#include "daemon/declare.h"
 #include "daemon/eject.h"
 #include "daemon/events.h"
 #include "daemon/join.h"
@@ -11,6 +12,7 @@
 static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_HOST_ENABLE] = host_enable,
 	[METHOD_HOST_DISABLE] = host_disable,
+	[METHOD_HOST_DECLARE_DEAD] = host_declare_dead,
 	[METHOD_HOST_OP_LIST] = host_op_list,
 	[METHOD_HOST_LOOP_STATS] = host_loop_stats,
 
@@ -27,6 +29,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_PAUSE] = vm_operation,
 	[METHOD_VM_UNPAUSE] = vm_operation,
 	[METHOD_VM_MIGRATE] = vm_migrate,
+	[METHOD_VM_RESET_POWER_STATE] = vm_reset_power_state,
 	[METHOD_VM_SUSPEND] = vm_operation,
 	[METHOD_VM_RESUME] = vm_operation,
 	[METHOD_VM_SET_MEMORY_DYNAMIC_RANGE] = vm_set_memory_dynamic_range,

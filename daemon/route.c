@@ -206,6 +206,8 @@ enum route route_call(struct call *c, struct uuid *host)
 	case METHOD_PIF_INTRODUCE:
 		return to_host(c, call_ref(c, "host"), host);
 	case METHOD_POOL_EJECT:
+	case METHOD_HOST_DECLARE_DEAD:
+	case METHOD_VM_RESET_POWER_STATE:
 		return to_host(c, pool_master(c->daemon->pool), host);
 	case METHOD_TASK_CANCEL:
 		return route_field(c, TASK_RESIDENT_ON, host);

@@ -27,6 +27,7 @@
 #include "daemon/call.h"
 #include "daemon/chore.h"
 #include "daemon/clocks.h"
+#include "daemon/declare.h"
 #include "daemon/drivers.h"
 #include "daemon/eject.h"
 #include "daemon/events.h"
@@ -176,6 +177,7 @@ static void on_look(void *arg)
 	if (d->members)
 		members_follow(d->members);
 	ejection_look(d);
+	declare_look(d);
 	policy_follow(d);
 	vm_live_look(d);
 	object_live_look(d);

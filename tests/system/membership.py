@@ -208,6 +208,57 @@ def test_last_and_master():
         client.close()
 
 
+def test_declared_dead():
+    """VMs of a host that is off for good are let go of by an admin's word, and no earlier."""
+    with Test(3) as t:
+        first, second, third = t.members
+        client = form(t.members)
+        hosts = by_name(client, "host")
+        guests = [vm(client, f"guest{i}") for i in range(3)]
+        for guest in guests:
+            client.change("VM.start", self=guest, on=hosts["host3"])
+        other = second.client()
+        words = refused("OPERATION_NOT_ALLOWED", other, "host.declare_dead", self=hosts["host3"])
+        assert "alive" in words, words
+        refused("OPERATION_NOT_ALLOWED", other, "VM.reset_power_state", self=guests[0])
+        refused("OPERATION_NOT_ALLOWED", other, "host.declare_dead", self=hosts["host1"])
+        # Cut off, not dead: what a simulated host runs dies with its daemon, so it is stopped.
+        third.process.send_signal(signal.SIGSTOP)
+        until("host3 is missed", lambda: not records(other, "host")[hosts["host3"]]["live"])
+        refused("CONNECTION_CLOSED", other, "VM.hard_shutdown", self=guests[0])
+        assert records(other, "VM")[guests[0]]["power_state"] == "Running"
+        other.change("VM.reset_power_state", self=guests[0])
+        record = records(other, "VM")[guests[0]]
+        assert (record["power_state"], record["resident_on"]) == ("Halted", ""), record
+        refused("VM_BAD_POWER_STATE", other, "VM.reset_power_state", self=guests[0])
+        account = other.change("host.declare_dead", self=hosts["host3"])
+        print(account)
+        assert account == "2 VMs of host host3 count as halted: guest1, guest2", account
+        assert all(r["power_state"] == "Halted" for r in records(other, "VM").values())
+        assert records(other, "host")[hosts["host3"]]["declared_dead"]
+        told = messages(other, "HOST_DECLARED_DEAD")
+        assert len(told) == 1 and "ruin their disks" in told[0]["body"], told
+        other.change("VM.start", self=guests[0])
+        where = records(other, "VM")[guests[0]]["resident_on"]
+        assert where in (hosts["host1"], hosts["host2"])
+        # It was alive after all: it is told so, its domains are known as strays, and the VM
+        # stays where it is.
+        third.process.send_signal(signal.SIGCONT)
+        until("host3 is back", lambda: not records(other, "host")[hosts["host3"]]["declared_dead"])
+        assert len(messages(other, "HOST_IS_BACK")) == 1
+        until("its domains are found", lambda: len(ghosts(other)) >= 1, 60)
+        print(ghosts(other)[0]["body"])
+        record = records(other, "VM")[guests[0]]
+        assert (record["power_state"], record["resident_on"]) == ("Running", where), record
+        assert all(records(other, "VM")[g]["power_state"] == "Halted" for g in guests[1:])
+        other.close()
+        client.close()
+
+
+def ghosts(client):
+    return [m for m in records(client, "message").values() if "GHOST" in m["name"] or "INVARIANT" in m["name"]]
+
+
 def done(client, method, **params):
     try:
         client.change(method, **params)

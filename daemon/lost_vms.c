@@ -1,0 +1,169 @@
+#include "daemon/lost_vms.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { NAMED = 8 };
+
+static void end_task(const struct db *db, struct uuid task, const char *why,
+	int64_t wall_ms, struct txn *t)
+{
+	const struct row *row = db_row(db, CLASS_TASK, task);
+
+	if (!row || db_int(row, TASK_FINISHED) != 0)
+		return;
+	txn_expect_enum(t, task, TASK_STATUS, db_enum(row, TASK_STATUS));
+	txn_set_time(t, task, TASK_FINISHED, wall_ms);
+	txn_set_enum(t, task, TASK_STATUS, TASK_STATUS_FAILURE);
+	txn_set_string(t, task, TASK_ERROR_CODE, rv_error_xenapi(RV_ECLOSED));
+	txn_set_string(t, task, TASK_ERROR_DETAIL, why);
+	txn_set_int(t, task, TASK_ERROR_NUMBER, -RV_ECLOSED);
+}
+
+static void end_operations(const struct db *db, const struct row *vm, const char *why,
+	int64_t wall_ms, struct txn *t)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+
+	for (size_t i = 0; i < value_count(current); i++) {
+		const char *key = value_key_at(current, i);
+		struct uuid task;
+
+		if (!uuid_parse(&task, key, strlen(key)))
+			end_task(db, task, why, wall_ms, t);
+		txn_map_remove(t, row_uuid(vm), VM_CURRENT_OPERATIONS, key);
+	}
+}
+
+/* What stood in for the domain's devices and disks. */
+static void let_go(const struct db *db, struct uuid vm, struct uuid host, struct txn *t)
+{
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));) {
+		const struct row *vdi = db_follow(db, r, VBD_VDI);
+		struct uuid writer = vdi ? db_ref(vdi, VDI_WRITER) : UUID_NONE;
+
+		if (db_bool(r, VBD_CURRENTLY_ATTACHED))
+			txn_set_bool(t, row_uuid(r), VBD_CURRENTLY_ATTACHED, false);
+		if (!uuid_is_none(&writer) && uuid_eq(&writer, &host))
+			txn_set_ref(t, row_uuid(vdi), VDI_WRITER, UUID_NONE);
+	}
+	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, vm, r));)
+		if (db_bool(r, VIF_CURRENTLY_ATTACHED))
+			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, false);
+}
+
+void lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
+	int64_t wall_ms, struct txn *t)
+{
+	struct uuid uuid = row_uuid(vm), on = db_ref(vm, VM_RESIDENT_ON);
+	struct value none = value_zero(VALUE_STRING_MAP);
+	int64_t generation = db_int(vm, VM_OWNER_GENERATION);
+	/* One that was being resumed is still suspended: its memory is on disk. */
+	bool suspended = uuid_is_none(&on) &&
+			 db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_SUSPENDED;
+
+	txn_expect_ref(t, uuid, VM_RESIDENT_ON, on);
+	txn_expect_int(t, uuid, VM_OWNER_GENERATION, generation);
+	txn_expect_ref(t, uuid, VM_INTENT_HOST, db_ref(vm, VM_INTENT_HOST));
+	end_operations(db, vm, why, wall_ms, t);
+	if (uuid_is_none(&on))
+		on = db_ref(vm, VM_INTENT_HOST);
+	let_go(db, uuid, on, t);
+	if (!suspended)
+		txn_set_enum(t, uuid, VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_set_ref(t, uuid, VM_RESIDENT_ON, UUID_NONE);
+	txn_set_int(t, uuid, VM_DOMID, -1);
+	txn_set_ref(t, uuid, VM_DOMAIN_HANDLE, UUID_NONE);
+	txn_set_ref(t, uuid, VM_HOST_BOOT_ID, UUID_NONE);
+	txn_set_string(t, uuid, VM_PAUSED_BY, "");
+	/* A domain of the next generation may have been half made there. */
+	txn_set_int(t, uuid, VM_OWNER_GENERATION, generation + 2);
+	txn_set_enum(t, uuid, VM_INTENT, VM_INTENT_NONE);
+	txn_set_ref(t, uuid, VM_INTENT_TASK, UUID_NONE);
+	txn_set_ref(t, uuid, VM_INTENT_HOST, UUID_NONE);
+	txn_set_value(t, uuid, VM_INTENT_DATA, &none);
+	txn_set_ref(t, uuid, VM_MIGRATION, UUID_NONE);
+	txn_set_enum(t, uuid, VM_MIGRATION_PHASE, VM_MIGRATION_PHASE_NONE);
+	txn_set_ref(t, uuid, VM_MIGRATION_TARGET, UUID_NONE);
+}
+
+/* --- a host ------------------------------------------------------------------------ */
+
+struct account {
+	char names[256];
+	unsigned count;
+};
+
+static void account_add(struct account *a, const char *name)
+{
+	size_t len = strlen(a->names);
+
+	if (a->count++ < NAMED)
+		snprintf(a->names + len, sizeof a->names - len, "%s%.28s",
+			len ? ", " : "", name);
+}
+
+static void tell(const struct row *host, const char *name, int priority,
+	struct uuid message, const char *body, int64_t wall_ms, struct txn *t)
+{
+	txn_create(t, CLASS_MESSAGE, message);
+	txn_set_string(t, message, MESSAGE_NAME, name);
+	txn_set_int(t, message, MESSAGE_PRIORITY, priority);
+	txn_set_string(t, message, MESSAGE_CLS, "host");
+	txn_set_ref(t, message, MESSAGE_OBJ_UUID, row_uuid(host));
+	txn_set_string(t, message, MESSAGE_BODY, body);
+	txn_set_time(t, message, MESSAGE_TIMESTAMP, wall_ms);
+}
+
+void lost_host_txn(const struct db *db, const struct row *host, const char *user,
+	struct uuid message, int64_t wall_ms, struct txn *t,
+	char account[static LOST_WORDS_MAX])
+{
+	char why[200], body[LOST_WORDS_MAX + 300];
+	struct uuid uuid = row_uuid(host);
+	struct account a = {.count = 0};
+
+	snprintf(why, sizeof why, "host %.64s, where it was at work, was declared dead",
+		row_name(host));
+	txn_expect_bool(t, uuid, HOST_DECLARED_DEAD, db_bool(host, HOST_DECLARED_DEAD));
+	txn_set_bool(t, uuid, HOST_DECLARED_DEAD, true);
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
+		lost_vm_txn(db, vm, why, wall_ms, t);
+		account_add(&a, row_name(vm));
+	}
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(db, VM_INTENT_HOST, uuid, vm));) {
+		struct uuid on = db_ref(vm, VM_RESIDENT_ON);
+
+		if (!uuid_is_none(&on))
+			continue; /* with those above, or another host's */
+		lost_vm_txn(db, vm, why, wall_ms, t);
+		account_add(&a, row_name(vm));
+	}
+	snprintf(account, LOST_WORDS_MAX, "%u VMs of host %.64s count as halted%s%s%s",
+		a.count, row_name(host), a.count ? ": " : "", a.names,
+		a.count > NAMED ? " and more" : "");
+	snprintf(body, sizeof body,
+		"Host %.64s was declared dead%s%.64s. %s. They may be started elsewhere. "
+		"Should the host still run, they run twice and ruin their disks: make "
+		"sure "
+		"that it is off",
+		row_name(host), *user ? " by " : "", user, account);
+	tell(host, "HOST_DECLARED_DEAD", 1, message, body, wall_ms, t);
+}
+
+void lost_host_back_txn(
+	const struct row *host, struct uuid message, int64_t wall_ms, struct txn *t)
+{
+	char body[300];
+
+	txn_expect_bool(t, row_uuid(host), HOST_DECLARED_DEAD, true);
+	txn_set_bool(t, row_uuid(host), HOST_DECLARED_DEAD, false);
+	snprintf(body, sizeof body,
+		"Host %.64s, which had been declared dead, is back. Domains that still "
+		"run "
+		"there are no VMs of the pool any more: messages name them",
+		row_name(host));
+	tell(host, "HOST_IS_BACK", 1, message, body, wall_ms, t);
+}

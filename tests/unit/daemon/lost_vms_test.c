@@ -1,0 +1,167 @@
+/* VMs that are let go of by an admin's word: what the entry leaves. */
+#include "daemon/lost_vms.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, runs = {{4}}, starts = {{5}},
+			 comes = {{6}}, resumes = {{7}}, sr = {{8}}, vdi = {{9}},
+			 vbd = {{10}}, task = {{11}}, message = {{12}}, moves = {{13}},
+			 back = {{14}};
+
+static struct db *db;
+static struct txn t;
+
+static int apply(void)
+{
+	const uint8_t *bytes;
+	struct db_result r;
+	struct rv_error e;
+	size_t len;
+
+	if (txn_finish(&t, &bytes, &len, &e))
+		fail_msg("%s", e.detail);
+	assert_int_equal(db_apply(db, bytes, len, &r), 0);
+	txn_fini(&t);
+	txn_init(&t, db, 1000);
+	return r.verdict.code;
+}
+
+static void make_vm(struct uuid uuid, const char *name, int state)
+{
+	txn_create(&t, CLASS_VM, uuid);
+	txn_set_string(&t, uuid, VM_NAME_LABEL, name);
+	txn_set_enum(&t, uuid, VM_POWER_STATE, state);
+	txn_set_int(&t, uuid, VM_OWNER_GENERATION, 7);
+}
+
+static int setup(void **state)
+{
+	char text[UUID_TEXT_SIZE];
+
+	(void)state;
+	db = db_new(1);
+	txn_init(&t, NULL, 1000);
+	txn_create(&t, CLASS_POOL, pool);
+	txn_create(&t, CLASS_HOST, a);
+	txn_set_string(&t, a, HOST_NAME_LABEL, "alpha");
+	txn_create(&t, CLASS_HOST, b);
+	txn_set_string(&t, b, HOST_NAME_LABEL, "beta");
+	txn_create(&t, CLASS_SR, sr);
+	txn_create(&t, CLASS_VDI, vdi);
+	txn_set_ref(&t, vdi, VDI_SR, sr);
+	txn_set_ref(&t, vdi, VDI_WRITER, b);
+	txn_create(&t, CLASS_TASK, task);
+	make_vm(runs, "runs", VM_POWER_STATE_RUNNING);
+	txn_set_ref(&t, runs, VM_RESIDENT_ON, b);
+	txn_set_int(&t, runs, VM_DOMID, 3);
+	txn_set_ref(&t, runs, VM_INTENT_HOST, b);
+	txn_set_enum(&t, runs, VM_INTENT, VM_INTENT_REBOOT);
+	txn_map_put(&t, runs, VM_CURRENT_OPERATIONS, uuid_format(&task, text), "reboot");
+	txn_create(&t, CLASS_VBD, vbd);
+	txn_set_ref(&t, vbd, VBD_VM, runs);
+	txn_set_ref(&t, vbd, VBD_VDI, vdi);
+	txn_set_bool(&t, vbd, VBD_CURRENTLY_ATTACHED, true);
+	make_vm(starts, "starts", VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, starts, VM_INTENT_HOST, b);
+	txn_set_enum(&t, starts, VM_INTENT, VM_INTENT_START);
+	make_vm(resumes, "resumes", VM_POWER_STATE_SUSPENDED);
+	txn_set_ref(&t, resumes, VM_INTENT_HOST, b);
+	/* These are another host's: it settles them itself. */
+	make_vm(comes, "comes", VM_POWER_STATE_RUNNING);
+	txn_set_ref(&t, comes, VM_RESIDENT_ON, a);
+	txn_set_ref(&t, comes, VM_INTENT_HOST, b);
+	make_vm(moves, "moves", VM_POWER_STATE_RUNNING);
+	txn_set_ref(&t, moves, VM_RESIDENT_ON, a);
+	txn_set_ref(&t, moves, VM_MIGRATION_TARGET, b);
+	assert_int_equal(apply(), 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	txn_fini(&t);
+	db_free(db);
+	return 0;
+}
+
+static const struct row *vm(struct uuid uuid)
+{
+	return db_row(db, CLASS_VM, uuid);
+}
+
+static void is_off(struct uuid uuid, int state)
+{
+	struct uuid on = db_ref(vm(uuid), VM_RESIDENT_ON);
+	struct uuid intent = db_ref(vm(uuid), VM_INTENT_HOST);
+
+	assert_int_equal(db_enum(vm(uuid), VM_POWER_STATE), state);
+	assert_true(uuid_is_none(&on) && uuid_is_none(&intent));
+	assert_int_equal(db_int(vm(uuid), VM_DOMID), -1);
+	assert_int_equal(db_enum(vm(uuid), VM_INTENT), VM_INTENT_NONE);
+	/* Neither its domain nor one half made is the owner any more. */
+	assert_true(db_int(vm(uuid), VM_OWNER_GENERATION) >= 9);
+	assert_int_equal(value_count(row_value(vm(uuid), VM_CURRENT_OPERATIONS)), 0);
+}
+
+static void test_host(void **state)
+{
+	struct uuid none, on;
+	char account[LOST_WORDS_MAX];
+
+	(void)state;
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_string_equal(
+		account, "3 VMs of host beta count as halted: runs, starts, resumes");
+	assert_int_equal(apply(), 0);
+	is_off(runs, VM_POWER_STATE_HALTED);
+	is_off(starts, VM_POWER_STATE_HALTED);
+	is_off(resumes, VM_POWER_STATE_SUSPENDED); /* its memory is on disk */
+	none = db_ref(db_row(db, CLASS_VDI, vdi), VDI_WRITER);
+	assert_true(uuid_is_none(&none));
+	assert_false(db_bool(db_row(db, CLASS_VBD, vbd), VBD_CURRENTLY_ATTACHED));
+	assert_int_equal(
+		db_enum(db_row(db, CLASS_TASK, task), TASK_STATUS), TASK_STATUS_FAILURE);
+	assert_int_equal(db_int(vm(comes), VM_OWNER_GENERATION), 7);
+	on = db_ref(vm(moves), VM_RESIDENT_ON);
+	assert_true(uuid_eq(&on, &a));
+	assert_true(db_bool(db_row(db, CLASS_HOST, b), HOST_DECLARED_DEAD));
+	assert_non_null(
+		strstr(db_string(db_row(db, CLASS_MESSAGE, message), MESSAGE_BODY),
+			"dead by root. 3 VMs of host beta"));
+	lost_host_back_txn(db_row(db, CLASS_HOST, b), back, 6, &t);
+	assert_int_equal(apply(), 0);
+	assert_false(db_bool(db_row(db, CLASS_HOST, b), HOST_DECLARED_DEAD));
+}
+
+/* It left that host before the entry's turn: nothing of it is touched. */
+static void test_moved_meanwhile(void **state)
+{
+	struct txn late;
+
+	(void)state;
+	lost_vm_txn(db, vm(runs), "why", 5, &t);
+	late = t;
+	txn_init(&t, db, 1000);
+	txn_set_ref(&t, runs, VM_RESIDENT_ON, a);
+	txn_set_int(&t, runs, VM_OWNER_GENERATION, 8);
+	assert_int_equal(apply(), 0);
+	txn_fini(&t);
+	t = late;
+	assert_int_equal(apply(), RV_ECONFLICT);
+	assert_int_equal(db_enum(vm(runs), VM_POWER_STATE), VM_POWER_STATE_RUNNING);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_host, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
