@@ -104,8 +104,8 @@ void hotplug_block_release(struct xs_handle *xs, const char *backend)
 /* The device's name is in xenstore before the device is set up: whoever dies, destroying
  * the domain finds it. Direct I/O, since a page cache between guest and file would be
  * behind after the guest moved away and back; some file systems refuse it. */
-static int loop_setup(
-	struct hotplug *h, int control, int file, bool read_only, char *name, size_t size)
+static int loop_setup(struct hotplug *h, int control, int file, const char *path,
+	bool read_only, char *name, size_t size)
 {
 	struct loop_config config = {
 		.fd = (uint32_t)file,
