@@ -289,8 +289,8 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	struct uuid named = db_ref(pool, POOL_MASTER);
 
 	txn_expect_exists(t, CLASS_HOST, host);
-	/* Joined again in between, it would have another one. */
-	txn_expect_int(t, host, HOST_RAFT_ID, db_int(row, HOST_RAFT_ID));
+	/* Had it gone and joined again in between, this would be another time. */
+	txn_expect_value(t, host, HOST_JOINED, row_value(row, HOST_JOINED));
 	if (uuid_eq(&named, &host))
 		txn_set_ref(t, row_uuid(pool), POOL_MASTER, master);
 	end_tasks(db, row, wall_ms, t);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "daemon/call.h"
 #include "daemon/files.h"
+#include "link/ca.h"
 #include "rpc/message.h"
 
 enum { CERTIFICATE_DAYS = 3650 };
@@ -99,6 +100,19 @@ static int listen_sessions(struct daemon *d, struct rv_error *e)
 /* --- TLS -----------------------------------------------------------------------------
  */
 
+/* What `reeve --fingerprint=` wants. */
+static void say_fingerprint(const char *cert_pem, const char *path)
+{
+	uint8_t digest[CA_FINGERPRINT_SIZE];
+	char text[2 * CA_FINGERPRINT_SIZE + 1];
+
+	if (ca_fingerprint(cert_pem, digest, NULL))
+		return; /* tls_context_new says why */
+	for (size_t i = 0; i < sizeof digest; i++)
+		snprintf(text + 2 * i, 3, "%02x", digest[i]);
+	log_info("daemon.listen", "certificate=%s fingerprint=%s", path, text);
+}
+
 /* The certificate of the RPC port: the admin's, or one that signs itself, made once. */
 static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_error *e)
 {
@@ -131,8 +145,10 @@ static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_erro
 	}
 	config.cert_pem = cert;
 	config.key_pem = key;
-	if (!rc)
+	if (!rc) {
+		say_fingerprint(cert, cert_path);
 		rc = tls_context_new(out, &config, e);
+	}
 	free(cert);
 	free(key);
 	return rc;

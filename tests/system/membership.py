@@ -59,6 +59,7 @@ class Test:
             m.settings.update(settings or {})
 
     def __enter__(self):
+        rpc.Client.seen = 0  # each pool counts for itself
         return self
 
     def __exit__(self, kind, value, trace):

@@ -250,7 +250,7 @@ static void test_races(void **state)
 	eject("ab", 5);
 	late = f.t;
 	txn_init(&f.t, f.db, 1000);
-	txn_set_int(&f.t, b, HOST_RAFT_ID, 9);
+	txn_set_time(&f.t, b, HOST_JOINED, 9);
 	applied();
 	txn_fini(&f.t);
 	f.t = late;
