@@ -5,7 +5,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+enum {
+	CLAIM_AGAIN_US = 5 * 1000,
+	CLAIM_PATIENCE_US = 20 * 1000 * 1000,
+};
 
 /* What it is built with: see struct hyper_domain_spec. A restore takes what the saved
  * guest held, which may lie a little above static_max (special pages: within the MiB that
@@ -56,6 +62,45 @@ static int admit(struct work *w, uint64_t kib)
 	return 0;
 }
 
+/* --- the claim of a restore -------------------------------------------------------- */
+
+/* Until Xen takes the claim: the domain must be there and have its maxmem. */
+static void claim_until_taken(struct work *w, uint64_t kib)
+{
+	int64_t until = work_now_us() + CLAIM_PATIENCE_US;
+
+	w->xc = xc_interface_open(NULL, NULL, 0);
+	while (w->xc && work_now_us() < until) {
+		xc_domaininfo_t info;
+
+		if (work_find(w, &w->req->handle, HYPER_DOMID_ANY, &info) == 0 &&
+			xc_domain_claim_pages(
+				w->xc, info.domain, kib / (XC_PAGE_SIZE / 1024)) == 0)
+			return;
+		usleep(CLAIM_AGAIN_US);
+	}
+}
+
+/* libxl claims the memory of what it builds, but not of what it restores, and takes its
+ * time over a stream. So a process beside it claims what is still to come, as soon as the
+ * domain is there: no other guest can take it meanwhile. It goes to the supervisor as an
+ * orphan, since libxl collects this process's own children, and ends with our group. */
+static void claim_beside(struct work *w, uint64_t kib)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		if (fork() == 0)
+			claim_until_taken(w, kib);
+		_exit(0);
+	}
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+}
+
+/* --- building ----------------------------------------------------------------------- */
+
 /* The stream's end must be the sender's end too: only then was all of it good. */
 static int stream_ends(struct work *w)
 {
@@ -85,12 +130,14 @@ static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 	}
 	libxl_domain_restore_params_init(&params);
 	params.stream_version = 2;
+	claim_beside(w, boot_kib(w->req));
 	r = libxl_domain_create_restore(
 		w->ctx, c, domid, w->data_fd, -1, &params, NULL, NULL);
 	libxl_domain_restore_params_dispose(&params);
 	if (r != 0)
 		return work_fail(
 			w, RV_EHYPERVISOR, "the guest can't be restored (%d)", r);
+	(void)xc_domain_claim_pages(w->xc, *domid, 0); /* what it did not take */
 	return stream_ends(w);
 }
 
