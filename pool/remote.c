@@ -161,15 +161,20 @@ static void ask_late(void *arg)
 	ask_end(a);
 }
 
-/* The answer's effects are here, or can't be waited for any longer. */
+/* The answer's effects are here, or can't be waited for any longer: then who asked must
+ * not be told of success, for it would go on with a database that knows nothing of it. */
 static void ask_caught_up(struct pool_wait *w, int rc)
 {
 	struct pool_ask *a = CONTAINER_OF(w, struct pool_ask, wait);
 
-	if (rc)
+	if (rc && !a->error.code) {
 		log_warn("pool.remote",
 			"seq=%llu msg=\"committed, but not yet seen here\"",
 			(unsigned long long)a->seq);
+		rv_error_set(&a->error, RV_EOUTCOME,
+			"the pool's master did it, but this host does not hear of it: "
+			"look before trying again");
+	}
 	ask_end(a);
 }
 
