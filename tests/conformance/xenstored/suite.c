@@ -301,6 +301,13 @@ static void make(struct bench *b, struct hyper_domain_spec *s, struct hyper_doma
 	hyper_create(b->c.hyper, &a.req, s);
 	assert_int_equal(answer(b, &a), 0);
 	*id = a.req.id;
+	/* Special pages are neither memory nor limit. */
+	asked_init(&a);
+	hyper_info(b->c.hyper, &a.req, id);
+	assert_int_equal(answer(b, &a), 0);
+	assert_int_equal(a.req.domain.actual_kib, s->static_max_kib);
+	assert_int_equal(a.req.domain.maxmem_kib, s->static_max_kib);
+	assert_int_equal(a.req.domain.target_kib, s->target_kib);
 	asked_init(&a);
 	hyper_unpause(b->c.hyper, &a.req, id);
 	assert_int_equal(answer(b, &a), 0);
