@@ -8,6 +8,7 @@
  *	vm=N name= type=pv|pvh max=KIB target=KIB vcpus=N kernel= ramdisk= cmdline=
  *	pod=1 platform= disk=DEVID,DEVICE,BACKEND,PATH vif=DEVID,MAC,BRIDGE devid=N
  *	file=PATH live=1 rounds=N kib=ACTUAL helper=PATH
+ *	cpu-without=BIT	the host's CPU level without that bit of leaf 1's ecx
  *	cancel-ms=N	cancel after so long; kill-ms=N: kill -9 the helper
  *
  * Prints what came out and how long it took; exit status 0: it was done.
@@ -21,6 +22,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "xen/real/cpu_policy.h"
+#include "xen/real/hypercall.h"
 #include "xen/real/job.h"
 
 enum { RING = 4 << 20, FILE_ROOM = 256 * 1024 };
@@ -38,6 +41,7 @@ struct tool {
 	uint32_t rounds;
 	const char *file;
 	int fd;
+	uint8_t *policy;
 	uint8_t *ring; /* what is on its way, ring[at..len) */
 	size_t at, len;
 	bool saved;
@@ -245,6 +249,31 @@ static bool text_word(struct tool *t, const char *key, const char *value)
 	return false;
 }
 
+static void level_without(struct tool *t, unsigned int bit)
+{
+	struct xen_cpu_policy *p = calloc(1, sizeof *p);
+	const struct xen_hypercalls *calls;
+	struct rv_error e = {0};
+	void *xen;
+
+	t->policy = malloc(HYPER_MAX_CPU_POLICY);
+	if (!p || !t->policy || xen_hypercalls_open(&calls, &xen, &e) != 0 ||
+		calls->cpu_policy(xen, p, &e) != 0) {
+		fprintf(stderr, "no CPU level: %s\n", e.detail);
+		exit(1);
+	}
+	for (size_t i = 0; i < p->hvm.leaf_count; i++)
+		if (p->hvm.leaves[i].leaf == 1)
+			p->hvm.leaves[i].r[2] &= ~(1u << bit);
+	for (size_t i = 0; i < p->pv.leaf_count; i++)
+		if (p->pv.leaves[i].leaf == 1)
+			p->pv.leaves[i].r[2] &= ~(1u << bit);
+	t->spec.cpu_policy_len = xen_cpu_policy_write(p, t->policy);
+	t->spec.cpu_policy = t->policy;
+	calls->close(xen);
+	free(p);
+}
+
 static bool number_word(struct tool *t, const char *key, const char *value)
 {
 	uint64_t n = strtoull(value, NULL, 10);
@@ -265,6 +294,8 @@ static bool number_word(struct tool *t, const char *key, const char *value)
 		t->rounds = (uint32_t)n;
 	else if (strcmp(key, "kib") == 0)
 		t->job.actual_kib = n;
+	else if (strcmp(key, "cpu-without") == 0)
+		level_without(t, (unsigned int)n & 31);
 	else if (strcmp(key, "cancel-ms") == 0)
 		t->cancel_ms = (int64_t)n;
 	else if (strcmp(key, "kill-ms") == 0)
@@ -401,5 +432,6 @@ int main(int argc, char **argv)
 	timer_stop(&t.kill);
 	loop_free(t.loop);
 	free(t.ring);
+	free(t.policy);
 	return t.failed;
 }

@@ -176,7 +176,8 @@ int work_create(struct work *w)
 		rc = work_cpu_level(w, domid);
 	if (!rc)
 		rc = set_target(w, domid);
-	w->result.domid = domid;
+	if (!rc)
+		w->result.domid = domid;
 	libxl_domain_config_dispose(&config);
 	return rc;
 }

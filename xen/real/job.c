@@ -117,7 +117,8 @@ static void judge_helper(struct xen_job *j, struct xen_job_result *r)
 	 * that it could not undo. */
 	if (h->rc != 0 && (j->error.code == 0 || h->rc == RV_EOUTCOME)) {
 		rv_error_clear(&j->error);
-		(void)rv_error_set(&j->error, h->rc, "%s", h->detail);
+		(void)rv_error_set(&j->error, h->rc, "%s%s%s", j->name,
+			j->name[0] ? ": " : "", h->detail);
 	} else if (h->rc == 0 && j->error.code == RV_ECANCELLED) {
 		rv_error_clear(&j->error); /* it was done before the cancel came */
 	} else if (h->rc == 0 && j->error.code && j->call != HYPER_CALL_SAVE) {

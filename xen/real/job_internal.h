@@ -14,6 +14,7 @@ struct xen_job {
 	void *arg;
 	enum hyper_call call;
 	char program[HELPER_PATH_SIZE];
+	char name[HYPER_NAME_SIZE];	/* for messages; or empty */
 	struct helper_request *request; /* owned */
 	struct hyper_save_spec save;
 	struct hyper_source source;

@@ -1,4 +1,5 @@
 /* A job's question: what the port asked, as the helper's request. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,10 @@ int xen_job_take(struct xen_job *j, const struct xen_job_spec *spec, struct rv_e
 	j->request->handle = spec->handle;
 	j->request->domid = spec->domid;
 	j->request->devid = spec->devid;
+	snprintf(j->name, sizeof j->name, "%s",
+		spec->name			 ? spec->name
+		: spec->spec && spec->spec->name ? spec->spec->name
+						 : "");
 	rc = take_path(j->program, spec->program, "reeve-xen-helper", e);
 	if (!rc)
 		rc = take_path(j->request->scripts, spec->scripts ? spec->scripts : "",

@@ -431,7 +431,7 @@ static void answers_are_passed_on(void **state)
 	assert_string_equal(p.result.console, "/dev/pts/9");
 	run_create(&p, "refuses");
 	assert_int_equal(p.result.rc, RV_EMEMORY);
-	assert_string_equal(p.error.detail, "7 KiB are free");
+	assert_string_equal(p.error.detail, "refuses: 7 KiB are free");
 	assert_false(p.result.left);
 	probe_fini(&p);
 }
@@ -569,7 +569,7 @@ static void a_wrong_stream_is_refused(void **state)
 	p.limit = 0;
 	run_restore(&p, "restore-deaf", NULL);
 	assert_int_equal(p.result.rc, RV_EHYPERVISOR);
-	assert_string_equal(p.error.detail, "libxl says no");
+	assert_string_equal(p.error.detail, "restore-deaf: libxl says no");
 	probe_fini(&p);
 }
 
