@@ -1,6 +1,7 @@
 /*
  * Keeps this host attached to what the database wants: its PBDs plugged, its networks and
- * PIFs up. Runs at start, and again by itself for what failed.
+ * PIFs up. Runs at start, and again by itself for what failed. Deletes the images of
+ * suspended guests that could not be deleted before.
  */
 #ifndef REEVE_DAEMON_ATTACH_H
 #define REEVE_DAEMON_ATTACH_H

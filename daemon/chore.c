@@ -370,6 +370,7 @@ static void on_storage(void *arg, uint64_t token, const struct storage_result *r
 
 	c->sr_info = r->sr_info;
 	c->vdi_info = r->vdi_info;
+	c->probe_is_sr = r->probe.is_sr && uuid_eq(&r->probe.sr, &c->sr);
 	if (!r->rc && r->vdi_count) {
 		free(c->vdis);
 		c->vdis = malloc(r->vdi_count * sizeof *c->vdis);

@@ -68,7 +68,9 @@ struct chore {
 	struct uuid self, host, sr, vdi, pbd, network, pif;
 	uint64_t size;
 	bool existed;
-	bool kept; /* the database did not let give_up take the journal back */
+	bool again;	  /* after a restart of the daemon */
+	bool probe_is_sr; /* the last probe found the SR's marker */
+	bool kept;	  /* the database did not let give_up take the journal back */
 	enum storage_format format;
 	struct storage_sr_info sr_info;
 	struct storage_vdi_info vdi_info;
@@ -119,5 +121,12 @@ int vdi_unused(const struct db *db, const struct row *vdi, bool drives,
 struct chore *vdi_chore_again(struct daemon *d, const struct row *vdi);
 struct chore *sr_create_again(
 	struct daemon *d, const struct row *sr, const struct row *pbd);
+struct chore *sr_destroy_again(
+	struct daemon *d, const struct row *sr, const struct row *pbd);
+
+/* Deletes what a suspended guest left, which could not be deleted when it should have
+ * been (VDI.intent "discard"). NULL: out of memory. Start it. */
+struct chore *vdi_discard_chore(
+	struct daemon *d, const struct row *vdi, timer_fn *after, void *arg);
 
 #endif

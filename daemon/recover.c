@@ -35,6 +35,18 @@ static bool is_ours(struct daemon *d, const struct row *task)
 	return uuid_eq(&host, &d->host);
 }
 
+static const struct row *pbd_of_host(
+	const struct db *db, struct uuid sr, struct uuid host)
+{
+	for (const struct row *pbd = NULL; (pbd = db_next_ref(db, PBD_SR, sr, pbd));) {
+		struct uuid of = db_ref(pbd, PBD_HOST);
+
+		if (uuid_eq(&of, &host))
+			return pbd;
+	}
+	return NULL;
+}
+
 /* What the journal asks to do again; NULL: nothing, the task just ends. */
 static struct chore *chore_again(struct daemon *d, const struct row *task)
 {
@@ -45,10 +57,14 @@ static struct chore *chore_again(struct daemon *d, const struct row *task)
 
 	if (vdi && *db_string(vdi, VDI_INTENT))
 		return vdi_chore_again(d, vdi);
-	if (!sr || strcmp(db_string(task, TASK_METHOD), "SR.create") != 0)
+	if (!sr)
 		return NULL;
-	pbd = db_next_ref(db, PBD_SR, subject, NULL);
-	return pbd ? sr_create_again(d, sr, pbd) : NULL;
+	pbd = pbd_of_host(db, subject, d->host);
+	if (pbd && strcmp(db_string(task, TASK_METHOD), "SR.create") == 0)
+		return sr_create_again(d, sr, pbd);
+	if (pbd && strcmp(db_string(sr, SR_INTENT), "destroy") == 0)
+		return sr_destroy_again(d, sr, pbd);
+	return NULL;
 }
 
 static void end_interrupted(struct daemon *d, struct txn *t, const struct row *task)

@@ -271,6 +271,11 @@ static struct chore *sr_chore(
 
 	if (!sr)
 		return NULL;
+	if (*db_string(sr, SR_INTENT)) {
+		call_failf(call, RV_EBUSY, "SR %s is busy: %s; wait for that to end",
+			row_name(sr), db_string(sr, SR_INTENT));
+		return NULL;
+	}
 	pbd = pbd_here(call->daemon, row_uuid(sr));
 	if (plugged && (!pbd || !db_bool(pbd, PBD_CURRENTLY_ATTACHED))) {
 		call_failf(call, RV_ENOTATTACHED,
@@ -304,6 +309,23 @@ static bool sr_is_unused(struct call *call, const struct row *sr)
 	return true;
 }
 
+/*
+ * SR.destroy: the intent in the SR keeps new disks away and survives a crash. The disks
+ * go one by one, then the SR's marker, then all records in one entry.
+ */
+
+/* What a former daemon did to an SR that is not attached now is told by a probe. */
+static bool destroy_must_probe(const struct chore *c)
+{
+	return c->again && !storage_sr_attached(c->daemon->storage, &c->sr);
+}
+
+static void sr_destroy_journal(struct chore *c, struct txn *t)
+{
+	txn_expect_string(t, c->sr, SR_INTENT, "");
+	txn_set_string(t, c->sr, SR_INTENT, "destroy");
+}
+
 /* Empties the SR, one VDI a time, then goes on with the next step. */
 static int step_vdis_destroy(struct chore *c, uint64_t token, struct rv_error *e)
 {
@@ -314,7 +336,7 @@ static int step_vdis_destroy(struct chore *c, uint64_t token, struct rv_error *e
 
 	for (; vdi && i < c->vdi_count; i++)
 		vdi = db_next_ref(db, VDI_SR, c->sr, vdi);
-	if (!vdi) {
+	if (!vdi || destroy_must_probe(c)) {
 		chore_answer(c, token, 0, NULL);
 		return 0;
 	}
@@ -328,12 +350,55 @@ static int step_vdis_destroy(struct chore *c, uint64_t token, struct rv_error *e
 
 static int step_sr_unmake(struct chore *c, uint64_t token, struct rv_error *e)
 {
+	if (destroy_must_probe(c))
+		return step_sr_with_config(c, token, STORAGE_SR_PROBE, e);
 	return step_sr(c, token, STORAGE_SR_DESTROY, e);
 }
 
+static int step_sr_is_gone(struct chore *c, uint64_t token, struct rv_error *e)
+{
+	if (c->probe_is_sr)
+		return rv_error_set(e, RV_ENOTATTACHED,
+			"it is not attached to this host, and has not been destroyed: "
+			"plug its PBD, then destroy it again");
+	chore_answer(c, token, 0, NULL);
+	return 0;
+}
+
+/* The disks that are gone go from the database too; the rest can be used again. */
+static void sr_destroy_give_up(struct chore *c, struct txn *t)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	/* In the first step the last one was answered with a failure. */
+	size_t gone = c->step == 0 && c->vdi_count ? c->vdi_count - 1 : c->vdi_count;
+	const struct row *vdi = NULL;
+
+	for (size_t i = 0; i < gone && (vdi = db_next_ref(db, VDI_SR, c->sr, vdi)); i++)
+		txn_delete(t, CLASS_VDI, row_uuid(vdi));
+	if (db_row(db, CLASS_SR, c->sr))
+		txn_set_string(t, c->sr, SR_INTENT, "");
+}
+
 static const struct chore_kind sr_destroy_kind = {.name = "sr.destroy",
-	.steps = (chore_step_fn *const[]){step_vdis_destroy, step_sr_unmake, NULL},
-	.record = sr_remove_records};
+	.journal = sr_destroy_journal,
+	.steps = (chore_step_fn *const[]){step_vdis_destroy, step_sr_unmake,
+		step_sr_is_gone, NULL},
+	.record = sr_remove_records,
+	.give_up = sr_destroy_give_up};
+
+struct chore *sr_destroy_again(
+	struct daemon *d, const struct row *sr, const struct row *pbd)
+{
+	struct chore *c = chore_new_own(d, &sr_destroy_kind, NULL, NULL);
+
+	if (!c)
+		return NULL;
+	c->again = true;
+	c->host = d->host;
+	c->self = c->sr = row_uuid(sr);
+	c->pbd = row_uuid(pbd);
+	return c;
+}
 
 void sr_destroy(struct call *call)
 {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/units.h"
 #include "daemon/chore.h"
 #include "daemon/daemon.h"
@@ -94,6 +95,7 @@ static void create_journal(struct chore *c, struct txn *t)
 		txn_set_value(t, c->vdi, f->id, &v);
 		value_fini(&v);
 	}
+	txn_expect_string(t, c->sr, SR_INTENT, "");
 	txn_set_ref(t, c->vdi, VDI_SR, c->sr);
 	txn_set_string(t, c->vdi, VDI_INTENT, "create");
 }
@@ -138,6 +140,11 @@ static const struct row *create_sr(struct call *call, const msgpack_object *reco
 			uuid_is_none(&uuid)
 				? "record: SR is needed, since the pool has no default SR"
 				: "record: there is no such SR");
+		return NULL;
+	}
+	if (*db_string(sr, SR_INTENT)) {
+		call_failf(call, RV_EBUSY, "SR %s is busy: %s; use another", row_name(sr),
+			db_string(sr, SR_INTENT));
 		return NULL;
 	}
 	uuid = row_uuid(sr);
@@ -302,6 +309,32 @@ void vdi_resize(struct call *call)
 		return;
 	c->size = (uint64_t)size;
 	chore_start(c);
+}
+
+/* --- images left over
+ * ----------------------------------------------------------------------- */
+
+static void discard_failed(struct chore *c, struct txn *t)
+{
+	(void)t; /* it keeps its intent: tried again (attach.c) */
+	log_debug("vdi.discard", "msg=\"%s\"", c->op.error.detail);
+}
+
+static const struct chore_kind discard_kind = {.name = "vdi.discard",
+	.steps = (chore_step_fn *const[]){step_destroy, NULL},
+	.record = remove_record,
+	.give_up = discard_failed};
+
+struct chore *vdi_discard_chore(
+	struct daemon *d, const struct row *vdi, timer_fn *after, void *arg)
+{
+	struct chore *c = chore_new_own(d, &discard_kind, after, arg);
+
+	if (!c)
+		return NULL;
+	c->self = c->vdi = row_uuid(vdi);
+	c->sr = db_ref(vdi, VDI_SR);
+	return c;
 }
 
 /* --- after a crash

@@ -226,6 +226,16 @@ void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
 	vm_txn_attached(db, t, vm, false, d);
 }
 
+void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bool gone)
+{
+	if (!db_row(db, CLASS_VDI, image))
+		return;
+	if (gone)
+		txn_delete(t, CLASS_VDI, image);
+	else
+		txn_set_string(t, image, VDI_INTENT, "discard");
+}
+
 void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,
 	const struct hyper_domain_id *id, struct uuid host)
 {

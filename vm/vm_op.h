@@ -175,6 +175,10 @@ bool vm_task_open(const struct row *task);
 void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
 	enum vm_power_state state, const struct vm_devices *d);
 
+/* A suspended guest's image is done with: `gone`, or to be deleted later, by whoever
+ * finds VDI.intent "discard" (daemon/attach.c). */
+void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bool gone);
+
 /* The VM's domain. */
 void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,
 	const struct hyper_domain_id *id, struct uuid host);

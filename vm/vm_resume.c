@@ -62,8 +62,7 @@ static bool running_holds(void *arg, const struct db *db)
 static void txn_drop_image(struct resume *s, const struct db *db, struct txn *t)
 {
 	txn_set_ref(t, s->vm.vm, VM_SUSPEND_VDI, UUID_NONE);
-	if (s->discarded && db_row(db, CLASS_VDI, s->image.vdi))
-		txn_delete(t, CLASS_VDI, s->image.vdi);
+	vm_txn_image_done(db, t, s->image.vdi, s->discarded);
 }
 
 static void finish_resumed(struct vm_op *o, const struct db *db, struct txn *t)
@@ -208,7 +207,7 @@ static void in_discard(struct resume *s)
 	if (!s->discarded)
 		vm_note(o->mgr, "SUSPEND_IMAGE_LEFT", 4, o->vm,
 			"VM %s was resumed, but its suspend image could not be deleted: "
-			"%s. Delete it with vdi-destroy",
+			"%s. It is tried again by itself",
 			o->name, s->image.error.detail);
 	if (!o->op.error.code)
 		o->finish = finish_resumed;

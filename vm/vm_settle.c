@@ -64,8 +64,7 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 	}
 	if (v->drop_image && !uuid_is_none(&image)) {
 		txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
-		if (s->discarded)
-			txn_delete(t, CLASS_VDI, image);
+		vm_txn_image_done(db, t, image, s->discarded);
 	}
 }
 

@@ -47,8 +47,7 @@ static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 	if (uuid_is_none(&image))
 		return;
 	txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
-	if (s->discarded)
-		txn_delete(t, CLASS_VDI, image);
+	vm_txn_image_done(db, t, image, s->discarded);
 }
 
 static void shutdown_answered(void *arg, uint64_t token, int rc)
@@ -189,7 +188,7 @@ static void shutdown_step(struct op *op)
 		if (!s->discarded)
 			vm_note(s->vm.mgr, "SUSPEND_IMAGE_LEFT", 4, s->vm.vm,
 				"VM %s: its suspend image could not be deleted: %s. "
-				"Delete it with vdi-destroy",
+				"It is tried again by itself",
 				s->vm.name, s->image.error.detail);
 		vm_op_end(&s->vm, END);
 		return;

@@ -142,8 +142,7 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 	struct suspend *s = suspend_of(&o->op);
 
 	txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
-	if (s->discarded && db_row(db, CLASS_VDI, s->vdi))
-		txn_delete(t, CLASS_VDI, s->vdi);
+	vm_txn_image_done(db, t, s->vdi, s->discarded);
 }
 
 static void txn_commit(void *arg, const struct db *db, struct txn *t)

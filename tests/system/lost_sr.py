@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 
 import host
 import rpc
@@ -123,6 +124,24 @@ def test_lost_while_suspended(world):
     assert sr not in client.call("SR.get_all")
 
 
+def test_image_is_deleted_later(world):
+    """It could not be when its guest went on without it, for the SR was away; nobody asks again."""
+    location, sr, pbd = world.sr("image")
+    vm = world.client.change("VM.create", record={"name_label": "dreamer", "memory_static_max": 128 << 20, "suspend_SR": sr})
+    world.start(vm)
+    world.client.change("VM.suspend", self=vm)
+    image = world.client.call("VM.get_record", self=vm)["suspend_VDI"]
+    files = lambda where: [name for name in os.listdir(where) if name.startswith(image)]
+    assert world.client.call("VDI.get_record", self=image)["SR"] == sr and files(location)
+    os.rename(location, location + "-away")
+    world.restart()
+    world.end(vm)
+    assert world.client.call("VDI.get_record", self=image)["intent"] == "discard"
+    os.rename(location + "-away", location)
+    eventually("the image is left", lambda: image not in world.client.call("VDI.get_all"))
+    assert not files(location)
+
+
 def test_lost_while_down(world):
     """reeved finds it gone at its start; the VM ran on, and is ended after that."""
     location, sr, pbd = world.sr("gone")
@@ -137,6 +156,71 @@ def test_lost_while_down(world):
     client.change("VM.destroy", self=vm)
     client.change("SR.forget", self=sr)
     assert not {vdi, vbd} & set(client.call("VDI.get_all") + client.call("VBD.get_all"))
+
+
+def many_disks(world, name, count=60):
+    location, sr, pbd = world.sr(name)
+    for i in range(count):
+        world.client.send("VDI.create", record={"name_label": f"{name} {i}", "SR": sr, "virtual_size": 1 << 20}, request=str(uuid.uuid4()))
+    for i in range(count):
+        world.client.receive()
+    return location, sr, pbd
+
+
+def begin_destroy(world, location, sr):
+    """SR.destroy, killed in the middle; its task."""
+    request = str(uuid.uuid4())
+    before = len(os.listdir(location))
+    world.client.call("SR.destroy", self=sr, request=request, **{"async": True})
+    while os.path.isdir(location) and len(os.listdir(location)) >= before:
+        pass
+    world.host.process.kill()
+    world.host.process.wait()
+    world.client.close()
+    return request
+
+
+def ended(world, request):
+    world.client = world.host.start()
+    status = lambda: world.client.call("task.get_record", self=request)["status"]
+    eventually("the task does not end", lambda: status() not in ("pending", "cancelling"))
+    return world.client.call("task.get_record", self=request)
+
+
+def test_destroy_goes_on_after_a_crash(world):
+    location, sr, _ = many_disks(world, "doomed")
+    task = ended(world, begin_destroy(world, location, sr))
+    assert task["status"] == "success", task
+    assert sr not in world.client.call("SR.get_all")
+    assert not os.path.isdir(location) or not os.listdir(location), os.listdir(location)
+
+
+def test_destroy_had_come_to_its_end(world):
+    """All bytes are gone when the daemon dies, but no record."""
+    location, sr, _ = many_disks(world, "empty")
+    request = begin_destroy(world, location, sr)
+    shutil.rmtree(location, ignore_errors=True)
+    task = ended(world, request)
+    assert task["status"] == "success", task
+    assert sr not in world.client.call("SR.get_all")
+
+
+def test_destroy_stops_half_way(world):
+    """A disk that can't be deleted: those that are gone are known to be gone."""
+    location, sr, _ = many_disks(world, "stuck", 9)
+    victim = world.client.call("VDI.get_all_records", fields=["SR", "location"])
+    victim = [uuid for uuid, record in victim.items() if record["SR"] == sr][4]
+    with open(os.path.join(location, f"{victim}.claim"), "w") as claim:
+        claim.write("damaged\n")
+    said = refused("DATA_CORRUPT", world.client, "SR.destroy", self=sr)
+    assert victim in said, said
+    left = world.client.call("SR.get_record", self=sr)
+    names = os.listdir(location)
+    assert left["intent"] == "" and victim in left["VDIs"], left
+    for vdi in left["VDIs"]:
+        assert any(name.startswith(vdi) for name in names), (vdi, names)
+    os.unlink(os.path.join(location, f"{victim}.claim"))
+    world.client.change("SR.destroy", self=sr)
 
 
 def test_comes_back(world):
