@@ -257,10 +257,18 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 	const struct hyper_domain *domains, size_t n)
 {
 	uint64_t used_kib = h->config.dom0_kib, promised_kib = 0, built_kib = 0;
-	uint64_t total_kib = h->config.memory_kib;
+	uint64_t total_kib = h->config.memory_kib, grown_kib = 0;
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		struct memctl_view v;
+
 		used_kib += domains[i].actual_kib + domains[i].overhead_kib;
+		/* Up to its maxmem it may grow at any moment: that is promised to it. */
+		if (memctl_domain_get(m, domains[i].id.domid, &v) == 0 &&
+			domains[i].actual_kib > v.d.actual_kib &&
+			domains[i].actual_kib <= v.d.maxmem_kib)
+			grown_kib += domains[i].actual_kib - v.d.actual_kib;
+	}
 	for (size_t k = 0; k < memctl_reservation_count(m); k++) {
 		struct memctl_reservation res = memctl_reservation_at(m, k);
 		uint64_t kib = 0;
@@ -277,10 +285,11 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 			"host%d: %llu KiB are used, %llu promised, it has %llu",
 			h->index + 1, (unsigned long long)used_kib,
 			(unsigned long long)promised_kib, (unsigned long long)total_kib);
-	if (memctl_totals(m).free_kib > total_kib - used_kib + built_kib)
+	if (memctl_totals(m).free_kib > total_kib - used_kib + built_kib + grown_kib)
 		ring_fail(h->ring, "host%d: %llu KiB are booked as free, there are %llu",
 			h->index + 1, (unsigned long long)memctl_totals(m).free_kib,
-			(unsigned long long)(total_kib - used_kib + built_kib));
+			(unsigned long long)(total_kib - used_kib + built_kib +
+					     grown_kib));
 }
 
 static void check_host(struct ring_host *h, const struct hyper_domain *domains, size_t n)
