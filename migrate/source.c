@@ -212,6 +212,7 @@ static void in_look_domain(struct source *s)
 {
 	struct vm_op *o = &s->vm;
 	const struct hyper_domain *d = &o->hyper.domain;
+	uint64_t ordered_kib = vm_memory_ordered_kib(o->host->memory, &s->journal.domain);
 
 	if (o->hyper.rc) {
 		op_fail(&o->op, o->hyper.rc, "VM %s: %s", o->name, o->hyper.error.detail);
@@ -223,6 +224,9 @@ static void in_look_domain(struct source *s)
 	} else {
 		s->actual_kib = d->actual_kib;
 		s->target_kib = d->target_kib;
+		/* An order may be carried out late. */
+		if (ordered_kib > s->target_kib)
+			s->target_kib = ordered_kib;
 	}
 	if (vm_point(o, "migrate.looked"))
 		return;

@@ -254,6 +254,19 @@ void vm_memory_mode(
 		defer_start(&m->step);
 }
 
+uint64_t vm_memory_ordered_kib(
+	const struct vm_memory *m, const struct hyper_domain_id *id)
+{
+	struct memory_domain *d = memory_of(m, id);
+	uint64_t kib = d ? d->target_kib : 0;
+
+	if (d && hyper_req_busy(&d->req) && d->sent_is_target && d->sent_kib > kib)
+		kib = d->sent_kib;
+	if (d && d->target_due && d->want_target_kib > kib)
+		kib = d->want_target_kib;
+	return kib;
+}
+
 int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
 	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib, struct rv_error *e)
 {

@@ -101,6 +101,11 @@ int vm_memory_succeed(struct vm_memory *m, const struct hyper_domain_id *id,
 void vm_memory_mode(
 	struct vm_memory *m, const struct hyper_domain_id *id, enum memctl_mode mode);
 
+/* What a domain that is frozen may still come to hold by orders given before: the greater
+ * of its target and one that the hypervisor has not answered. Unknown: 0. */
+uint64_t vm_memory_ordered_kib(
+	const struct vm_memory *m, const struct hyper_domain_id *id);
+
 /* New dynamic limits from an admin. As memctl_domain_range; RV_ENOENT. */
 int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
 	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib,
