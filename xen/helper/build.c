@@ -124,6 +124,8 @@ static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 	work_begun(w);
 	if (w->req->call == HYPER_CALL_CREATE) {
 		r = libxl_domain_create_new(w->ctx, c, domid, NULL, NULL);
+		if (r != 0)
+			work_hotplug_words(w, *domid);
 		return r == 0 ? 0
 			      : work_fail(w, RV_EHYPERVISOR,
 					"the guest can't be built (%d)", r);
@@ -134,9 +136,11 @@ static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 	r = libxl_domain_create_restore(
 		w->ctx, c, domid, w->data_fd, -1, &params, NULL, NULL);
 	libxl_domain_restore_params_dispose(&params);
-	if (r != 0)
+	if (r != 0) {
+		work_hotplug_words(w, *domid);
 		return work_fail(
 			w, RV_EHYPERVISOR, "the guest can't be restored (%d)", r);
+	}
 	(void)xc_domain_claim_pages(w->xc, *domid, 0); /* what it did not take */
 	return stream_ends(w);
 }

@@ -56,9 +56,11 @@ static int attach_disk(struct work *w, uint32_t domid)
 
 		work_begun(w);
 		r = libxl_device_disk_add(w->ctx, domid, &disk, NULL);
-		if (r != 0)
+		if (r != 0) {
+			work_hotplug_words(w, domid);
 			rc = work_fail(w, RV_EHYPERVISOR,
 				"disk %s can't be attached (%d)", d->device, r);
+		}
 	}
 	libxl_device_disk_dispose(&disk);
 	libxl_device_disk_dispose(&there);
@@ -123,9 +125,11 @@ static int attach_nic(struct work *w, uint32_t domid)
 
 		work_begun(w);
 		r = libxl_device_nic_add(w->ctx, domid, &nic, NULL);
-		if (r != 0)
+		if (r != 0) {
+			work_hotplug_words(w, domid);
 			rc = work_fail(w, RV_EHYPERVISOR,
 				"interface %u can't be attached (%d)", v->devid, r);
+		}
 	}
 	libxl_device_nic_dispose(&nic);
 	libxl_device_nic_dispose(&there);

@@ -50,7 +50,8 @@ static int hotplug_fail(struct hotplug *h, const char *fmt, ...) RV_PRINTF(2, 3)
 
 static int hotplug_fail(struct hotplug *h, const char *fmt, ...)
 {
-	char text[512];
+	char text[512], path[64];
+	unsigned int domid;
 	va_list al;
 
 	va_start(al, fmt);
@@ -58,6 +59,11 @@ static int hotplug_fail(struct hotplug *h, const char *fmt, ...)
 	va_end(al);
 	fprintf(stderr, "%s: %s\n", h->path, text);
 	(void)node_write(h, "hotplug-error", text);
+	/* libxl removes that one before the worker could read it. */
+	if (sscanf(h->path, "backend/%*[a-z]/%u/", &domid) == 1) {
+		snprintf(path, sizeof path, WORK_HOTPLUG_ERROR, domid);
+		(void)xs_write(h->xs, XBT_NULL, path, text, (unsigned int)strlen(text));
+	}
 	(void)node_write(h, "hotplug-status", "error");
 	return 1;
 }

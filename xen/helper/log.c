@@ -2,6 +2,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* libxl puts "libxl_create.c:1234:domcreate_x: " before its words. */
@@ -72,6 +73,21 @@ const char *work_log_words(struct work_log *l, char *text, size_t size)
 	snprintf(text, size, ": Xen's tools say: %s%s%s", l->first,
 		l->last[0] ? "; in the end: " : "", l->last);
 	return text;
+}
+
+void work_hotplug_words(struct work *w, uint32_t domid)
+{
+	char path[64], *text;
+
+	snprintf(path, sizeof path, WORK_HOTPLUG_ERROR, domid);
+	text = xs_read(w->xs, XBT_NULL, path, NULL);
+	if (!text)
+		return;
+	snprintf(w->log.first, sizeof w->log.first, "%.*s", (int)sizeof w->log.first - 1,
+		text);
+	w->log.last[0] = '\0';
+	free(text);
+	(void)xs_rm(w->xs, XBT_NULL, path);
 }
 
 int work_fail(struct work *w, int code, const char *fmt, ...)

@@ -54,6 +54,12 @@ const char *work_log_words(struct work_log *l, char *text, size_t size);
 /* Sets w->error to "WHAT: libxl's words" and returns the code. */
 int work_fail(struct work *w, int code, const char *fmt, ...) RV_PRINTF(3, 4);
 
+/* Where a hotplug script leaves its words: of one domid. */
+#define WORK_HOTPLUG_ERROR "/reeve/hotplug/%u"
+
+/* If a hotplug script complained about this domain, its words are told before others. */
+void work_hotplug_words(struct work *w, uint32_t domid);
+
 /* --- work.c ------------------------------------------------------------------- */
 
 /* What the undoing of a save is asked by; not a call of the port. */

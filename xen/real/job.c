@@ -102,7 +102,8 @@ static void judge_helper(struct xen_job *j, struct xen_job_result *r)
 	if (!j->started)
 		return;
 	if (!j->answered) {
-		r->left = true;
+		r->left = j->call == HYPER_CALL_CREATE || j->call == HYPER_CALL_RESTORE ||
+			  j->call == HYPER_CALL_DESTROY;
 		(void)rv_error_set(&j->error, RV_EOUTCOME, "%s%s%s", j->silence,
 			j->error.code ? "; before that: " : "",
 			j->error.code ? rv_error_text(j->error.code) : "");
