@@ -409,10 +409,25 @@ static bool is_ours(const struct xen_dominfo *info)
 	return info->domid != 0 && info->domid < REAL_FIRST_RESERVED && !info->service;
 }
 
+/* Room for a few more than were there: libxenctrl copies all the room there and back. */
+static int list_all(struct real *r, size_t *count, struct rv_error *e)
+{
+	size_t most = HYPER_MAX_DOMAINS + 1, room = r->domain_count + 8;
+	int rc;
+
+	for (;; room *= 2) {
+		if (room > most)
+			room = most;
+		rc = r->calls->list(r->calls_arg, r->infos, room, count, e);
+		if (rc != 0 || *count < room || room == most)
+			return rc;
+	}
+}
+
 int real_rescan(struct real *r, struct rv_error *e)
 {
 	size_t count;
-	int rc = r->calls->list(r->calls_arg, r->infos, HYPER_MAX_DOMAINS + 1, &count, e);
+	int rc = list_all(r, &count, e);
 
 	if (rc != 0)
 		return rc;
