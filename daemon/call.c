@@ -54,6 +54,7 @@ static void call_free(struct call *c)
 	for (int i = 0; c->method && i < c->method->arg_count; i++)
 		value_fini(&c->args[i]);
 	value_fini(&c->result);
+	read_slices_drop(c);
 	list_remove(&c->node);
 	list_push_front(&d->free_calls, &c->node);
 	d->call_count--;
@@ -356,7 +357,7 @@ msgpack_packer *call_reply_begin(struct call *c)
 
 	msgpack_pack_map(pk, 2);
 	rpc_pack_key(pk, "seq");
-	msgpack_pack_uint64(pk, pool_seq(c->daemon->pool));
+	msgpack_pack_uint64(pk, c->seq ? c->seq : pool_seq(c->daemon->pool));
 	rpc_pack_key(pk, "value");
 	return pk;
 }

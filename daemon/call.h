@@ -71,6 +71,9 @@ struct call {
 
 	uint64_t raft_id; /* pool.eject: of the host that goes */
 
+	struct read_slices *slices; /* read.c: of many records, some at a time */
+	uint64_t seq;		    /* of the reply; 0: the database's of that moment */
+
 	/* For calls that wait for a task or a change; daemon/tasks.c, daemon/events.c. */
 	struct uuid task;
 	double progress_seen;

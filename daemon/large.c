@@ -23,7 +23,13 @@ static void large_read_run(void *arg)
 	struct call *c = CONTAINER_OF(d->large_reads.next, struct call, waiting);
 
 	list_remove(&c->waiting);
-	methods_find(c->method->id)(c);
+	if (c->method->kind != METHOD_KIND_GET_ALL_RECORDS) {
+		methods_find(c->method->id)(c);
+	} else if (!read_all_records_some(c)) {
+		list_push_front(&d->large_reads, &c->waiting);
+		timer_start_ms(&d->large_read, 0);
+		return;
+	}
 	large_reads_go_on(d);
 }
 

@@ -1,7 +1,8 @@
 /*
  * Large reads: clients that list everything, again and again, must not hold up the
- * operations of others. They are answered one after the other, in their order; all else
- * has its turn between two, and while operations are at work there is a pause as well.
+ * operations of others. They are answered one after the other, in their order, records
+ * some at a time; all else has its turn between, and while operations are at work there
+ * is a pause between two reads as well.
  */
 #ifndef REEVE_DAEMON_LARGE_H
 #define REEVE_DAEMON_LARGE_H

@@ -10,6 +10,10 @@ call_fn *methods_find(enum schema_method_id id);
 /* daemon/read.c: the methods that every class has. */
 void read_get_all(struct call *c);
 void read_get_all_records(struct call *c);
+/* As that, where there are many: packs some of them. False: call it again, from another
+ * callback; the answer is then of the moment of the first call or later. */
+bool read_all_records_some(struct call *c);
+void read_slices_drop(struct call *c); /* what such a call holds */
 void read_get_record(struct call *c);
 void read_get_by_uuid(struct call *c);
 void read_get_by_name(struct call *c);

@@ -1,7 +1,9 @@
 /* Reading records: the same few functions for every class. */
 #include "daemon/methods.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/daemon.h"
 #include "rpc/message.h"
@@ -68,7 +70,12 @@ static int pack_field(msgpack_packer *pk, const struct db *db, const struct row 
 	return 0;
 }
 
-enum { READ_MAX_FIELDS = 128 };
+enum {
+	READ_MAX_FIELDS = 128,
+	READ_SLICE_US = 1500,
+	READ_CLOCK_EVERY = 32, /* records between two looks at the clock */
+	READ_ENVELOPE_BYTES = 4096,
+};
 
 /* One record, whole or as the projection says. */
 static void pack_record(msgpack_packer *pk, const struct db *db, const struct row *row,
@@ -123,6 +130,116 @@ void read_get_all_records(struct call *c)
 		pack_record(pk, db, row, chosen, count);
 	}
 	call_reply_end(c);
+}
+
+/* --- many records, some at a time ----------------------------------------------------
+ */
+
+struct read_slices {
+	struct uuid *list; /* owned; those there were at the beginning */
+	size_t count, next;
+	uint32_t packed;
+	bool overflow;
+	struct buf out;
+	msgpack_packer pk;
+	const struct schema_field *chosen[READ_MAX_FIELDS];
+	int chosen_count;
+};
+
+void read_slices_drop(struct call *c)
+{
+	if (!c->slices)
+		return;
+	buf_fini(&c->slices->out);
+	free(c->slices->list);
+	free(c->slices);
+	c->slices = NULL;
+}
+
+static int slices_write(void *arg, const char *bytes, size_t len)
+{
+	struct read_slices *s = arg;
+
+	s->overflow = s->overflow || rpc_pack_to_buf(&s->out, bytes, len);
+	return s->overflow ? -1 : 0;
+}
+
+/* False: the call has been failed. */
+static bool slices_begin(struct call *c)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	enum schema_class_id cls = c->method->cls;
+	struct read_slices *s = calloc(1, sizeof *s);
+
+	c->slices = s;
+	if (s)
+		s->list = calloc(db_count(db, cls), sizeof *s->list);
+	if (!s || !s->list) {
+		free(s);
+		c->slices = NULL;
+		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
+		return false;
+	}
+	buf_init(&s->out, RV_MAX_RPC_MESSAGE_BYTES - READ_ENVELOPE_BYTES);
+	msgpack_packer_init(&s->pk, s, slices_write);
+	s->chosen_count = read_projection(c, s->chosen, READ_MAX_FIELDS);
+	if (s->chosen_count < 0)
+		return false;
+	/* What is packed later may be newer, and is never older. */
+	c->seq = pool_seq(c->daemon->pool);
+	for (const struct row *row = NULL; (row = db_next(db, cls, row));)
+		s->list[s->count++] = row_uuid(row);
+	return true;
+}
+
+static int64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000) + now.tv_nsec / 1000;
+}
+
+static void slices_reply(struct call *c)
+{
+	struct read_slices *s = c->slices;
+	msgpack_packer *pk;
+
+	if (s->overflow) {
+		call_failf(c, RV_ETOOBIG,
+			"the result is larger than one message (16 MiB); ask for fewer "
+			"fields or objects");
+		return;
+	}
+	pk = call_reply_begin(c);
+	msgpack_pack_map(pk, s->packed);
+	if (s->packed)
+		pack_raw(pk, buf_data(&s->out), buf_len(&s->out));
+	call_reply_end(c);
+}
+
+bool read_all_records_some(struct call *c)
+{
+	const struct db *db = pool_db(c->daemon->pool);
+	int64_t until = now_us() + READ_SLICE_US;
+	struct read_slices *s;
+
+	if (!c->slices && !slices_begin(c))
+		return true;
+	s = c->slices;
+	while (s->next < s->count && !s->overflow) {
+		const struct row *row = db_row(db, c->method->cls, s->list[s->next++]);
+
+		if (row) {
+			pack_uuid(&s->pk, row_uuid(row));
+			pack_record(&s->pk, db, row, s->chosen, s->chosen_count);
+			s->packed++;
+		}
+		if (s->next % READ_CLOCK_EVERY == 0 && now_us() >= until)
+			return false;
+	}
+	slices_reply(c);
+	return true;
 }
 
 void read_get_all(struct call *c)

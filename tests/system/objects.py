@@ -323,6 +323,35 @@ def test_many_wait_for_one_task(world):
     assert not errors and all(task["status"] == "success" for task in values), errors
 
 
+def test_long_lists(world):
+    """They are packed some at a time: whole all the same, and never older than they say."""
+    client, other, made = world.client, world.host.client(), []
+    for _ in range(30):
+        for i in range(100):
+            client.send("message.create", name="n", body="x" * 3000, priority=5, cls="VM", request=str(uuid.uuid4()))
+        made += [client.receive()[1] for _ in range(100)]
+    vm = world.vm("beside")
+    for i in range(5):
+        other.send("message.get_all_records", min_seq=rpc.Client.seen)
+        client.change("VM.set_fields", self=vm, fields={"name_description": f"{i}"})
+        records = other.receive()[1]
+        assert set(made) <= set(records), f"{len(set(made) - set(records))} are missing"
+        assert all(record["uuid"] == one for one, record in records.items())
+    assert len(client.call("message.get_all_records", fields=["name"])[made[0]]) == 1
+    for _ in range(5):
+        for _ in range(40):
+            client.send("message.create", name="n", body="y" * 60000, priority=5, cls="VM", request=str(uuid.uuid4()))
+        for _ in range(40):
+            client.receive()
+    said = None
+    try:
+        client.call("message.get_all_records")
+    except rpc.Refused as error:
+        said = str(error)
+    assert said and "larger than one message" in said, said
+    assert len(client.call("message.get_all_records", fields=["name"])) >= 3200
+
+
 def test_events_larger_than_a_message(world):
     client, made = world.client, set()
     for _ in range(300):
