@@ -162,6 +162,8 @@ static void fsm_restore_end(void *arg, bool commit, uint64_t index, uint64_t ter
 	if (pool->restored && commit) {
 		db_swap(pool->db, pool->restored);
 		pool_hash_forget(pool);
+		if (pool->remote)
+			remote_ask_live(pool->remote);
 		tell_subscribers(pool, NULL);
 		wake_waiters(pool);
 	}

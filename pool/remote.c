@@ -503,6 +503,11 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 	}
 }
 
+void remote_ask_live(struct remote *r)
+{
+	remote_live_ask(r->live);
+}
+
 void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field)
 {
 	remote_live_note(r->live, uuid, field);

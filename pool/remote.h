@@ -48,6 +48,9 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 /* The master may be another one: what was sent to the former is settled. */
 void remote_look(struct remote *r);
 
+/* The database was replaced, and live fields with it: the master is asked for them. */
+void remote_ask_live(struct remote *r);
+
 /* This host's own live field changed: tells the others soon. */
 void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field);
 

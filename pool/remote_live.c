@@ -24,6 +24,7 @@ struct remote_live {
 	struct map notes;
 	struct list order;
 	struct timer timer;
+	struct timer ask; /* something came before its object, or was lost with it */
 };
 
 /* --- packing: a sequence of [object, class tag, field tag, value] ----------------------
@@ -70,9 +71,11 @@ static void apply_one(struct remote_live *l, const msgpack_object *o)
 	f = c ? schema_field_by_tag(c, item[2].via.u64) : NULL;
 	if (!f || !f->live || value_unpack(&v, f->type, &item[3], NULL))
 		return;
-	if (db_set_live(l->pool->db, uuid, f->id, &v, NULL))
-		log_debug(
-			"pool.live", "field=%s msg=\"its object is not here\"", f->name);
+	if (db_set_live(l->pool->db, uuid, f->id, &v, NULL)) {
+		log_debug("pool.live", "field=%s msg=\"its object is not here yet\"",
+			f->name);
+		remote_live_ask(l);
+	}
 	value_fini(&v);
 }
 
@@ -83,6 +86,10 @@ void remote_live_deliver(
 		.base = (uint8_t *)bytes, .end = len, .size = len, .cap = len};
 	msgpack_zone zone;
 
+	if (len == 0) { /* it asks for all there is */
+		remote_live_greet(l, from);
+		return;
+	}
 	if (!msgpack_zone_init(&zone, 4096))
 		return;
 	for (size_t at = 0; at < len;) {
@@ -119,6 +126,22 @@ static void flush(struct remote_live *l, struct buf *b, const struct uuid *to)
 	else if (!uuid_is_none(&master))
 		l->send(l->arg, &master, NULL, b);
 	buf_consume(b, buf_len(b));
+}
+
+static void on_ask(void *arg)
+{
+	struct remote_live *l = arg;
+	struct uuid master = pool_master(l->pool);
+	struct buf none = {0};
+
+	if (!pool_is_master(l->pool) && !uuid_is_none(&master))
+		l->send(l->arg, &master, NULL, &none);
+}
+
+void remote_live_ask(struct remote_live *l)
+{
+	if (!timer_active(&l->ask))
+		timer_start_ms(&l->ask, REMOTE_LIVE_ASK_MS);
 }
 
 static void note_forget(struct remote_live *l, struct note *n)
@@ -206,6 +229,7 @@ int remote_live_new(
 	map_init(&l->notes, prng_next(loop_prng(pool->loop)));
 	list_init(&l->order);
 	timer_init(&l->timer, pool->loop, "pool.live.interval", on_interval, l);
+	timer_init(&l->ask, pool->loop, "pool.live.ask", on_ask, l);
 	*out = l;
 	return 0;
 }
@@ -215,6 +239,7 @@ void remote_live_free(struct remote_live *l)
 	if (!l)
 		return;
 	timer_stop(&l->timer);
+	timer_stop(&l->ask);
 	LIST_FOR_EACH_SAFE (node, &l->order)
 		note_forget(l, CONTAINER_OF(node, struct note, node));
 	map_fini(&l->notes);

@@ -9,7 +9,11 @@
 #include "base/buf.h"
 #include "pool/pool.h"
 
-enum { REMOTE_LIVE_INTERVAL_MS = 200, REMOTE_LIVE_BATCH_BYTES = 128 << 10 };
+enum {
+	REMOTE_LIVE_INTERVAL_MS = 200,
+	REMOTE_LIVE_ASK_MS = 1000,
+	REMOTE_LIVE_BATCH_BYTES = 128 << 10,
+};
 
 struct remote_live;
 
@@ -27,6 +31,9 @@ void remote_live_note(
 
 /* A host was linked: tell it everything that is known here. */
 void remote_live_greet(struct remote_live *l, const struct uuid *host);
+
+/* What the others told is not here, or not all of it: asks the master for it, soon. */
+void remote_live_ask(struct remote_live *l);
 
 void remote_live_deliver(
 	struct remote_live *l, const struct uuid *from, const uint8_t *bytes, size_t len);
