@@ -201,6 +201,8 @@ static int run_command(struct cli *cli, const struct command *c)
 		return verb_vm_install(cli, c);
 	case COMMAND_TASK_WAIT:
 		return verb_task_wait(cli, c);
+	case COMMAND_CONSOLE:
+		return verb_console(cli, c);
 	case COMMAND_EVENT_WATCH:
 		return verb_event_watch(cli);
 	case COMMAND_HELP:

@@ -147,6 +147,9 @@ static const struct command extras[] = {
 		.name = "template-list",
 		.doc = "Lists templates, which vm-list leaves out",
 		.templates = true},
+	{.kind = COMMAND_CONSOLE,
+		.name = "console",
+		.doc = "A VM's console in this terminal, from any host; Ctrl-] ends it"},
 };
 
 static bool each_extra(const struct schema_class *cls, command_fn *fn, void *arg)
@@ -157,6 +160,7 @@ static bool each_extra(const struct schema_class *cls, command_fn *fn, void *arg
 		{METHOD_VM_CLEAN_SHUTDOWN, METHOD_VM_HARD_SHUTDOWN},
 		{METHOD_VM_CLEAN_REBOOT, METHOD_VM_HARD_REBOOT},
 		{METHOD_VM_DESTROY, METHOD_NONE},
+		{METHOD_NONE, METHOD_NONE},
 		{METHOD_NONE, METHOD_NONE},
 		{METHOD_NONE, METHOD_NONE},
 	};

@@ -178,6 +178,12 @@ void command_keys(const struct command *c, command_key_fn *fn, void *arg)
 	case COMMAND_TASK_WAIT:
 		key_self(&k, c->cls);
 		break;
+	case COMMAND_CONSOLE:
+		key_self(&k, c->cls);
+		keys_flag(&k, "read-only", "Look on, type nothing");
+		keys_flag(&k, "resize",
+			"Tell the guest's shell the size of this terminal, by stty");
+		break;
 	case COMMAND_EVENT_WATCH:
 	case COMMAND_HELP:
 	case COMMAND_API_DOC:

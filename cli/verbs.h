@@ -16,6 +16,7 @@ int verb_method(struct cli *cli, const struct command *c);
 int verb_vm_install(struct cli *cli, const struct command *c);
 int verb_task_wait(struct cli *cli, const struct command *c);
 int verb_event_watch(struct cli *cli);
+int verb_console(struct cli *cli, const struct command *c);
 
 /* The field that was typed, or NULL: has been told, with suggestions. */
 const struct schema_field *verb_field(

@@ -25,6 +25,7 @@
 struct attach;
 struct clocks;
 struct ejection;
+struct consoles;
 struct forward;
 struct joining;
 struct members;
@@ -49,6 +50,7 @@ struct daemon {
 	struct metrics *metrics;
 	struct clocks *clocks;
 	struct attach *attach;
+	struct consoles *consoles;
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;
 	struct joining *joining;

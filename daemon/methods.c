@@ -1,5 +1,6 @@
 #include "daemon/methods.h"
 
+#include "daemon/console.h"
 #include "daemon/declare.h"
 #include "daemon/eject.h"
 #include "daemon/events.h"
@@ -31,6 +32,8 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_MIGRATE] = vm_migrate,
 	[METHOD_VM_RESET_POWER_STATE] = vm_reset_power_state,
 	[METHOD_VM_SUSPEND] = vm_operation,
+	[METHOD_VM_CONSOLE_READ] = vm_console_read,
+	[METHOD_VM_CONSOLE_WRITE] = vm_console_write,
 	[METHOD_VM_RESUME] = vm_operation,
 	[METHOD_VM_SET_MEMORY_DYNAMIC_RANGE] = vm_set_memory_dynamic_range,
 	[METHOD_VM_SET_MEMORY_STATIC_RANGE] = vm_set_memory_static_range,

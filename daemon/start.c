@@ -27,6 +27,7 @@
 #include "daemon/call.h"
 #include "daemon/chore.h"
 #include "daemon/clocks.h"
+#include "daemon/console.h"
 #include "daemon/declare.h"
 #include "daemon/drivers.h"
 #include "daemon/eject.h"
@@ -491,6 +492,8 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	d->loop = l;
 	d->config = c;
 	d->exit_status = status;
+	if (!rc)
+		rc = consoles_new(&d->consoles, d);
 	list_init(&d->calls);
 	list_init(&d->free_calls);
 	large_reads_init(d);
@@ -541,6 +544,7 @@ void daemon_fini(struct daemon *d)
 	storage_free(d->storage);
 	net_free(d->net);
 	pool_free(d->pool);
+	consoles_stop(d->consoles);
 	joining_free(d->joining);
 	ejection_free(d->ejection);
 	members_free(d->members);
@@ -560,6 +564,7 @@ void daemon_fini(struct daemon *d)
 	calls_free(d);
 	forward_free(d->forward);
 }
+	consoles_free(d->consoles);
 
 int daemon_cancel(struct daemon *d, struct uuid task, struct rv_error *e)
 {
