@@ -4,6 +4,8 @@
  */
 #include "xen/helper/work.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -71,26 +73,21 @@ static void remove_backends(struct work *w, uint32_t domid)
 	free(kinds);
 }
 
-/* A QEMU is ended only if it says itself that it is this domain's. */
-static void end_qemu(struct work *w, uint32_t domid)
+/* Does this process's command line hold "-xen-domid DOMID"? */
+static bool is_qemu_of(const char *pid, uint32_t domid)
 {
-	char *text = work_read(w, "/local/domain/%u/image/device-model-pid", domid);
 	char path[64], cmdline[4096], number[16];
-	long pid = text ? strtol(text, NULL, 10) : 0;
 	ssize_t n;
 	int fd;
 
-	free(text);
-	if (pid <= 1 || pid > INT32_MAX)
-		return;
-	snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
+	snprintf(path, sizeof path, "/proc/%.20s/cmdline", pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return;
+		return false;
 	n = read(fd, cmdline, sizeof cmdline - 1);
 	close(fd);
 	if (n <= 0)
-		return;
+		return false;
 	cmdline[n] = '\0';
 	snprintf(number, sizeof number, "%u", domid);
 	for (char *at = cmdline; at < cmdline + n; at += strlen(at) + 1) {
@@ -98,8 +95,24 @@ static void end_qemu(struct work *w, uint32_t domid)
 
 		if (strcmp(at, "-xen-domid") == 0 && next < cmdline + n &&
 			strcmp(next, number) == 0)
-			kill((pid_t)pid, SIGKILL);
+			return true;
 	}
+	return false;
+}
+
+/* Asks the processes rather than xenstore: one that was begun just before its starter was
+ * killed stands nowhere. */
+static void end_qemu(uint32_t domid)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	while (proc && (entry = readdir(proc)))
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+			is_qemu_of(entry->d_name, domid))
+			(void)kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+	if (proc)
+		closedir(proc);
 }
 
 void work_leftovers(struct work *w, uint32_t domid)
@@ -110,7 +123,7 @@ void work_leftovers(struct work *w, uint32_t domid)
 		return;
 	if (xc_domain_getinfolist(w->xc, domid, 1, &info) == 1 && info.domain == domid)
 		return; /* another's by now */
-	end_qemu(w, domid);
+	end_qemu(domid);
 	remove_backends(w, domid);
 	remove_path(w, "/local/domain/0/device-model", domid);
 	remove_path(w, "/libxl", domid);
