@@ -41,6 +41,7 @@ enum {
 	REAL_MUTE_US = 10000000,  /* for so long */
 	REAL_GONE_MS = 20,	  /* a dying domain is looked at so often */
 	REAL_UNDO_TRIES = 3,
+	REAL_UNDO_MS = 120 * 1000,
 	REAL_EXTRA_MAX_KIB = 16384,   /* more than that is no special page */
 	REAL_FIRST_RESERVED = 0x7ff0, /* Xen's own domains begin here */
 };

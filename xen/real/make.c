@@ -69,6 +69,7 @@ static void undo_done(void *arg, const struct xen_job_result *result)
 	struct rv_error e = {0};
 
 	call->job = NULL;
+	timer_stop(&call->timer);
 	if (real_rescan(r, &e) != 0)
 		log_error("xen.real", "msg=\"%s\"", e.detail);
 	if (real_by_handle(r, &call->staged.spec.handle) == NULL &&
@@ -78,13 +79,27 @@ static void undo_done(void *arg, const struct xen_job_result *result)
 		undo_failed(call, result->error);
 }
 
+/* Something holds the helper, such as a stopped xenstored: the caller gets to know. */
+static void undo_late(void *arg)
+{
+	struct real_call *call = arg;
+
+	call->tries = REAL_UNDO_TRIES;
+	call->real->jobs->cancel(call->job);
+}
+
 static void undo(struct real_call *call)
 {
 	struct rv_error e = {0};
 
 	call->phase = REAL_UNDO;
-	if (real_destroy_job(call, undo_done, &e) != 0)
+	if (real_destroy_job(call, undo_done, &e) != 0) {
 		undo_failed(call, &e);
+		return;
+	}
+	timer_init(
+		&call->timer, call->real->hyper.loop, "xen.real.undo", undo_late, call);
+	timer_start_ms(&call->timer, REAL_UNDO_MS);
 }
 
 static void fail(struct real_call *call, const struct rv_error *why)
