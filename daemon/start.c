@@ -480,6 +480,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = metrics_new(&d->metrics, d);
 	if (!rc)
 		rc = clocks_new(&d->clocks, d);
+	if (!rc)
+		rc = consoles_new(&d->consoles, d);
 	if (rc && !e->code)
 		rv_error_set(e, rc, "reeved can't start: %s", rv_error_text(rc));
 	return rc;
@@ -492,8 +494,6 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	d->loop = l;
 	d->config = c;
 	d->exit_status = status;
-	if (!rc)
-		rc = consoles_new(&d->consoles, d);
 	list_init(&d->calls);
 	list_init(&d->free_calls);
 	large_reads_init(d);
@@ -532,6 +532,7 @@ void daemon_fini(struct daemon *d)
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
+	consoles_stop(d->consoles);
 	op_drop(&d->start);
 	timer_stop(&d->start_watch);
 	defer_stop(&d->look);
@@ -544,13 +545,13 @@ void daemon_fini(struct daemon *d)
 	storage_free(d->storage);
 	net_free(d->net);
 	pool_free(d->pool);
-	consoles_stop(d->consoles);
 	joining_free(d->joining);
 	ejection_free(d->ejection);
 	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
 	clocks_free(d->clocks);
+	consoles_free(d->consoles);
 	chores_free(d);
 	attach_free(d->attach);
 	vm_manager_free(d->vms);
@@ -564,7 +565,6 @@ void daemon_fini(struct daemon *d)
 	calls_free(d);
 	forward_free(d->forward);
 }
-	consoles_free(d->consoles);
 
 int daemon_cancel(struct daemon *d, struct uuid task, struct rv_error *e)
 {
