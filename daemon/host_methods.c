@@ -1,9 +1,11 @@
 /* Methods of hosts: taking part or not, and what the daemon is doing now. */
 #include "daemon/methods.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/daemon.h"
+#include "daemon/host_check.h"
 #include "rpc/message.h"
 
 static void host_set_enabled(struct call *c, bool enabled)
@@ -73,6 +75,73 @@ void host_op_list(struct call *c)
 		msgpack_pack_int64(pk, (loop_now_us(loop) - op->state_since_us) / 1000);
 	}
 	call_reply_end(c);
+}
+
+/* A host being looked at, for one call. */
+struct checking {
+	struct job job;
+	struct call *call;
+	struct host_check_facts facts;
+	struct host_finding found[HOST_CHECK_MAX];
+	size_t count;
+};
+
+static void checking_run(struct job *job)
+{
+	struct checking *k = CONTAINER_OF(job, struct checking, job);
+
+	k->facts.clock_synchronised = host_check_clock();
+	k->count = host_check_run("", &k->facts, k->found);
+}
+
+static void checking_done(struct job *job, int rc)
+{
+	struct checking *k = CONTAINER_OF(job, struct checking, job);
+	msgpack_packer *pk;
+
+	if (rc) {
+		call_failf(k->call, rc, "the daemon ends");
+		free(k);
+		return;
+	}
+	pk = call_reply_begin(k->call);
+	msgpack_pack_array(pk, k->count);
+	for (size_t i = 0; i < k->count; i++) {
+		msgpack_pack_map(pk, 4);
+		rpc_pack_key(pk, "check");
+		rpc_pack_key(pk, k->found[i].check);
+		rpc_pack_key(pk, "grade");
+		rpc_pack_key(pk, host_check_grade_name(k->found[i].grade));
+		rpc_pack_key(pk, "words");
+		rpc_pack_text(pk, k->found[i].words);
+		rpc_pack_key(pk, "fix");
+		rpc_pack_text(pk, k->found[i].fix);
+	}
+	call_reply_end(k->call);
+	free(k);
+}
+
+void host_check(struct call *c)
+{
+	struct checking *k;
+
+	if (!host_is_here(c))
+		return;
+	k = calloc(1, sizeof *k);
+	if (!k) {
+		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
+		return;
+	}
+	k->call = c;
+	k->facts = (struct host_check_facts){
+		.is_simulated = c->daemon->hyper_host.is_simulated,
+		.dom0_fixed = c->daemon->hyper_host.dom0_fixed};
+	k->job = (struct job){
+		.run = checking_run, .done = checking_done, .name = "host.check"};
+	if (!worker_submit(c->daemon->worker, &k->job))
+		return;
+	free(k);
+	call_failf(c, RV_ELIMIT, "too much is being looked at; ask again later");
 }
 
 void host_loop_stats(struct call *c)

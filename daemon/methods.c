@@ -14,6 +14,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_HOST_ENABLE] = host_enable,
 	[METHOD_HOST_DISABLE] = host_disable,
 	[METHOD_HOST_DECLARE_DEAD] = host_declare_dead,
+	[METHOD_HOST_CHECK] = host_check,
 	[METHOD_HOST_OP_LIST] = host_op_list,
 	[METHOD_HOST_LOOP_STATS] = host_loop_stats,
 

@@ -29,6 +29,7 @@ void vm_migrate(struct call *c);
 /* daemon/host_methods.c */
 void host_enable(struct call *c);
 void host_disable(struct call *c);
+void host_check(struct call *c);
 void host_op_list(struct call *c);
 void host_loop_stats(struct call *c);
 

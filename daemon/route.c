@@ -199,6 +199,7 @@ enum route route_call(struct call *c, struct uuid *host)
 	case METHOD_PBD_CREATE:
 	case METHOD_PBD_DESTROY:
 		return ROUTE_HERE;
+	case METHOD_HOST_CHECK:
 	case METHOD_HOST_OP_LIST:
 	case METHOD_HOST_LOOP_STATS:
 		return to_host(c, call_ref(c, "self"), host);
