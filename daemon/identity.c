@@ -55,9 +55,11 @@ static int place_parse(struct identity *id, char *text)
 	char *rest = text, *line = strtok_r(rest, "\n", &rest);
 	char kind[16];
 
-	if (!line || sscanf(line, "%lu %15s", &id->raft_id, kind) != 2 || !id->raft_id)
+	if (!line || sscanf(line, "%lu %15s", &id->raft_id, kind) != 2)
 		return RV_ECORRUPT;
 	id->founder = strcmp(kind, "founder") == 0;
+	if (id->founder && !id->raft_id)
+		return RV_ECORRUPT;
 	while ((line = strtok_r(NULL, "\n", &rest)) &&
 		id->seed_count < IDENTITY_MAX_SEEDS) {
 		struct peer_member *m = &id->seeds[id->seed_count];

@@ -25,7 +25,6 @@ struct applicant {
 	struct joining *joining;
 	struct join_acceptor *acceptor; /* NULL: gone */
 	struct uuid host;
-	uint64_t raft_id;
 	struct pool_commit commit;
 };
 
@@ -198,7 +197,7 @@ static int token_look(struct daemon *d, const struct join_request *r,
 /* --- the desk: granting
  * ------------------------------------------------------------------------ */
 
-static int grant_members(struct daemon *d, const struct applicant *a, struct buf *b)
+static int grant_members(struct daemon *d, struct buf *b)
 {
 	const struct db *db = pool_db(d->pool);
 	const struct identity *id = members_identity(d->members);
@@ -207,7 +206,7 @@ static int grant_members(struct daemon *d, const struct applicant *a, struct buf
 	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
 	msgpack_pack_map(&pk, 3);
 	rpc_pack_key(&pk, "raft_id");
-	msgpack_pack_uint64(&pk, a->raft_id);
+	msgpack_pack_uint64(&pk, 0); /* a learner, until the master makes it a voter */
 	rpc_pack_key(&pk, "secret");
 	msgpack_pack_bin(&pk, CA_SECRET_SIZE);
 	msgpack_pack_bin_body(&pk, id->secret, CA_SECRET_SIZE);
@@ -279,7 +278,7 @@ static void applicant_grant(struct applicant *a)
 	struct buf members;
 
 	buf_init(&members, JOIN_MEMBERS_MAX);
-	if (!a->acceptor || open_ca_key(d, &key, &e) || grant_members(d, a, &members)) {
+	if (!a->acceptor || open_ca_key(d, &key, &e) || grant_members(d, &members)) {
 		applicant_refuse(a, &e);
 	} else {
 		decision.ca_key_pem = key;
@@ -293,33 +292,14 @@ static void applicant_grant(struct applicant *a)
 	buf_fini(&members);
 }
 
-static void on_member_added(void *arg, int rc)
-{
-	struct applicant *a = arg;
-	struct rv_error e = {0};
-
-	if (!rc) {
-		applicant_grant(a);
-		return;
-	}
-	rv_error_set(&e, rc,
-		"the host could not be added to the pool's log: %s; try again",
-		rv_error_text(rc));
-	applicant_refuse(a, &e);
-}
-
 static void on_recorded(struct pool_commit *commit)
 {
 	struct applicant *a = CONTAINER_OF(commit, struct applicant, commit);
-	struct rv_error e = {0};
 
-	if (commit->rc) {
+	if (commit->rc)
 		applicant_refuse(a, &commit->error);
-		return;
-	}
-	if (pool_member_add(a->joining->daemon->pool, a->raft_id, &a->host,
-		    on_member_added, a, &e))
-		applicant_refuse(a, &e);
+	else
+		applicant_grant(a);
 }
 
 static void text_of(const msgpack_object *o, char *text, size_t size)
@@ -343,22 +323,18 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 
 	text_of(rpc_map_get(facts, "name"), name, sizeof name);
 	text_of(rpc_map_get(facts, "address"), address, sizeof address);
-	a->raft_id = (uint64_t)db_int(pool, POOL_NEXT_RAFT_ID);
 	snprintf(value, sizeof value, "%lld %s %s %s", strtoll(old, NULL, 10),
 		uuid_format(&r->request, request), uuid_format(&r->host, host),
 		hex(use->key, sizeof use->key, key));
 	txn_init(&t, db, loop_wall_ms(d->loop));
 	txn_expect_key(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, old);
-	txn_expect_int(&t, row_uuid(pool), POOL_NEXT_RAFT_ID, (int64_t)a->raft_id);
 	txn_expect_name_free(&t, CLASS_HOST, name);
 	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, value);
-	txn_set_int(&t, row_uuid(pool), POOL_NEXT_RAFT_ID, (int64_t)a->raft_id + 1);
 	txn_create(&t, CLASS_HOST, a->host);
 	txn_set_string(&t, a->host, HOST_NAME_LABEL, name);
 	txn_set_string(&t, a->host, HOST_ADDRESS, address);
 	txn_set_time(&t, a->host, HOST_JOINED, loop_wall_ms(d->loop));
-	txn_set_int(&t, a->host, HOST_RAFT_ID, (int64_t)a->raft_id);
-	txn_set_enum(&t, a->host, HOST_RAFT_ROLE, HOST_RAFT_ROLE_STANDBY);
+	txn_set_enum(&t, a->host, HOST_RAFT_ROLE, HOST_RAFT_ROLE_LEARNER);
 	if (pool_commit(d->pool, &a->commit, &t, on_recorded, &e))
 		applicant_refuse(a, &e);
 }
@@ -392,7 +368,6 @@ static void on_request(
 
 		msgpack_unpack((const char *)r->facts, r->facts_len, &at, &zone, &facts);
 		if (verdict == TOKEN_REPEAT && host) {
-			a->raft_id = (uint64_t)db_int(host, HOST_RAFT_ID);
 			applicant_grant(a);
 			a = NULL;
 		} else if (host) {
@@ -449,7 +424,7 @@ static int grant_read(struct joining *j, struct identity *id, struct rv_error *e
 		    (const char *)g->members, g->members_len, &at, &zone, &members) < 0)
 		goto out;
 	o = rpc_map_get(&members, "raft_id");
-	if (!o || o->type != MSGPACK_OBJECT_POSITIVE_INTEGER || !o->via.u64)
+	if (!o || o->type != MSGPACK_OBJECT_POSITIVE_INTEGER)
 		goto out;
 	id->raft_id = o->via.u64;
 	o = rpc_map_get(&members, "secret");

@@ -242,7 +242,9 @@ static int start_pool(struct daemon *d, struct rv_error *e)
 
 	uuid_format(&d->host, config.log.address);
 	if (id) {
-		config.log.id = id->raft_id;
+		/* Without a log of its own, one that joined is a learner. */
+		config.log.id = id->founder ? id->raft_id : 0;
+		config.log.adopt = true;
 		config.messenger = members_messenger(d->members);
 		config.self = d->host;
 	}

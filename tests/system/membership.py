@@ -219,6 +219,7 @@ def test_declared_dead():
         for guest in guests:
             client.change("VM.start", self=guest, on=hosts["host3"])
         other = second.client()
+        until("host2 has heard of host3", lambda: records(other, "host")[hosts["host3"]]["live"])
         words = refused("OPERATION_NOT_ALLOWED", other, "host.declare_dead", self=hosts["host3"])
         assert "alive" in words, words
         refused("OPERATION_NOT_ALLOWED", other, "VM.reset_power_state", self=guests[0])
