@@ -324,6 +324,9 @@ struct ring_vm {
 	bool asked, made; /* its rows are: on their way, acknowledged */
 	int64_t issued, acked;
 	bool open;
+	/* The domains that ran, in turn: memory that was overtaken must never go on. */
+	struct uuid ran, past[RING_DOMAINS];
+	unsigned past_count;
 	/* Who owns it, as the master has it. */
 	struct uuid on, handle;
 	int64_t generation;

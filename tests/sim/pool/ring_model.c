@@ -207,6 +207,21 @@ static struct ring_vm *vm_of(struct ring *r, const struct uuid *uuid)
 	return NULL;
 }
 
+static void check_turn(
+	struct ring_host *h, struct ring_vm *v, const struct hyper_domain *d)
+{
+	if (uuid_eq(&v->ran, &d->id.handle))
+		return;
+	for (unsigned i = 0; i < v->past_count && i < RING_DOMAINS; i++)
+		if (uuid_eq(&v->past[i], &d->id.handle))
+			ring_fail(h->ring,
+				"VM %s goes on as domain %u on host%d, after another of "
+				"its domains has run",
+				v->name, d->id.domid, h->index + 1);
+	v->past[v->past_count++ % RING_DOMAINS] = v->ran;
+	v->ran = d->id.handle;
+}
+
 static void check_running(struct ring_host *h, const struct hyper_domain *d, int *where)
 {
 	struct ring *r = h->ring;
@@ -219,6 +234,7 @@ static void check_running(struct ring_host *h, const struct hyper_domain *d, int
 		ring_fail(r, "VM %s runs on host%d and on host%d", v->name,
 			where[v - r->vms] + 1, h->index + 1);
 	where[v - r->vms] = h->index;
+	check_turn(h, v, d);
 	if (!uuid_eq(&v->on, &h->uuid) || !uuid_eq(&v->handle, &d->id.handle)) {
 		struct ring_host *on = ring_host_of(r, &v->on);
 
