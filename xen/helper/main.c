@@ -370,30 +370,37 @@ static int signals_take(struct supervisor *s)
 	return s->signal_fd < 0 ? -1 : 0;
 }
 
+static int operate(struct supervisor *s)
+{
+	if (request_read(s) < 0)
+		return 1;
+	if (scripts_find(s) < 0)
+		return 3;
+	worker_run(s, true);
+	judge(s);
+	if (s->result.rc != 0)
+		undo(s);
+	result_send(s);
+	return 0;
+}
+
 static int job(void)
 {
 	struct supervisor s = {.inner_fd = -1};
+	int status = 3;
 
 	for (int fd = HELPER_FD_CONTROL; fd <= HELPER_FD_LIFE; fd++)
 		if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
 			fprintf(stderr, "reeve-xen-helper is started by reeved alone\n");
 			return 2;
 		}
-	s.req = calloc(1, sizeof *s.req);
-	if (!s.req || signals_take(&s) < 0)
-		return 3;
 	/* What the worker leaves behind comes to us. */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	if (request_read(&s) < 0)
-		return 1;
-	if (scripts_find(&s) < 0)
-		return 3;
-	worker_run(&s, true);
-	judge(&s);
-	if (s.result.rc != 0)
-		undo(&s);
-	result_send(&s);
-	return 0;
+	s.req = calloc(1, sizeof *s.req);
+	if (s.req && signals_take(&s) == 0)
+		status = operate(&s);
+	free(s.req);
+	return status;
 }
 
 int main(int argc, char **argv)
