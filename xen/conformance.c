@@ -145,6 +145,13 @@ int cf_free_kib(struct hyper_conformance *c, uint64_t *kib, struct rv_error *e)
 	return rc;
 }
 
+bool cf_same_kib(
+	const struct hyper_conformance *c, uint64_t before_kib, uint64_t after_kib)
+{
+	return after_kib <= before_kib + c->slack_kib &&
+	       before_kib <= after_kib + c->slack_kib;
+}
+
 /* --- domains ------------------------------------------------------------------- */
 
 static void vm_event(void *arg, const struct hyper_event *event)

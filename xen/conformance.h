@@ -22,6 +22,9 @@ struct hyper_conformance {
 	void (*spec)(void *arg, struct hyper_domain_spec *spec);
 	int64_t boot_ms;  /* after this long it answers to requests; see booted */
 	int64_t limit_ms; /* no step takes longer; a hang is a failure */
+	/* So much may the hypervisor keep for good, for itself or dom0, when domains come
+	 * and go: tables that grow. */
+	uint64_t slack_kib;
 	/* Each of these may be NULL; its cases are then skipped. */
 	/* A driver anew on the same host, as after kill -9 of reeved: ends `hyper`, sets
 	 * it to the new one. */

@@ -54,6 +54,10 @@ void cf_vm_listen_again(struct cf_vm *vm);
 int cf_free_kib(
 	struct hyper_conformance *c, uint64_t *kib, struct rv_error *e) RV_MUST_CHECK;
 
+/* Nothing of that memory is missing, but for slack_kib. */
+bool cf_same_kib(
+	const struct hyper_conformance *c, uint64_t before_kib, uint64_t after_kib);
+
 /* Fails the case: `what` was expected. */
 #define CF_CHECK(e, condition, ...)                                                      \
 	do {                                                                             \

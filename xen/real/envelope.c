@@ -9,6 +9,7 @@ static const uint8_t envelope_magic[8] = {'R', 'V', 'X', 'E', 'N', 'S', 'V', '1'
 
 enum {
 	HEAD_TYPE = 8,
+	HEAD_EXTRA = 12,
 	HEAD_VM = 16,
 	HEAD_ACTUAL = 32,
 	HEAD_SUM = 40,
@@ -61,6 +62,7 @@ void envelope_writer_head(struct envelope_writer *w, const struct envelope_head 
 	memset(at, 0, ENVELOPE_HEAD_SIZE);
 	memcpy(at, envelope_magic, sizeof envelope_magic);
 	put(at + HEAD_TYPE, (uint64_t)head->type, 4);
+	put(at + HEAD_EXTRA, head->extra_kib, 4);
 	memcpy(at + HEAD_VM, head->vm.b, sizeof head->vm.b);
 	put(at + HEAD_ACTUAL, head->actual_kib, 8);
 	put(at + HEAD_SUM, XXH3_64bits_withSeed(at, HEAD_SUM, 0), 8);
@@ -131,11 +133,12 @@ static enum envelope_step read_head(struct envelope_reader *r, struct rv_error *
 	}
 	if (get(at + HEAD_SUM, 8) != XXH3_64bits_withSeed(at, HEAD_SUM, 0))
 		return bad(e, RV_ECORRUPT, "its head has a wrong sum");
-	if (type > HYPER_HVM || get(at + HEAD_TYPE + 4, 4) != 0)
+	if (type > HYPER_HVM)
 		return bad(e, RV_EPROTO, "its head tells of an unknown kind of domain");
 	r->head.type = (enum hyper_type)type;
 	memcpy(r->head.vm.b, at + HEAD_VM, sizeof r->head.vm.b);
 	r->head.actual_kib = get(at + HEAD_ACTUAL, 8);
+	r->head.extra_kib = (uint32_t)get(at + HEAD_EXTRA, 4);
 	r->has_head = true;
 	r->number = 1;
 	return ENVELOPE_HEAD;

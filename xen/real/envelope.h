@@ -4,7 +4,7 @@
  *
  * Little-endian:
  *
- *	head	"RVXENSV1", type u32, 0 u32, vm 16 bytes, actual_kib u64, sum u64
+ *	head	"RVXENSV1", type u32, extra_kib u32, vm 16 bytes, actual_kib u64, sum u64
  *	chunk	length u32 (1 to ENVELOPE_CHUNK_MAX), 0 u32, sum u64, bytes
  *	end	0 u32, 0 u32, sum u64 of the number of bytes in all chunks, u64
  *
@@ -26,6 +26,8 @@ struct envelope_head {
 	struct uuid vm;
 	enum hyper_type type;
 	uint64_t actual_kib; /* when the save began */
+	/* What Xen counts for it beyond its own memory (label.h): the same after it. */
+	uint32_t extra_kib;
 };
 
 /* --- writing ----------------------------------------------------------------- */

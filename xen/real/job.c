@@ -133,7 +133,7 @@ static void job_finish(struct xen_job *j)
 	struct xen_job_result r = {
 		.suspended = false,
 		.stream_bytes = j->stream_bytes,
-		.saved_kib = j->reader.head.actual_kib,
+		.extra_kib = j->reader.head.extra_kib,
 	};
 
 	judge_helper(j, &r);

@@ -53,6 +53,8 @@ struct xen_job_spec {
 	struct uuid vm; /* goes into the stream: a restore of another VM is refused */
 	enum hyper_type type;
 	uint64_t actual_kib; /* at the start; the restore takes at least as much */
+	/* What Xen counts for it beyond that (label.h); goes into the stream. */
+	uint32_t extra_kib;
 	struct hyper_save_spec save; /* called from the loop until done */
 
 	struct hyper_source source;	  /* restore; called from the loop until done */
@@ -70,9 +72,7 @@ struct xen_job_result {
 	 * killed it is false and rc is RV_EOUTCOME: look. */
 	bool suspended;
 	uint64_t stream_bytes; /* save, restore: of the envelope */
-	/* restore that succeeded: actual_kib of the stream's head. With what the new
-	 * domain holds it tells how many pages Xen counts beyond the guest's own. */
-	uint64_t saved_kib;
+	uint32_t extra_kib;    /* restore that succeeded: as in the stream's head */
 	char console[XEN_JOB_PATH_SIZE]; /* console: "/dev/pts/3", to be opened */
 };
 

@@ -60,6 +60,7 @@ static int take_call(
 		j->head.vm = spec->vm;
 		j->head.type = spec->type;
 		j->head.actual_kib = spec->actual_kib;
+		j->head.extra_kib = spec->extra_kib;
 		if (envelope_writer_init(&j->writer) != 0)
 			return rv_error_set(e, RV_ENOMEM, "no memory for a save");
 		return 0;

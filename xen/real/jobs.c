@@ -128,7 +128,10 @@ static int start_one(struct real_call *call, struct real_domain *d, struct rv_er
 	};
 
 	real_describe(d, &now);
-	spec.actual_kib = now.actual_kib;
+	/* Its balloon may still be moving. */
+	spec.actual_kib =
+		now.actual_kib > now.target_kib ? now.actual_kib : now.target_kib;
+	spec.extra_kib = (uint32_t)d->label.extra_kib;
 	if (req->call == HYPER_CALL_ATTACH_VBD)
 		spec.vbd = &call->staged.vbd;
 	else if (req->call == HYPER_CALL_ATTACH_VIF)

@@ -141,17 +141,20 @@ static void fitted(void *arg, int rc, const char *data, size_t len)
 	real_end(call, 0);
 }
 
+static uint64_t held_kib(const struct real_domain *d)
+{
+	return d->info.pages * REAL_PAGE_KIB;
+}
+
 /* What Xen counts for it beyond its own memory: pages that libxenguest adds for the
  * start of PVH and HVM guests. For PV ones there is none: their balloon driver brings
  * tot_pages itself to the target. */
 static uint64_t extra_of(const struct real_call *call, const struct real_domain *d)
 {
-	uint64_t held_kib = d->info.pages * REAL_PAGE_KIB;
-
-	if (call->staged.spec.type == HYPER_PV || held_kib <= call->made_kib ||
-		held_kib - call->made_kib > REAL_EXTRA_MAX_KIB)
+	if (call->staged.spec.type == HYPER_PV || held_kib(d) <= call->made_kib ||
+		held_kib(d) - call->made_kib > REAL_EXTRA_MAX_KIB)
 		return 0;
-	return held_kib - call->made_kib;
+	return held_kib(d) - call->made_kib;
 }
 
 static void fit(struct real_call *call)
@@ -164,7 +167,6 @@ static void fit(struct real_call *call)
 	size_t len;
 
 	call->phase = REAL_FIT;
-	call->label.extra_kib = extra_of(call, d);
 	call->label.made = true;
 	if (r->calls->set_max_kib(r->calls_arg, d->info.domid,
 		    call->made_kib + call->label.extra_kib, &e) != 0) {
@@ -206,15 +208,23 @@ static void made(void *arg, const struct xen_job_result *result)
 				"%s was destroyed while it was made; try it again",
 				call->staged.spec.name);
 	}
+	if (rc == 0 && result->extra_kib > held_kib(call->domain))
+		rc = rv_error_set(&e, RV_ECORRUPT,
+			"%s: the saved stream tells of more special pages than there "
+			"are pages",
+			call->staged.spec.name);
 	if (rc != 0 || call->cancelled) {
 		fail(call, &e);
 		return;
 	}
 	call->made_kib = call->boot_kib;
 	if (call->req->call == HYPER_CALL_RESTORE) {
-		call->made_kib = call->staged.spec.target_kib;
-		if (result->saved_kib > call->made_kib)
-			call->made_kib = result->saved_kib;
+		call->label.extra_kib = result->extra_kib;
+		call->made_kib = held_kib(call->domain) - result->extra_kib;
+		if (call->made_kib < call->staged.spec.target_kib)
+			call->made_kib = call->staged.spec.target_kib;
+	} else {
+		call->label.extra_kib = extra_of(call, call->domain);
 	}
 	fit(call);
 }

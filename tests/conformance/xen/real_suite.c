@@ -184,6 +184,7 @@ int main(int argc, char **argv)
 		.static_max_kib = 128 * 1024,
 		.console = true};
 	s.c.limit_ms = 180 * 1000;
+	s.c.slack_kib = 64; /* dom0's event channels and grants, Xen's own tables */
 	parse(&s, argc, argv);
 	s.spec.target_kib = s.spec.static_max_kib / 8 * 7;
 	if (loop_new(&s.c.loop, &e) != 0) {

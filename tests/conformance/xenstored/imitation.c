@@ -338,8 +338,9 @@ static const struct xen_hypercalls calls = {
 /* --- the helper -----------------------------------------------------------------------
  */
 
-/* The stream: "IMIT", vm, what it held, chunks that count up, "END!". */
-enum { HEAD = 4 + 16 + 8 };
+/* The stream: "IMIT", vm, its extra pages, chunks that count up, what it held in the end,
+ * "END!". */
+enum { HEAD = 4 + 16 + 4, TAIL = 8 + 4 };
 
 struct xen_job {
 	struct world *world;
@@ -347,6 +348,7 @@ struct xen_job {
 	struct uuid handle, vm;
 	char name[HYPER_NAME_SIZE];
 	uint64_t static_max_kib, target_kib, boot_kib, overhead_kib, actual_kib;
+	uint32_t extra_kib;
 	struct hyper_save_spec save;
 	struct hyper_source source;
 	xen_job_done_fn *done;
@@ -383,7 +385,7 @@ static void job_end(struct xen_job *j, int rc, const char *words)
 	if (d != NULL)
 		result.domid = d->info.domid;
 	result.left = rc == RV_EOUTCOME;
-	result.saved_kib = j->actual_kib;
+	result.extra_kib = j->extra_kib;
 	j->done(j->arg, &result);
 	job_free(j);
 }
@@ -509,7 +511,9 @@ static void step_suspend(struct xen_job *j, struct world_domain *d)
 	j->suspended = true;
 	if (j->save.suspended != NULL)
 		j->save.suspended(j->save.arg);
-	if (buf_append(&j->bytes, "END!", 4) != 0)
+	j->actual_kib = d->info.pages * 4 - WORLD_EXTRA_KIB;
+	if (buf_append(&j->bytes, &j->actual_kib, 8) != 0 ||
+		buf_append(&j->bytes, "END!", 4) != 0)
 		abort();
 	j->step = 3;
 	timer_start_ms(&j->timer, 0);
@@ -555,7 +559,7 @@ static void step_save(struct xen_job *j)
 	if (j->step == 0) {
 		if (buf_append(&j->bytes, "IMIT", 4) != 0 ||
 			buf_append(&j->bytes, j->vm.b, 16) != 0 ||
-			buf_append(&j->bytes, &j->actual_kib, 8) != 0)
+			buf_append(&j->bytes, &j->extra_kib, 4) != 0)
 			abort();
 		put_round(j);
 		j->step = 1;
@@ -575,14 +579,15 @@ static int check_stream(struct xen_job *j)
 	const uint8_t *at = buf_data(&j->bytes);
 	size_t len = buf_len(&j->bytes);
 
-	if (len < HEAD || memcmp(at, "IMIT", 4) != 0 ||
+	if (len < HEAD + TAIL || memcmp(at, "IMIT", 4) != 0 ||
 		memcmp(at + len - 4, "END!", 4) != 0 ||
-		(len - HEAD - 4) % WORLD_CHUNK != 0)
+		(len - HEAD - TAIL) % WORLD_CHUNK != 0)
 		return RV_ECORRUPT;
-	for (size_t i = HEAD; i < len - 4; i++)
+	for (size_t i = HEAD; i < len - TAIL; i++)
 		if (at[i] != (i - HEAD) / WORLD_CHUNK % WORLD_CHUNKS)
 			return RV_ECORRUPT;
-	memcpy(&j->actual_kib, at + 20, 8);
+	memcpy(&j->extra_kib, at + 20, 4);
+	memcpy(&j->actual_kib, at + len - TAIL, 8);
 	return memcmp(at + 4, j->vm.b, 16) == 0 ? 0 : RV_ESTATE;
 }
 
@@ -611,7 +616,7 @@ static void step_restore(struct xen_job *j)
 		job_end(j, rc, "a damaged stream, or another VM's");
 		return;
 	}
-	j->boot_kib = j->actual_kib > j->target_kib ? j->actual_kib : j->target_kib;
+	j->boot_kib = j->actual_kib;
 	make(j);
 	by_handle(j->world, &j->handle)->boots_at_us = loop_now_us(j->world->loop);
 	job_end(j, 0, "");
@@ -666,7 +671,7 @@ static int job_start(struct xen_job **out, struct loop *l,
 	j->call = spec->call;
 	j->handle = spec->handle;
 	j->vm = spec->vm;
-	j->actual_kib = spec->actual_kib;
+	j->extra_kib = spec->extra_kib;
 	j->save = spec->save;
 	j->source = spec->source;
 	j->done = done;

@@ -16,6 +16,7 @@ static const struct envelope_head head = {
 	.vm = {{1, 2, 3, 4}},
 	.type = HYPER_PVH,
 	.actual_kib = 98304,
+	.extra_kib = 36,
 };
 
 static uint8_t content(size_t at)
@@ -77,6 +78,7 @@ static int stream_read(const uint8_t *data, size_t len, size_t piece, size_t *re
 			assert_true(uuid_eq(&r.head.vm, &head.vm));
 			assert_int_equal(r.head.type, head.type);
 			assert_int_equal(r.head.actual_kib, head.actual_kib);
+			assert_int_equal(r.head.extra_kib, head.extra_kib);
 		} else if (step == ENVELOPE_CHUNK) {
 			for (size_t i = 0; i < r.chunk_len; i++)
 				assert_int_equal(r.chunk[i], content(*read + i));
