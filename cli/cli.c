@@ -169,8 +169,8 @@ int cli_check_used(struct cli *cli, const char *known)
 	if (!word)
 		return CLI_OK;
 	if (!word->key)
-		return cli_usage(cli, "%s: '%.64s' is no key=value", cli->words.command,
-			word->value);
+		return cli_usage(cli, "%s: '%.64s' does not read key=value",
+			cli->words.command, word->value);
 	return cli_usage(cli, "%s has no key '%.*s'; it takes %s", cli->words.command,
 		(int)(word->key_len < 64 ? word->key_len : 64), word->key, known);
 }
@@ -257,7 +257,8 @@ int cli_run(struct cli *cli, int argc, char *const *argv)
 	connect_close(&cli->connect);
 	/* A full disk must not pass for success. */
 	if ((fflush(cli->out) || ferror(cli->out)) && status == CLI_OK) {
-		cli_usage(cli, "the output could not be written");
+		cli_usage(
+			cli, "not all of the output could be written: is the disk full?");
 		status = CLI_REFUSED;
 	}
 	return status;

@@ -41,8 +41,8 @@ struct command {
 	 */
 	const char *destroys;
 	const char *warns; /* what may happen, asked about first; NULL: nothing */
-	bool other;  /* another name of a command that is listed already */
-	bool hidden; /* not in help and completion */
+	bool other;	   /* another name of a command that is listed already */
+	bool hidden;	   /* not in help and completion */
 };
 
 /* Calls fn for every command, classes in the schema's order, until it returns false. */

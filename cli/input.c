@@ -414,7 +414,7 @@ static int word_unknown(struct cli *cli, const struct command *c,
 
 	if (!word->key)
 		return cli_usage(
-			cli, "%s: '%.64s' is no key=value", c->name, word->value);
+			cli, "%s: '%.64s' does not read key=value", c->name, word->value);
 	len = (int)(word->key_len < 64 ? word->key_len : 64);
 	fault = m->cls != CLASS_NONE ? field_fault(c, m, word) : NULL;
 	if (fault)

@@ -182,13 +182,15 @@ int verb_vm_install(struct cli *cli, const struct command *c)
 	buf_init(&ignored, RV_MAX_RPC_MESSAGE_BYTES);
 	rc = install_step(cli, METHOD_VM_CLONE, &in, &in.template, &result);
 	if (!rc && uuid_parse(&vm, (const char *)buf_data(&result), buf_len(&result)))
-		rc = cli_usage(cli, "VM.clone answered no UUID");
+		rc = cli_usage(cli, "the host did not say which VM it made; see vm-list");
 	if (!rc) {
 		rc = install_step(cli, METHOD_VM_PROVISION, &in, &vm, &ignored);
 		/* Half a VM helps nobody; the failure has been told. */
 		if (rc == CLI_REFUSED &&
 			install_step(cli, METHOD_VM_DESTROY, &in, &vm, &ignored))
-			cli_usage(cli, "VM %.128s was made without disks and is left",
+			cli_usage(cli,
+				"VM %.128s was made, but not its disks; destroy it with "
+				"vm-destroy",
 				in.name);
 	}
 	if (!rc)

@@ -126,7 +126,8 @@ static int filter_read(struct cli *cli, const struct schema_class *cls, struct w
 	in = input_of_field(f, name_typed(f->name, false, key, sizeof key));
 	*out = (struct filter){.field = f, .key = w->sub, .key_len = w->sub_len};
 	if (w->sub && f->type != VALUE_STRING_MAP)
-		return cli_usage(cli, "%s is no map: %s=VALUE", key, key);
+		return cli_usage(
+			cli, "%s is no map and has no keys: say %s=VALUE", key, key);
 	if (f->key)
 		in.ref_class = cls->id;
 	if (w->sub || f->type == VALUE_STRING_SET)
@@ -148,10 +149,12 @@ static int filters_read(
 		if (w->used)
 			continue;
 		if (!w->key)
-			return cli_usage(
-				cli, "%s: '%.64s' is no field=value", c->name, w->value);
+			return cli_usage(cli, "%s: '%.64s' does not read field=value",
+				c->name, w->value);
 		if (*count >= MAX_FILTERS - 2)
-			return cli_usage(cli, "%s: too many filters", c->name);
+			return cli_usage(cli,
+				"%s: more than %d field=value words; leave some out",
+				c->name, MAX_FILTERS - 2);
 		rc = filter_read(cli, c->cls, w, &filters[(*count)++]);
 		if (rc)
 			return rc;

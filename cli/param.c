@@ -207,20 +207,21 @@ static int set_gather(
 		if (w->used)
 			continue;
 		if (!w->key)
-			return cli_usage(cli, "%s: '%.64s' is no field=value",
+			return cli_usage(cli, "%s: '%.64s' does not read field=value",
 				cli->words.command, w->value);
 		f = verb_field(cli, cls, w->key, w->key_len);
 		if (!f)
 			return CLI_USAGE;
 		if (w->sub && f->type != VALUE_STRING_MAP)
-			return cli_usage(cli, "%s is no map: %s=VALUE", typed(f, name),
-				typed(f, name));
+			return cli_usage(cli,
+				"%s is no map and has no keys: say %s=VALUE",
+				typed(f, name), typed(f, name));
 		if (w->sub)
 			continue;
 		w->used = true;
 		if (other_command(f))
-			return cli_usage(cli, "%s is changed with %s", typed(f, name),
-				other_command(f));
+			return cli_usage(cli, "%s can't be set alone: use %s",
+				typed(f, name), other_command(f));
 		in = input_of_field(f, typed(f, name));
 		rc = input_value(cli, &in, w->value, &v);
 		if (rc)
@@ -238,7 +239,10 @@ int verb_param_set(struct cli *cli, const struct command *c)
 	int rc = input_self(cli, c->cls, &self);
 
 	if (!rc && !words_unused(&cli->words))
-		return cli_usage(cli, "%s: what shall be set? field=value", c->name);
+		return cli_usage(cli,
+			"%s: nothing to set: add what to change, such as "
+			"name-description=TEXT",
+			c->name);
 	params_init(&fields);
 	if (!rc)
 		rc = set_gather(cli, c->cls, &fields);

@@ -110,7 +110,9 @@ int verb_event_watch(struct cli *cli)
 				"there is no class '%.64s'; `reeve help` lists them",
 				name);
 		else if (value_set_add(&classes, cls->name, strlen(cls->name)))
-			rc = cli_usage(cli, "too many classes");
+			rc = cli_usage(cli,
+				"event-watch: that is too many classes; name none to "
+				"watch all");
 	}
 	if (!rc)
 		rc = cli_check_used(cli, "names of classes");
