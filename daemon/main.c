@@ -29,8 +29,8 @@ static void usage(FILE *out)
 		out);
 }
 
-/* Buffers of busy streams come and go many times a second; handing their pages back to the
- * kernel each time costs more than the work done on them. */
+/* Buffers of busy streams come and go many times a second; handing their pages back to
+ * the kernel each time costs more than the work done on them. */
 static void keep_freed_memory(void)
 {
 	mallopt(M_MMAP_THRESHOLD, 4 << 20);

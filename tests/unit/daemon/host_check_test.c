@@ -36,7 +36,7 @@ static void put(const char *path, const char *text)
 static int set_up(void **state)
 {
 	(void)state;
-	strcpy(root, "/tmp/reeve-host-check-XXXXXX");
+	snprintf(root, sizeof root, "/tmp/reeve-host-check-XXXXXX");
 	assert_non_null(mkdtemp(root));
 	put("/proc/xen/capabilities", "control_d\n");
 	put("/sys/hypervisor/type", "xen\n");
