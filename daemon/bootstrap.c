@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "daemon/emergency.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
 #include "daemon/turnover.h"
@@ -267,6 +268,7 @@ static void say_left(struct daemon *d, struct txn *t)
 void bootstrap_recorded(struct daemon *d)
 {
 	turnover_forget_words(d->config->state_dir);
+	emergency_recorded(d);
 }
 
 void bootstrap_txn(struct daemon *d, struct txn *t)
@@ -295,4 +297,5 @@ void bootstrap_txn(struct daemon *d, struct txn *t)
 	}
 	update_host(d, t);
 	say_left(d, t);
+	emergency_txn(d, t);
 }

@@ -23,9 +23,10 @@
 #include "xen/hyper.h"
 
 struct attach;
+struct emergency;
 struct clocks;
-struct ejection;
 struct consoles;
+struct ejection;
 struct forward;
 struct joining;
 struct members;
@@ -49,13 +50,14 @@ struct daemon {
 	struct rpc_server *rpc;
 	struct metrics *metrics;
 	struct clocks *clocks;
-	struct attach *attach;
 	struct consoles *consoles;
+	struct attach *attach;
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;
 	struct joining *joining;
-	struct ejection *ejection; /* NULL without members */
-	struct migrate *migrate;   /* NULL without members */
+	struct ejection *ejection;   /* NULL without members */
+	struct emergency *emergency; /* NULL without members */
+	struct migrate *migrate;     /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
@@ -70,7 +72,7 @@ struct daemon {
 	struct pool_subscriber subscriber;
 	struct defer look; /* the database changed: see who waits for it */
 
-	struct op start; /* start.c */
+	struct op start;		/* start.c */
 	struct pool_commit back_commit; /* daemon/declare.c */
 	bool back_pending;
 	struct hyper_req hyper_req;

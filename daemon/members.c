@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/eject.h"
+#include "daemon/emergency.h"
 #include "daemon/forward.h"
 #include "link/peers.h"
 #include "link/port.h"
@@ -85,6 +86,12 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 		break;
 	case MEMBERS_CALL:
 		forward_serve(m->daemon->forward, host, data, len);
+		break;
+	case MEMBERS_STANDING_ASK:
+		emergency_asked(m->daemon, host);
+		break;
+	case MEMBERS_STANDING:
+		emergency_answered(m->daemon, host, data, len);
 		break;
 	case MEMBERS_ANSWER:
 		forward_answered(m->daemon->forward, host, data, len);

@@ -16,8 +16,10 @@ struct members;
 
 /* What daemons say to each other besides the pool's messages; on the wire. */
 enum members_message {
-	MEMBERS_CALL = 64,   /* daemon/forward.c */
-	MEMBERS_ANSWER = 65, /* daemon/forward.c */
+	MEMBERS_CALL = 64,	   /* daemon/forward.c */
+	MEMBERS_ANSWER = 65,	   /* daemon/forward.c */
+	MEMBERS_STANDING_ASK = 66, /* daemon/emergency.c */
+	MEMBERS_STANDING = 67,	   /* daemon/emergency.c */
 };
 
 /* Opens the port ([pool] listen) and begins to dial. Returned owned. */

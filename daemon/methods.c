@@ -3,6 +3,7 @@
 #include "daemon/console.h"
 #include "daemon/declare.h"
 #include "daemon/eject.h"
+#include "daemon/emergency.h"
 #include "daemon/events.h"
 #include "daemon/join.h"
 #include "daemon/tasks.h"
@@ -32,9 +33,9 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_UNPAUSE] = vm_operation,
 	[METHOD_VM_MIGRATE] = vm_migrate,
 	[METHOD_VM_RESET_POWER_STATE] = vm_reset_power_state,
-	[METHOD_VM_SUSPEND] = vm_operation,
 	[METHOD_VM_CONSOLE_READ] = vm_console_read,
 	[METHOD_VM_CONSOLE_WRITE] = vm_console_write,
+	[METHOD_VM_SUSPEND] = vm_operation,
 	[METHOD_VM_RESUME] = vm_operation,
 	[METHOD_VM_SET_MEMORY_DYNAMIC_RANGE] = vm_set_memory_dynamic_range,
 	[METHOD_VM_SET_MEMORY_STATIC_RANGE] = vm_set_memory_static_range,
@@ -74,6 +75,8 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_POOL_ISSUE_JOIN_TOKEN] = pool_issue_join_token,
 	[METHOD_POOL_JOIN] = pool_join,
 	[METHOD_POOL_EJECT] = pool_eject,
+	[METHOD_POOL_EMERGENCY_TRANSITION_TO_MASTER] =
+		pool_emergency_transition_to_master,
 
 	[METHOD_TASK_CANCEL] = task_cancel,
 	[METHOD_TASK_DESTROY] = task_destroy,

@@ -31,6 +31,7 @@
 #include "daemon/declare.h"
 #include "daemon/drivers.h"
 #include "daemon/eject.h"
+#include "daemon/emergency.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
 #include "daemon/forward.h"
@@ -239,6 +240,7 @@ static int start_pool(struct daemon *d, struct rv_error *e)
 
 	const struct identity *id = d->members ? members_identity(d->members) : NULL;
 	struct rlog_server *first = &config.log.bootstrap[0];
+	struct emergency_plan plan;
 
 	uuid_format(&d->host, config.log.address);
 	if (id) {
@@ -252,6 +254,12 @@ static int start_pool(struct daemon *d, struct rv_error *e)
 		*first = (struct rlog_server){.id = config.log.id, .voter = true};
 		uuid_format(&d->host, first->address);
 		config.log.bootstrap_count = 1;
+	}
+	if (id && emergency_planned(d->config->state_dir, &plan)) {
+		*first = (struct rlog_server){.id = plan.raft_id, .voter = true};
+		uuid_format(&d->host, first->address);
+		config.log.bootstrap_count = 1;
+		config.log.refound = true;
 	}
 	return pool_open(&d->pool, d->loop, d->disk, &config, &pool_events, d, e);
 }
@@ -469,6 +477,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 			rc = joining_new(&d->joining, d, e);
 		if (!rc)
 			rc = ejection_new(&d->ejection, d, e);
+		if (!rc)
+			rc = emergency_new(&d->emergency, d);
 	}
 	if (!rc)
 		rc = start_pool(d, e);
@@ -549,6 +559,7 @@ void daemon_fini(struct daemon *d)
 	pool_free(d->pool);
 	joining_free(d->joining);
 	ejection_free(d->ejection);
+	emergency_free(d->emergency);
 	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);

@@ -568,6 +568,44 @@ static bool sole_voter(const struct recovered *r, uint64_t id)
 	return r->has_snapshot && raft_conf_sole_voter(&r->snapshot.conf, id);
 }
 
+/* What is in the log, known as committed or not, is so from now on: nobody else is left
+ * to say otherwise. */
+static int refound(
+	struct recovered *r, const struct recover_config *config, struct rv_error *e)
+{
+	struct raft_entry entry = {.type = RAFT_CHANGE};
+	struct segments_batch batch = {&entry, 1};
+	struct frame f = {.index = r->segments.next, .type = FRAME_CHANGE};
+	struct reader rd = {.r = r, .size = r->count};
+	struct raft_configuration conf;
+	int rc;
+
+	if (r->meta.term < r->segments.term)
+		r->meta.term = r->segments.term;
+	if (sole_voter(r, config->id))
+		return 0;
+	f.term = entry.term = r->meta.term;
+	raft_configuration_init(&conf);
+	rc = raft_configuration_add(&conf, config->id,
+		     config->bootstrap->servers[0].address, RAFT_VOTER) ||
+			     raft_configuration_encode(&conf, &entry.buf)
+		     ? rv_error_set(e, RV_ENOMEM, "found the log anew: out of memory")
+		     : 0;
+	raft_configuration_close(&conf);
+	if (rc)
+		return rc;
+	rc = segments_append(&r->segments, &batch, 1, e);
+	f.len = (uint32_t)entry.buf.len;
+	if (!rc)
+		rc = keep_entry(&rd, &f, entry.buf.base, e);
+	raft_free(entry.buf.base);
+	log_warn("pool.recover",
+		"server=%" PRIu64 " entry=%" PRIu64
+		" msg=\"this server is the only one of the log from now on\"",
+		config->id, f.index);
+	return rc;
+}
+
 static int write_meta(struct recovered *r, struct disk *d,
 	const struct recover_config *config, struct rv_error *e)
 {
@@ -647,6 +685,8 @@ int recover(struct recovered *r, struct disk *d, const struct recover_config *co
 		if (!rc)
 			rc = bootstrap(r, config, e);
 	}
+	if (!rc && config->refound)
+		rc = refound(r, config, e);
 	if (!rc)
 		rc = begin_term(r, d, config, e);
 	if (!rc)

@@ -19,6 +19,10 @@ struct recover_config {
 	uint64_t segment_bytes;
 	unsigned trailing; /* entries before the snapshot to load */
 	const struct raft_configuration *bootstrap; /* borrowed; n 0: wait for a leader */
+	/* This server is the only one from now on, with all that its disk holds: a
+	 * configuration that says so, of `bootstrap`'s first address, is put behind it,
+	 * unless the last one says it already. */
+	bool refound;
 	unsigned *meta_first; /* see slots_write_both; kept over failures */
 	/* What the state machine has applied and must find again (reopening); 0: none. */
 	uint64_t applied;

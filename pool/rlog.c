@@ -614,6 +614,7 @@ static void open_begin(struct rlog *rlog)
 		.segment_bytes = rlog->config.segment_bytes,
 		.trailing = rlog->config.trailing_entries,
 		.bootstrap = &j->bootstrap,
+		.refound = rlog->config.refound,
 		.meta_first = &rlog->meta_first,
 		/* What was carried into this life another log held. */
 		.applied = rlog->applied_index > rlog->carried || rlog->learns

@@ -124,6 +124,10 @@ struct rlog_config {
 	 * Count 0 with an empty disk: wait for a leader (a standby that joins). */
 	struct rlog_server bootstrap[RLOG_MAX_SERVERS];
 	int bootstrap_count;
+	/* An admin said that the other voters are gone for good: this host is the only
+	 * server from now on, with all that its disk holds. One that was a learner takes
+	 * bootstrap[0]'s id. Repeating it changes nothing. */
+	bool refound;
 
 	/* 0 stands for the value in brackets. */
 	unsigned election_ms;	     /* [200] libraft draws T to 2T */
@@ -227,6 +231,7 @@ struct rlog_status {
 	uint64_t leader_id; /* 0: none known */
 	char leader_address[RLOG_ADDRESS_MAX];
 	uint64_t last_index, applied_index, applied_term;
+	uint64_t last_term; /* of the entry last_index, as far as is known */
 	uint64_t snapshot_index;
 	int64_t snapshot_age_ms; /* -1: there is none */
 	uint64_t disk_bytes;	 /* segments and snapshots */

@@ -98,12 +98,33 @@ static int adopt(struct rlog_open_job *j)
 	return meta.value & META_DIRTY ? rlog_disk_wipe(d, 0, j->former, &j->error) : 0;
 }
 
+/* A learner that is to be the log's only server. */
+static int refound(struct rlog_open_job *j)
+{
+	struct disk *d = j->rlog->disk;
+	unsigned first = 0, healed = 0;
+	struct slots meta;
+	int rc;
+
+	j->config.bootstrap = &j->bootstrap;
+	if (j->config.id)
+		return 0;
+	rc = slots_read(d, SEGMENTS_META, FRAME_META, &meta, &first, &healed, &j->error);
+	if (rc)
+		return rc;
+	meta.identity = j->config.id = j->bootstrap.servers[0].id;
+	meta.value = 0;
+	return slots_create(d, SEGMENTS_META, FRAME_META, &meta, &j->error);
+}
+
 int rlog_recover(struct rlog_open_job *j)
 {
 	uint64_t applied = j->config.applied;
 	struct disk *d = j->rlog->disk;
 	int rc = j->adopt ? adopt(j) : 0;
 
+	if (!rc && j->config.refound)
+		rc = refound(j);
 	if (rc || j->config.id)
 		return rc ? rc : recover(&j->recovered, d, &j->config, &j->error);
 	j->config.applied = 0;

@@ -25,6 +25,7 @@ static void fill_servers(const struct rlog *rlog, struct rlog_status *out)
 	if (address)
 		snprintf(out->leader_address, sizeof out->leader_address, "%s", address);
 	out->last_index = raft_last_index((struct raft *)&rlog->raft);
+	out->last_term = rlog_feed_term(rlog, out->last_index);
 }
 
 static int later_first(const void *a, const void *b)
@@ -113,6 +114,7 @@ void rlog_status(const struct rlog *rlog, struct rlog_status *out)
 	if (rlog->failing || rlog->stopped || rlog->stuck)
 		out->error = rlog->error;
 	rlog_fill_learner(rlog, out);
+	out->last_term = out->applied_term;
 	if (!rlog->rio)
 		return;
 	rio_stats(rlog->rio, &stats);
@@ -127,4 +129,6 @@ void rlog_status(const struct rlog *rlog, struct rlog_status *out)
 	out->syncs = stats.syncs;
 	if (rlog->raft_live)
 		fill_servers(rlog, out);
+	if (out->last_term < out->applied_term) /* the entry is in the snapshot */
+		out->last_term = out->applied_term;
 }

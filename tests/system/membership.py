@@ -257,6 +257,85 @@ def test_declared_dead():
         client.close()
 
 
+def test_emergency():
+    """The only voter is lost for good: an admin's word makes another host the master; the lost
+    one, back after all, discards what it has and follows."""
+    with Test(3) as t:
+        first, second, third = t.members
+        client = form(t.members)
+        hosts = by_name(client, "host")
+        guest = vm(client, "guest")
+        client.change("VM.start", self=guest, on=hosts["host1"])
+        method = "pool.emergency_transition_to_master"
+        other = second.client()
+        words = refused("OPERATION_NOT_ALLOWED", other, method, force=True)
+        assert "has a master" in words, words
+        last = vm(client, "last")
+        until("all have it", lambda: all(last in by_name(m, "VM").values() for m in (other,)))
+        pool = other.call("pool.get_all")[0]
+        client.close()
+        for m in t.members:
+            if m is not second:
+                m.kill()
+        third.start(wait=False)  # it was down for a moment, and comes back without a master
+        until("the master is missed", lambda: not can_change(other, pool))
+        words = refused("OPERATION_NOT_ALLOWED", other, method)
+        print(words)
+        for part in ("not reached: host1", "is lost", "1 VMs stay", "force=true"):
+            assert part in words, words
+        until("host3 is asked too", lambda: "Reached: host2, host3;" in refused(
+            "OPERATION_NOT_ALLOWED", other, method))
+        other.change(method, force=True)
+        other.close()
+        until("it can be changed again", lambda: changed_by(second, pool, "saved"), 60)
+        other = second.client()
+        record = list(records(other, "pool").values())[0]
+        assert record["generation_number"] == 2 and record["master"] == hosts["host2"], record
+        assert len(messages(other, "POOL_EMERGENCY_TRANSITION")) == 1
+        assert set(by_name(other, "VM")) == {"guest", "last"}
+        assert records(other, "VM")[guest]["resident_on"] == hosts["host1"]
+        until("host3 follows", lambda: sees(third, "saved"), 60)
+        assert "emergency" not in os.listdir(f"{second.directory}/state")
+
+        # The former master comes back with what only it knows.
+        first.start(wait=False)
+        until("host1 follows", lambda: sees(first, "saved"), 60)
+        back = first.client()
+        assert list(records(back, "pool").values())[0]["generation_number"] == 2
+        until("changes go through it", lambda: can_change(back, pool), 60)
+        back.close()
+        other.close()
+
+
+def can_change(client, pool):
+    try:
+        client.change("pool.set_fields", self=pool, fields={"name_description": "x"})
+        return True
+    except rpc.Refused as e:
+        assert e.retryable, e
+        return False
+
+
+def changed_by(member, pool, text):
+    try:
+        client = rpc.Client(member.socket)
+        client.change("pool.set_fields", self=pool, fields={"name_label": text})
+        client.close()
+        return True
+    except (OSError, rpc.Refused):
+        return False
+
+
+def sees(member, text):
+    try:
+        client = rpc.Client(member.socket)
+        names = [r["name_label"] for r in client.call("pool.get_all_records").values()]
+        client.close()
+        return names == [text]
+    except (OSError, rpc.Refused):
+        return False
+
+
 def ghosts(client):
     return [m for m in records(client, "message").values() if "GHOST" in m["name"] or "INVARIANT" in m["name"]]
 
