@@ -2,6 +2,7 @@
  * The real driver over a real xenstored and an imitation of Xen: the suite of all
  * drivers, and what xenstore alone can do to it.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/units.h"
@@ -99,8 +101,7 @@ static void bench_fini(struct bench *b)
 	loop_free(b->c.loop);
 }
 
-/* --- waiting --------------------------------------------------------------------------
- */
+/* --- waiting ------------------------------------------------------------ */
 
 struct wait {
 	struct bench *b;
@@ -177,8 +178,7 @@ static int answer(struct bench *b, struct asked *a)
 	return a->req.rc;
 }
 
-/* --- the suite -------------------------------------------------------------------------
- */
+/* --- the suite ---------------------------------------------------------- */
 
 static void passes_the_suite(void **state)
 {
@@ -207,8 +207,7 @@ static void passes_the_suite(void **state)
 	assert_int_equal(failed, 0);
 }
 
-/* --- ghosts ----------------------------------------------------------------------------
- */
+/* --- ghosts ------------------------------------------------------------- */
 
 static bool has_introduced(struct bench *b)
 {
@@ -270,8 +269,7 @@ static void sees_and_adopts_ghosts(void **state)
 	bench_fini(&b);
 }
 
-/* --- xenstored stops
- * -------------------------------------------------------------------- */
+/* --- xenstored stops ---------------------------------------------------- */
 
 static bool is_lost(struct bench *b)
 {
@@ -364,8 +362,89 @@ static void freezes_while_xenstored_hangs(void **state)
 	bench_fini(&b);
 }
 
-/* --- helpers that die
- * ------------------------------------------------------------------- */
+/* --- consoles ----------------------------------------------------------- */
+
+static int console_fd; /* for the predicates */
+static char console_text[64];
+
+static bool has_text(struct bench *b)
+{
+	ssize_t r = read(console_fd, console_text, sizeof console_text - 1);
+
+	(void)b;
+	if (r > 0)
+		console_text[r] = '\0';
+	return r > 0;
+}
+
+static bool has_end(struct bench *b)
+{
+	char byte;
+
+	(void)b;
+	return read(console_fd, &byte, 1) == 0;
+}
+
+static int open_console(struct bench *b, const struct hyper_domain_id *id, int *fd)
+{
+	struct asked a;
+	int rc;
+
+	asked_init(&a);
+	hyper_console_open(b->c.hyper, &a.req, id);
+	rc = answer(b, &a);
+	*fd = a.req.fd;
+	return rc;
+}
+
+static void consoles_are_taken_over(void **state)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK), first, second;
+	struct hyper_domain_spec s;
+	struct hyper_domain_id id;
+	char path[64];
+	struct bench b;
+
+	(void)state;
+	bench_init(&b);
+	make(&b, &s, &id);
+	assert_int_equal(grantpt(master) + unlockpt(master), 0);
+	assert_int_equal(open_console(&b, &id, &first), RV_EAGAIN); /* none yet */
+	snprintf(path, sizeof path, "/local/domain/%u/console/tty", id.domid);
+	world_write(&b.world, path, "/dev/../etc/passwd");
+	assert_int_equal(open_console(&b, &id, &first), RV_EHYPERVISOR);
+	world_write(&b.world, path, ptsname(master));
+	assert_int_equal(open_console(&b, &id, &first), 0);
+
+	assert_int_equal(write(master, "login: ", 7), 7);
+	console_fd = first;
+	wait_for(&b, has_text, "the guest's text came");
+	assert_string_equal(console_text, "login: ");
+	assert_int_equal(write(first, "root\r", 5), 5);
+	console_fd = master;
+	wait_for(&b, has_text, "the guest got what was typed");
+	assert_string_equal(console_text, "root\r"); /* raw */
+
+	assert_int_equal(open_console(&b, &id, &second), 0);
+	console_fd = first;
+	wait_for(&b, has_end, "the first reader read an end");
+	assert_int_equal(write(master, "again", 5), 5);
+	console_fd = second;
+	wait_for(&b, has_text, "the second one got the text");
+	assert_string_equal(console_text, "again");
+	/* A reader that goes away, and a guest that ends. */
+	close(first);
+	close(second);
+	assert_int_equal(open_console(&b, &id, &first), 0);
+	world_destroy(&b.world, world_find(&b.world, &s.vm));
+	console_fd = first;
+	wait_for(&b, has_end, "the console ended with its guest");
+	close(first);
+	close(master);
+	bench_fini(&b);
+}
+
+/* --- helpers that die --------------------------------------------------- */
 
 static void undoes_what_a_helper_left(void **state)
 {
@@ -417,8 +496,7 @@ static void undoes_what_a_helper_left(void **state)
 	bench_fini(&b);
 }
 
-/* --- hostile guests
- * ---------------------------------------------------------------------- */
+/* --- hostile guests ----------------------------------------------------- */
 
 static bool has_features(struct bench *b)
 {
@@ -454,6 +532,7 @@ int main(void)
 		cmocka_unit_test(passes_the_suite),
 		cmocka_unit_test(sees_and_adopts_ghosts),
 		cmocka_unit_test(freezes_while_xenstored_hangs),
+		cmocka_unit_test(consoles_are_taken_over),
 		cmocka_unit_test(undoes_what_a_helper_left),
 		cmocka_unit_test(bears_a_guest_that_writes_without_end),
 	};
