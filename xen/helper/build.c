@@ -116,25 +116,17 @@ static int stream_ends(struct work *w)
 		"the saved domain's stream is damaged: there is more after its end");
 }
 
-static int file_there(struct work *w, const char *path, const char *what)
-{
-	if (!path || access(path, R_OK) == 0)
-		return 0;
-	return work_fail(
-		w, RV_EINVAL, "%s %s can't be read: %s", what, path, strerror(errno));
-}
-
 /* Said at once, rather than by libxl after it has built half of the domain. */
 static int files_there(struct work *w, const libxl_domain_config *c)
 {
 	int rc = 0;
 
 	if (w->req->call == HYPER_CALL_CREATE)
-		rc = file_there(w, c->b_info.kernel, "the kernel");
+		rc = work_file(w, c->b_info.kernel, "the kernel");
 	if (!rc && w->req->call == HYPER_CALL_CREATE)
-		rc = file_there(w, c->b_info.ramdisk, "the ramdisk");
+		rc = work_file(w, c->b_info.ramdisk, "the ramdisk");
 	for (int i = 0; !rc && i < c->num_disks; i++)
-		rc = file_there(w, c->disks[i].pdev_path, "the disk");
+		rc = work_file(w, c->disks[i].pdev_path, "the disk");
 	return rc;
 }
 

@@ -1,9 +1,11 @@
 /* A domain of the port as libxl's configuration. */
 #include "xen/helper/work.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int no_memory(struct work *w)
 {
@@ -14,6 +16,14 @@ static int no_memory(struct work *w)
 static char *copy(const char *text)
 {
 	return text[0] ? strdup(text) : NULL;
+}
+
+int work_file(struct work *w, const char *path, const char *what)
+{
+	if (!path || access(path, R_OK) == 0)
+		return 0;
+	return work_fail(
+		w, RV_EINVAL, "%s %s can't be read: %s", what, path, strerror(errno));
 }
 
 /* --- disks --------------------------------------------------------------------- */

@@ -52,6 +52,9 @@ static int attach_disk(struct work *w, uint32_t domid)
 				"the domain has another disk as %s: detach it first",
 				d->device);
 	} else if (!rc) {
+		rc = work_file(w, disk.pdev_path, "the disk");
+	}
+	if (!rc && !there.vdev) {
 		int r;
 
 		work_begun(w);

@@ -118,6 +118,8 @@ int work_console(struct work *w); /* domains.c */
 int work_config(struct work *w, libxl_domain_config *c, uint64_t boot_kib) RV_MUST_CHECK;
 int work_config_disk(struct work *w, const struct helper_vbd *d,
 	libxl_device_disk *disk) RV_MUST_CHECK;
+/* RV_EINVAL: it can't be read. NULL is fine. */
+int work_file(struct work *w, const char *path, const char *what) RV_MUST_CHECK;
 int work_config_nic(
 	struct work *w, const struct helper_vif *v, libxl_device_nic *nic) RV_MUST_CHECK;
 
