@@ -86,7 +86,7 @@ reeve vm-shutdown vm=r force=true
 
 
 def script(text):
-    # Half a page per mebibyte is the guest's own; what xl and Reeve set differs by little.
+    # What xl and Reeve hold a guest to differs by some pages beyond its own memory.
     text = text.replace("TARGET", str(SMALL_MIB * 1024 + 1024))
     text = text.replace("SMALL", str(SMALL_MIB)).replace("FULL", str(MIB))
     return "cat >/tmp/pair.sh <<'END-OF-PAIR'\n" + text + "END-OF-PAIR\nbash /tmp/pair.sh"
@@ -157,13 +157,14 @@ def results(samples):
             "name": f"{step}_added_pct" if percent else f"{step}_added_ms",
             "value": round(added * 100 / theirs if percent else added, 1),
             "unit": "%" if percent else "ms", "peer": "xl", "peer_value": round(theirs, 1),
-            "ratio": round(ours / theirs, 3), "bar": round(allowed * 100 / theirs if percent else allowed, 1),
-            "pass": added <= allowed,
+            "ratio": round(ours / theirs, 3),
+            "bar": f"<= {allowed * 100 / theirs if percent else allowed:.1f}", "pass": added <= allowed,
         })
         for who, values in both.items():
             quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
             found.append({
                 "name": f"{step}_{who}_ms", "value": round(statistics.median(values), 1), "unit": "ms",
+                "peer": None, "peer_value": None, "ratio": None, "bar": "",
                 "spread": [round(quartiles[0], 1), round(quartiles[2], 1)], "pairs": len(values), "pass": True,
             })
     return found
@@ -172,7 +173,7 @@ def results(samples):
 def machine():
     with open("/proc/cpuinfo") as f:
         model = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), "")
-    return {"cpu": model, "cpus": os.cpu_count(), "kernel": os.uname().release,
+    return {"system": f"{os.uname().sysname} {os.uname().release}", "cpus": os.cpu_count(), "cpu": model,
             "hypervisor": "Xen under QEMU's emulation"}
 
 
@@ -191,10 +192,11 @@ def main():
         print(f"perf_xen: {error}", file=sys.stderr)
         return 1
     found = results(samples)
-    print(f"{'xen':28} {'value':>10} {'unit':4} {'xl':>10} {'ratio':>6}  bar")
+    print(f"{'xen':28} {'value':>12} {'unit':4} {'xl':>12} {'ratio':>6}  bar")
     for r in found:
-        bar = f"<= {r['bar']} {'' if r['pass'] else 'NOT MET'}" if "bar" in r else str(r["spread"])
-        print(f"{r['name']:28} {r['value']:10.1f} {r['unit']:4} {r.get('peer_value', ''):>10} {r.get('ratio', ''):>6}  {bar}")
+        peer = f"{r['peer_value']:12.1f} {r['ratio']:6.2f}" if r["peer"] else f"{'-':>12} {'-':>6}"
+        bar = f"{r['bar']}  {'met' if r['pass'] else 'NOT MET'}" if r["bar"] else f"quartiles {r['spread']}"
+        print(f"{r['name']:28} {r['value']:12.1f} {r['unit']:4} {peer}  {bar}")
     if arguments.json:
         with open(arguments.json, "w") as f:
             json.dump({"benchmark": "xen", "machine": machine(), "results": found}, f, indent=1)

@@ -4,6 +4,7 @@ import re
 import time
 
 from lab import Failed, Lab
+from life_job import listed
 from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
 
 DOM0_MIB, HOST_MIB = 512, 1280
@@ -70,7 +71,7 @@ def squeeze(lab, hosts, table):
     wide, more = free - 60, 200
     hosts[0].run(*guest_words("wide", "pvh", wide, "", f"memory-dynamic-min={wide - 250}MiB"))
     start(lab, hosts, "wide", on=name)
-    until("wide is known to balloon", lambda: balloons(hosts[0], "wide"), 90)
+    until("wide's balloon is proven", lambda: hosts[0].vm("wide")["memory_state"] == "ok", 180)
     before = Guest("wide").last(host.machine)["total"]
     hosts[0].run(*guest_words("more", "pvh", more))
     start(lab, hosts, "more", on=name)
@@ -83,18 +84,11 @@ def squeeze(lab, hosts, table):
         hosts[0].run("vm-shutdown", f"vm={vm}", "force=true")
 
 
-def balloons(host, name):
-    """Its balloon driver was tried and answers: from then on its memory may be asked for."""
-    vm = host.vm(name)
-    return vm.get("memory_can_balloon", True)
-
-
 def migrate(lab, hosts, table, name="spread1"):
     """There and back while it counts."""
     here = next(h for h in hosts if h.machine.name == resident(hosts[0], name))
     away = next(h for h in hosts if h is not here)
     guest, machines = Guest(name), [h.machine for h in hosts]
-    guest_ip = []
     for machine in machines:
         machine.set_clock()
     for source, target in ((here, away), (away, here)):
@@ -108,14 +102,13 @@ def migrate(lab, hosts, table, name="spread1"):
         time.sleep(2)
         told = told_by(hosts[0], seen)
         downtime = guest.downtime_ms(since, *machines)
-        listed = target.machine.sh("xl list | awk '{print $1}'").split()
-        if name not in listed:
-            raise Failed(f"xl list on {target.machine.name} does not show {name}: {listed}")
+        if listed(target.machine, name) is None:
+            raise Failed(f"xl list on {target.machine.name} does not show {name}:\n"
+                         + target.machine.sh("xl list"))
         table.add(f"live migration {source.machine.name} → {target.machine.name}",
                   f"{took:.1f} s, longest gap in its count {downtime} ms"
                   + (f" (Reeve says paused for {told['downtime_ms']} ms)" if "downtime_ms" in told else ""))
         until("its last steps", lambda: not hosts[0].vm(name)["current_operations"])
-    return guest_ip
 
 
 def told_by(host, seen):

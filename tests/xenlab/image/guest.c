@@ -8,8 +8,8 @@
  * wall clock, which Linux sets anew from Xen's after a suspend: so a migration's
  * downtime is the longest gap. bad counts pages that were not as it left them.
  *
- * Words of its kernel's command line: work=MIB (memory it rewrites, default 4),
- * dirty=PAGES (how many each count, default 2), ip=ADDRESS (for eth0).
+ * Words of its kernel's command line: work=MIB (memory it rewrites, default 2),
+ * dirty=PAGES (how many each count, default 1), ip=ADDRESS (for eth0).
  * With a first disk it writes numbered blocks there, reads them back and prints
  *	DISK n=COUNT bad=N
  * A line typed on its console is answered with "ECHO line"; some are orders: poweroff,
@@ -187,8 +187,8 @@ static void answer_console(uint64_t *dirty)
 
 static void count(void)
 {
-	uint64_t pages = strtoull(word("work", "4"), NULL, 10) * 256;
-	uint64_t dirty = strtoull(word("dirty", "2"), NULL, 10), next = 0, n = 0, bad = 0,
+	uint64_t pages = strtoull(word("work", "2"), NULL, 10) * 256;
+	uint64_t dirty = strtoull(word("dirty", "1"), NULL, 10), next = 0, n = 0, bad = 0,
 		 i;
 	uint64_t *memory = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
