@@ -144,6 +144,13 @@ void world_end(struct world *w, struct world_domain *d, enum hyper_reason reason
 	world_poke(w);
 }
 
+struct world_domain *world_half_ghost(struct world *w)
+{
+	struct uuid handle = uuid_random(loop_prng(w->loop));
+
+	return domain_new(w, &handle);
+}
+
 struct world_domain *world_ghost(struct world *w, const char *name, uint64_t kib)
 {
 	struct uuid handle = uuid_random(loop_prng(w->loop));

@@ -52,6 +52,8 @@ void world_end(struct world *w, struct world_domain *d, enum hyper_reason reason
 /* As `xl destroy`, and `xl create` of a finished, running guest. */
 void world_destroy(struct world *w, struct world_domain *d);
 struct world_domain *world_ghost(struct world *w, const char *name, uint64_t kib);
+/* As `xl create` has it half-way: not yet known to xenstored. */
+struct world_domain *world_half_ghost(struct world *w);
 /* Has xenstored fire @releaseDomain, as its virq does on every death. */
 void world_poke(struct world *w);
 bool world_write(struct world *w, const char *path, const char *value);

@@ -238,6 +238,21 @@ static void sees_and_adopts_ghosts(void **state)
 
 	(void)state;
 	bench_init(&b);
+	d = world_half_ghost(&b.world);
+	asked_init(&a);
+	hyper_list(b.c.hyper, &a.req);
+	assert_int_equal(answer(&b, &a), 0);
+	assert_int_equal(a.req.domain_count, 1);
+	id = (struct hyper_domain_id){.boot_id = a.req.domains[0].id.boot_id,
+		.domid = d->info.domid,
+		.handle = d->info.handle};
+	assert_int_equal(a.req.domains[0].state, HYPER_BUILDING);
+	assert_int_equal(b.events[HYPER_EV_INTRODUCED], 0);
+	asked_init(&a);
+	hyper_unpause(b.c.hyper, &a.req, &id);
+	assert_int_equal(answer(&b, &a), RV_ESTATE);
+	world_destroy(&b.world, d);
+
 	d = world_ghost(&b.world, "made-by-xl", 32768);
 	wait_for(&b, has_introduced, "the ghost was introduced");
 	assert_true(uuid_is_none(&b.last[HYPER_EV_INTRODUCED].vm));
