@@ -14,7 +14,7 @@ enum { IDENTITY_MAX_SEEDS = 64 };
 
 struct identity {
 	uint64_t raft_id; /* to begin with; the log's own files say what it is now */
-	bool founder; /* the pool began here: this host's log may begin a new one */
+	bool founder;	  /* the pool began here: this host's log may begin a new one */
 	char *ca_pem, *cert_pem, *key_pem;
 	char *ca_key_pem; /* of a pool just made, until it is recorded; else NULL */
 	uint8_t secret[CA_SECRET_SIZE];
