@@ -359,8 +359,9 @@ struct ring {
 	struct ring_aim aim;
 	int point; /* where the next host to pass it dies; -1: nowhere */
 	bool point_power;
-	unsigned points;  /* that were aimed at */
-	int64_t point_us; /* another one from then on */
+	unsigned points;    /* that were aimed at */
+	struct uuid helped; /* the migration whose way to it was made */
+	int64_t point_us;   /* another one from then on */
 	int64_t jumped_ms;
 	bool sr_hung;
 

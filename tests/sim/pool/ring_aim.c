@@ -191,6 +191,26 @@ static void strike(struct ring *r, const struct source *s)
 	}
 }
 
+/* Points that are passed only when something else has failed: it does. */
+static void point_help(struct ring *r, const struct source *s)
+{
+	const char *point = r->point >= 0 ? points[r->point] : "";
+	struct ring_host *to = ring_host_of(r, &s->journal.target);
+	struct ring_host *master = ring_host_master(r);
+
+	if (phase_of(s) != RING_PHASE_HANDOVER ||
+		uuid_eq(&r->helped, &s->journal.migration))
+		return;
+	if (!strcmp(point, "target.returning") || !strcmp(point, "target.returned"))
+		ring_faults_inject(
+			to, HYPER_CALL_ATTACH_VBD, HYPER_SIM_FAULT_ERROR, 5, 0);
+	else if (!strcmp(point, "target.aborted") && master)
+		ring_faults_disk_full(master);
+	else
+		return;
+	r->helped = s->journal.migration;
+}
+
 static void aim_next(struct ring *r)
 {
 	struct ring_aim *a = &r->aim;
@@ -242,6 +262,7 @@ void ring_aim_event(struct ring *r)
 
 			if (o->verb != &source_verb || !o->begun)
 				continue;
+			point_help(r, source_of(&o->op));
 			aim_look(r, source_of(&o->op));
 			break;
 		}

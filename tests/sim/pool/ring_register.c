@@ -27,6 +27,14 @@ static uint32_t value_of(const struct db *db, const struct uuid *pool, int reg)
 	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
 }
 
+/* It was told that nothing was done. */
+static void check_refused(struct ring *r, uint32_t i)
+{
+	if (r->register_ops[i].state == RING_REFUSED && r->register_seqs[i])
+		ring_fail(r, "the write of %u was refused, and took effect at entry %llu",
+			i + 1, (unsigned long long)r->register_seqs[i]);
+}
+
 void ring_register_applied(struct ring *r, const struct db *db, uint64_t seq)
 {
 	for (int i = 0; i < RING_REGISTERS; i++) {
@@ -35,8 +43,10 @@ void ring_register_applied(struct ring *r, const struct db *db, uint64_t seq)
 		if (value > r->register_count)
 			ring_fail(
 				r, "register %d holds %u, which nobody wrote", i, value);
-		if (value && !r->register_seqs[value - 1])
+		if (value && !r->register_seqs[value - 1]) {
 			r->register_seqs[value - 1] = seq;
+			check_refused(r, value - 1);
+		}
 	}
 }
 
@@ -66,6 +76,7 @@ static void op_end(struct ring_ask *a, int state)
 	op->state = state;
 	op->ended = ++r->register_steps;
 	r->totals->registers++;
+	check_refused(r, a->op - 1);
 }
 
 static void wrote(struct pool_commit *c)
