@@ -13,12 +13,19 @@
 #include "daemon/tasks.h"
 #include "rpc/message.h"
 
+enum { FORWARD_SEEN_MS = 10000 };
+
 /* A call of a client here, being carried out there. */
 struct sent {
 	struct list node;
 	struct call *call; /* NULL: its client has gone */
 	struct uuid host;
 	uint64_t id;
+	/* answered: the result waits until this host has seen what that host had done */
+	bool answered;
+	struct pool_wait wait;
+	uint8_t *result;
+	size_t result_len;
 };
 
 /* A call of a client there, being carried out here. */
@@ -89,7 +96,10 @@ static void pack_params(msgpack_packer *pk, struct call *c, const struct uuid *o
 
 static void sent_free(struct sent *s)
 {
+	if (s->answered)
+		pool_wait_cancel(&s->wait);
 	list_remove(&s->node);
+	free(s->result);
 	free(s);
 }
 
@@ -220,13 +230,53 @@ static struct sent *sent_find(struct forward *f, const struct uuid *host, uint64
 	LIST_FOR_EACH (node, &f->sent) {
 		struct sent *s = CONTAINER_OF(node, struct sent, node);
 
-		if (s->id == id && uuid_eq(&s->host, host))
+		if (s->id == id && !s->answered && uuid_eq(&s->host, host))
 			return s;
 	}
 	return NULL;
 }
 
-/* [id, error number, detail, packed result] */
+static void reply_packed(struct call *c, const void *result, size_t len)
+{
+	msgpack_packer *pk = c->port->begin(c);
+
+	pk->callback(pk->data, result, len);
+	call_reply_end(c);
+}
+
+static void on_seen(struct pool_wait *w, int rc)
+{
+	struct sent *s = CONTAINER_OF(w, struct sent, wait);
+
+	if (rc)
+		log_warn("forward.seen", "msg=\"done there, but not yet seen here\"");
+	if (s->call)
+		reply_packed(s->call, s->result, s->result_len);
+	sent_free(s);
+}
+
+/* The client asks this host what came of it, so this host must know of it first. */
+static void reply_when_seen(
+	struct forward *f, struct sent *s, const msgpack_object *item, uint64_t seq)
+{
+	struct pool *pool = f->daemon->pool;
+	struct call *c = s->call;
+
+	s->result_len = item->via.bin.size;
+	if (c && seq > pool_seq(pool))
+		s->result = malloc(s->result_len);
+	if (s->result) {
+		memcpy(s->result, item->via.bin.ptr, s->result_len);
+		s->answered = true;
+		pool_wait_seq(pool, &s->wait, seq, FORWARD_SEEN_MS, on_seen);
+		return;
+	}
+	sent_free(s);
+	if (c)
+		reply_packed(c, item->via.bin.ptr, item->via.bin.size);
+}
+
+/* [id, error number, detail, packed result, change by which it was done] */
 void forward_answered(
 	struct forward *f, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
@@ -239,12 +289,13 @@ void forward_answered(
 	if (mpcheck(bytes, len, NULL) || !msgpack_zone_init(&zone, 1024))
 		return;
 	if (msgpack_unpack((const char *)bytes, len, &at, &zone, &o) >= 0 &&
-		o.type == MSGPACK_OBJECT_ARRAY && o.via.array.size == 4) {
+		o.type == MSGPACK_OBJECT_ARRAY && o.via.array.size == 5) {
 		item = o.via.array.ptr;
 		if (item[0].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
 			item[1].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
 			item[2].type == MSGPACK_OBJECT_STR &&
-			item[3].type == MSGPACK_OBJECT_BIN &&
+			item[3].type == MSGPACK_OBJECT_BIN && item[3].via.bin.size > 0 &&
+			item[4].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
 			mpcheck((const uint8_t *)item[3].via.bin.ptr,
 				item[3].via.bin.size, NULL) == 0)
 			s = sent_find(f, from, item[0].via.u64);
@@ -252,15 +303,13 @@ void forward_answered(
 	if (s) {
 		struct call *c = s->call;
 
-		sent_free(s);
-		if (c && item[1].via.u64) {
-			call_failf(c, -(int)(item[1].via.u64 & 0xffff), "%.*s",
-				(int)item[2].via.str.size, item[2].via.str.ptr);
-		} else if (c) {
-			msgpack_packer *pk = c->port->begin(c);
-
-			pk->callback(pk->data, item[3].via.bin.ptr, item[3].via.bin.size);
-			call_reply_end(c);
+		if (item[1].via.u64) {
+			sent_free(s);
+			if (c)
+				call_failf(c, -(int)(item[1].via.u64 & 0xffff), "%.*s",
+					(int)item[2].via.str.size, item[2].via.str.ptr);
+		} else {
+			reply_when_seen(f, s, &item[3], item[4].via.u64);
 		}
 	}
 	msgpack_zone_destroy(&zone);
@@ -273,7 +322,7 @@ void forward_host_down(struct forward *f, const struct uuid *host)
 		struct call *c = s->call;
 		struct uuid task;
 
-		if (!uuid_eq(&s->host, host))
+		if (s->answered || !uuid_eq(&s->host, host))
 			continue;
 		sent_free(s);
 		if (!c)
@@ -311,7 +360,7 @@ static void served_send(struct served *s, int code, const char *detail)
 
 	buf_init(&b, RV_MAX_RPC_MESSAGE_BYTES);
 	msgpack_packer_init(&pk, &b, rpc_pack_to_buf);
-	msgpack_pack_array(&pk, 4);
+	msgpack_pack_array(&pk, 5);
 	msgpack_pack_uint64(&pk, s->id);
 	msgpack_pack_int(&pk, -code);
 	rpc_pack_text(&pk, detail);
@@ -322,6 +371,7 @@ static void served_send(struct served *s, int code, const char *detail)
 		msgpack_pack_bin(&pk, buf_len(&s->answer));
 		msgpack_pack_bin_body(&pk, buf_data(&s->answer), buf_len(&s->answer));
 	}
+	msgpack_pack_uint64(&pk, pool_seq(s->forward->daemon->pool));
 	if (members_send(s->forward->daemon->members, &s->from, MEMBERS_ANSWER,
 		    buf_data(&b), buf_len(&b)))
 		log_warn("forward.answer",
