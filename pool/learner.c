@@ -84,17 +84,20 @@ static bool is_voter(const struct learner *l, const struct uuid *host)
 /* --- sessions -------------------------------------------------------------------------
  */
 
-static void send_message(
+static bool send_message(
 	struct learner *l, const struct uuid *host, const struct learn_message *m)
 {
 	struct buf b;
+	bool sent;
 
 	buf_init(&b, 256);
-	if (!learn_encode(m, &b) &&
-		l->config.messenger->ops->send(l->config.messenger, host,
-			POOL_MESSAGE_LEARN, buf_data(&b), buf_len(&b)))
+	sent = !learn_encode(m, &b) &&
+	       !l->config.messenger->ops->send(l->config.messenger, host,
+		       POOL_MESSAGE_LEARN, buf_data(&b), buf_len(&b));
+	if (!sent)
 		log_debug("pool.learner", "msg=\"not sent; the watch will see to it\"");
 	buf_fini(&b);
+	return sent;
 }
 
 static void drop_waiting(struct learner *l)
@@ -194,6 +197,7 @@ static void watch(void *arg)
 	int64_t now = loop_now_us(l->loop);
 
 	timer_start_ms(&l->watch, WATCH_MS);
+	defer_start(&l->ack);
 	if (!l->session)
 		seek(l);
 	else if (now - l->heard_us > 1000 * (int64_t)LEARNER_SILENT_MS)
@@ -217,9 +221,10 @@ static void ack(void *arg)
 	m.stored = l->applied_index;
 	if (m.position == l->acked_position && m.stored == l->acked_stored)
 		return;
+	if (!send_message(l, &l->feeder->host, &m))
+		return; /* the watch comes again */
 	l->acked_position = m.position;
 	l->acked_stored = m.stored;
-	send_message(l, &l->feeder->host, &m);
 }
 
 void learner_item_free(struct learner *l, struct learner_item *item)

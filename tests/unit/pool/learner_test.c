@@ -618,7 +618,7 @@ static void rest(struct net *net)
 			restart_refused(&net->nodes[k]);
 		run_ms(net, 100);
 		write_some(net, 1);
-		run_ms(net, 100);
+		run_ms(net, 250); /* followers hear of a commit with a heartbeat */
 		if (i > 5 && all_there(net))
 			return;
 	}
@@ -680,7 +680,8 @@ static void change_place(struct net *net, struct node *n)
 		/* Only who is there: the writes of the test need a majority. */
 		rc = n->log ? rlog_assign(leader->log, id, true, on_change, net, &e) : 1;
 		total.voted += !rc;
-	} else if (voter && s.voters > 1) {
+	} else if (voter && s.voters > 2) {
+		/* Of two, the one that stays may lose what the other was told. */
 		rc = rlog_assign(leader->log, id, false, on_change, net, &e);
 	} else if (!voter) {
 		rc = rlog_remove(leader->log, id, on_change, net, &e);
