@@ -23,6 +23,7 @@
 #include "vm/vm_allowed.h"
 
 struct hyper;
+struct hyper_domain_id;
 struct storage;
 struct net;
 struct memctl_config;
@@ -141,6 +142,16 @@ int vm_place_explain(struct vm_manager *m, const struct uuid *vm, const struct u
 
 /* Looks at every host now rather than at the next interval, and checks the invariants. */
 void vm_manager_look(struct vm_manager *m);
+
+/* Whether that domain of a host of ours was found unknown to the database. To adopt it is
+ * one entry that records it as a VM's (as running or paused, of the next generation);
+ * vm_manager_look after it has its label follow. */
+bool vm_ghost_is(const struct vm_manager *m, const struct uuid *host,
+	const struct hyper_domain_id *id);
+/* From now on the VM counts as having that domain, so that it can't be started beside it
+ * here; none: no VM does. False: it is no ghost. */
+bool vm_ghost_claim(struct vm_manager *m, const struct uuid *host,
+	const struct hyper_domain_id *id, const struct uuid *vm);
 
 /* The last broken invariant in words, or NULL: none was seen. */
 const char *vm_manager_complaint(const struct vm_manager *m);

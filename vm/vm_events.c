@@ -1,4 +1,5 @@
-/* What a hypervisor tells: guests that end by themselves, domains that vanish, ghosts. */
+/* What a hypervisor tells: guests that end by themselves, domains that vanish or appear.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,70 +9,6 @@
 #include "vm/vm_op.h"
 
 enum { EVENTS_CRASH_LOOP_MS = 30 * 1000 };
-
-/* --- ghosts --- */
-
-static struct vm_ghost *ghost_find(struct vm_host *h, const struct hyper_domain_id *id)
-{
-	for (size_t i = 0; i < h->ghost_count; i++)
-		if (h->ghosts[i].id.domid == id->domid &&
-			uuid_eq(&h->ghosts[i].id.handle, &id->handle))
-			return &h->ghosts[i];
-	return NULL;
-}
-
-/* Room for one more. A host has no more domains than that. */
-static int ghost_room(struct vm_host *h)
-{
-	size_t room = h->ghost_room ? 2 * h->ghost_room : 16;
-	struct vm_ghost *ghosts;
-
-	if (h->ghost_count < h->ghost_room)
-		return 0;
-	if (h->ghost_room >= HYPER_MAX_DOMAINS)
-		return RV_ELIMIT;
-	ghosts = realloc(h->ghosts, room * sizeof *ghosts);
-	if (!ghosts)
-		return RV_ENOMEM;
-	h->ghosts = ghosts;
-	h->ghost_room = room;
-	return 0;
-}
-
-void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *d)
-{
-	const struct row *vm;
-
-	if (ghost_find(h, &d->id))
-		return;
-	if (ghost_room(h)) {
-		if (!h->ghosts_lost)
-			log_error("vm.ghost",
-				"domid=%u msg=\"no room to remember this unknown domain; "
-				"no VM starts until there is: end unknown domains (xl "
-				"list, xl destroy)\"",
-				d->id.domid);
-		h->ghosts_lost = true;
-		return;
-	}
-	h->ghosts[h->ghost_count++] = (struct vm_ghost){.id = d->id, .vm = d->vm};
-	vm = db_row(pool_db(h->mgr->pool), CLASS_VM, d->vm);
-	vm_note(h->mgr, "DOMAIN_UNKNOWN", 2, d->vm,
-		"domain %u (%s) runs on this host, but the database does not know "
-		"it%s%s. "
-		"It was left alone: end it (xl destroy %u) if it should not be there",
-		d->id.domid, d->name, vm ? "; it bears the mark of VM " : "",
-		vm ? row_name(vm) : "", d->id.domid);
-}
-
-void vm_ghost_forget(struct vm_host *h, uint32_t domid)
-{
-	for (size_t i = 0; i < h->ghost_count; i++)
-		if (h->ghosts[i].id.domid == domid) {
-			h->ghosts[i] = h->ghosts[--h->ghost_count];
-			return;
-		}
-}
 
 /* --- endings --- */
 

@@ -186,6 +186,20 @@ static void add_memory(
 		log_warn("vm.look", "domid=%u msg=\"%s\"", d->id.domid, e.detail);
 }
 
+static void adopt_devices(struct vm_host *h, const struct row *vm);
+
+/* A domain that was adopted: from now on its memory is the controller's. */
+static void take_in(struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
+{
+	struct memctl_view view;
+
+	if (d->state == HYPER_DYING || memctl_domain_get(vm_memory_controller(h->memory),
+					       d->id.domid, &view) == 0)
+		return;
+	add_memory(h, vm, d);
+	adopt_devices(h, vm);
+}
+
 static bool recorded_as(const struct row *vm, const struct hyper_domain *d)
 {
 	struct hyper_domain_id id;
@@ -222,9 +236,10 @@ static bool is_half_made(const struct row *vm, const struct hyper_domain *d)
 	return d->state != HYPER_RUNNING || d->id.generation > generation;
 }
 
-/* The listed domains by VM: chains of those that bear the same one. */
+/* The listed domains by VM: chains of those that bear the same one; and by handle. */
 struct look_index {
 	struct map first;		  /* VM to its first domain */
+	struct map handles;		  /* handle to its domain */
 	uint32_t next[HYPER_MAX_DOMAINS]; /* index + 1; 0: the last */
 };
 
@@ -234,7 +249,12 @@ static int index_fill(struct look_index *x, const struct hyper_req *req)
 		const struct hyper_domain *d = &req->domains[i];
 		struct hyper_domain *before;
 
-		if (i >= HYPER_MAX_DOMAINS || uuid_is_none(&d->vm))
+		if (i >= HYPER_MAX_DOMAINS)
+			continue;
+		(void)map_remove(&x->handles, &d->id.handle, sizeof d->id.handle);
+		if (map_add(&x->handles, &d->id.handle, sizeof d->id.handle, (void *)d))
+			return RV_ENOMEM;
+		if (uuid_is_none(&d->vm))
 			continue;
 		before = map_remove(&x->first, &d->vm, sizeof d->vm);
 		x->next[i] = before ? (uint32_t)(before - req->domains) + 1 : 0;
@@ -244,26 +264,40 @@ static int index_fill(struct look_index *x, const struct hyper_req *req)
 	return 0;
 }
 
+/* The VM's recorded domain, whatever its label; NULL: it is not there. */
+static const struct hyper_domain *recorded_in(
+	const struct look_index *x, const struct row *vm)
+{
+	struct uuid handle = db_ref(vm, VM_DOMAIN_HANDLE);
+	const struct hyper_domain *d = map_get(&x->handles, &handle, sizeof handle);
+
+	return d && recorded_as(vm, d) ? d : NULL;
+}
+
 static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req,
 	const struct look_index *x)
 {
 	struct vm_leftovers left = {.count = 0};
 	struct uuid uuid = row_uuid(vm);
 	const struct hyper_domain *d = map_get(&x->first, &uuid, sizeof uuid),
-				  *own = NULL;
+				  *own = recorded_in(x, vm);
 
 	if (!concerns(h, vm, d) || vm_op_of(h->mgr, &uuid) ||
 		(h->listed && changed_since(vm, h->look_seq)))
 		return;
+	if (own && own->state != HYPER_DYING && vm_ghost_take(h, vm, own))
+		return;
 	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
 		next = x->next[d - req->domains];
-		if (recorded_as(vm, d))
-			own = d;
-		else if (!is_half_made(vm, d))
+		if (d == own)
+			continue;
+		if (!is_half_made(vm, d))
 			vm_ghost_seen(h, d);
 		else if (left.count < VM_MAX_LEFTOVERS)
 			left.id[left.count++] = d->id;
 	}
+	if (own)
+		take_in(h, vm, own);
 	vm_look_at(h, vm, own, &left);
 }
 
@@ -280,6 +314,7 @@ static void look_vms(struct vm_host *h, const struct hyper_req *req, bool all)
 		return;
 	}
 	map_init(&x->first, prng_next(loop_prng(h->mgr->loop)));
+	map_init(&x->handles, prng_next(loop_prng(h->mgr->loop)));
 	if (index_fill(x, req)) {
 		h->ghosts_lost = true;
 		goto out;
@@ -297,6 +332,7 @@ static void look_vms(struct vm_host *h, const struct hyper_req *req, bool all)
 		look_vm(h, vm, req, x);
 out:
 	map_fini(&x->first);
+	map_fini(&x->handles);
 	free(x);
 }
 
@@ -407,6 +443,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	if (!h->listed)
 		look_first(h, req);
 	h->ghosts_lost = false; /* unless it comes again */
+	vm_ghosts_begin(h);
 	look_vms(h, req, !h->listed || h->looks++ % LOOK_ALL == 0);
 	for (size_t i = 0; i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];
@@ -414,6 +451,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 		if (!db_row(db, CLASS_VM, d->vm))
 			vm_ghost_seen(h, d);
 	}
+	vm_ghosts_end(h);
 	vm_complain(h, req);
 	h->listed = true;
 	vm_manager_seen(m);

@@ -209,6 +209,7 @@ int vm_manager_add_host(
 		return rv_error_set(e, RV_ENOMEM, "no memory for a host");
 	}
 	vm_look_init(h);
+	vm_ghosts_init(h);
 	hyper_listen(h->hyper, &h->listener, vm_host_event, h);
 	m->hosts[m->host_count++] = h;
 	return 0;
@@ -266,6 +267,7 @@ void vm_manager_stop(struct vm_manager *m)
 	for (size_t i = 0; i < m->host_count; i++) {
 		hyper_unlisten(&m->hosts[i]->listener);
 		timer_stop(&m->hosts[i]->look_deadline);
+		vm_ghosts_stop(m->hosts[i]);
 		vm_memory_stop(m->hosts[i]->memory);
 	}
 }

@@ -32,7 +32,8 @@ struct vm_op;
 /* A domain that the database does not know. */
 struct vm_ghost {
 	struct hyper_domain_id id;
-	struct uuid vm; /* none: another tool's */
+	struct uuid vm; /* none: another tool's, and nobody adopts it */
+	bool listed;	/* by the look at work, or seen since */
 };
 
 struct vm_host {
@@ -55,6 +56,9 @@ struct vm_host {
 	/* One could not be remembered, so any VM may have one: no VM starts until a look
 	 * has found room for all. */
 	bool ghosts_lost;
+	struct hyper_req label_req; /* of a domain that is adopted: vm_ghosts.c */
+	struct timer label_deadline;
+	struct uuid label_vm;
 	uint64_t total_kib, dom0_kib;
 	uint64_t placed_kib; /* of operations that did not yet ask for their memory */
 };
@@ -233,8 +237,19 @@ void vm_op_go(struct vm_op *o);
  * done and starts it. */
 void vm_host_event(void *arg, const struct hyper_event *event);
 void vm_guest_ended(struct vm_host *h, const struct hyper_event *event);
+
+/* vm_ghosts.c: domains that the database does not know. Between _begin and _end all that
+ * are there are seen; the others are forgotten. */
+void vm_ghosts_init(struct vm_host *h);
+void vm_ghosts_stop(struct vm_host *h);
 void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *domain);
 void vm_ghost_forget(struct vm_host *h, uint32_t domid);
+void vm_ghosts_begin(struct vm_host *h);
+void vm_ghosts_end(struct vm_host *h);
+/* True: the VM's recorded domain does not bear its label yet, which is being written; it
+ * is looked at again then. */
+bool vm_ghost_take(
+	struct vm_host *h, const struct row *vm, const struct hyper_domain *domain);
 
 /* vm_place.c */
 int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,

@@ -217,10 +217,117 @@ static void test_ghost(void **state)
 	world_run_ms(w, 25000);
 	assert_int_equal(world_messages(w, "DOMAIN_UNKNOWN"), 1);
 	assert_int_equal(world_domains(w, &d), 1); /* left alone */
-	/* Known no better after a restart, told once more, by then to another admin. */
+	assert_true(vm_ghost_is(w->mgr, &w->host, &id));
+	/* Known no better after a restart, but told already. */
 	world_restart(w);
 	settle(w);
+	assert_true(vm_ghost_is(w->mgr, &w->host, &id));
+	assert_int_equal(world_messages(w, "DOMAIN_UNKNOWN"), 1);
 	assert_int_equal(world_domains(w, &d), 1);
+	assert_int_equal(hyper_sim_destroy_behind(w->hyper, id.domid), 0);
+	world_run_ms(w, 25000);
+	assert_false(vm_ghost_is(w->mgr, &w->host, &id));
+	world_free(w);
+}
+
+/* What VM.adopt records. */
+static void record_adopted(
+	struct world *w, size_t vm, const struct hyper_domain_id *domain, int64_t kib)
+{
+	struct hyper_domain_id id = *domain;
+	struct txn t;
+
+	world_txn(w, &t);
+	id.generation = (uint64_t)db_int(world_row(w, vm), VM_OWNER_GENERATION) + 1;
+	txn_set_int(&t, w->vm[vm], VM_MEMORY_STATIC_MAX, kib << 10);
+	txn_set_int(&t, w->vm[vm], VM_MEMORY_DYNAMIC_MAX, kib << 10);
+	txn_set_int(&t, w->vm[vm], VM_MEMORY_DYNAMIC_MIN, kib << 10);
+	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_RUNNING);
+	vm_txn_domain(pool_db(w->pool), &t, w->vm[vm], &id, w->host);
+	world_commit(w, &t);
+}
+
+/* The entry makes it the VM's; its label and its memory follow, also when the daemon dies
+ * right after it. */
+static void adopt(bool dies)
+{
+	struct world *w = world_new(152);
+	size_t vm = world_add_vm(w, 0, 0);
+	struct hyper_domain_id id;
+	struct world_domains d;
+	struct memctl_view view;
+	struct uuid task;
+
+	for (int i = 0; i < 9; i++)
+		world_uuid(w); /* the stranger's handle: the seed is the same */
+	assert_int_equal(hyper_sim_make_ghost(w->hyper, "stranger", 65536, &id), 0);
+	world_run_ms(w, 1000);
+	assert_true(vm_ghost_claim(w->mgr, &w->host, &id, &w->vm[vm]));
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
+	w->unchecked = true; /* its label is yet to follow */
+	record_adopted(w, vm, &id, 65536);
+	assert_false(vm_ghost_is(w->mgr, &w->host, &id));
+	if (dies)
+		world_restart(w);
+	else
+		vm_manager_look(w->mgr);
+	settle(w);
+	w->unchecked = false;
+	assert_int_equal(world_domains(w, &d), 1);
+	assert_true(uuid_eq(&d.list[0].vm, &w->vm[vm]));
+	assert_int_equal(
+		d.list[0].id.generation, db_int(world_row(w, vm), VM_OWNER_GENERATION));
+	assert_int_equal(
+		memctl_domain_get(vm_memory_controller(vm_host_memory(w->mgr, &w->host)),
+			id.domid, &view),
+		0);
+	world_assert_runs(w, vm);
+	assert_int_equal(world_messages(w, "DOMAIN_UNKNOWN"), 1);
+	world_must(w, VM_OP_PAUSE, vm);
+	world_must(w, VM_OP_UNPAUSE, vm);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	assert_int_equal(world_domains(w, &d), 0);
+	check_world(w);
+	world_free(w);
+}
+
+static void test_ghost_is_adopted(void **state)
+{
+	(void)state;
+	adopt(false);
+}
+
+static void test_adoption_outlives_the_daemon(void **state)
+{
+	(void)state;
+	adopt(true);
+}
+
+/* Its label can't be written: tried again at each look; meanwhile the VM is left alone.
+ */
+static void test_label_is_tried_again(void **state)
+{
+	struct world *w = world_new(153);
+	size_t vm = world_add_vm(w, 0, 0);
+	struct hyper_domain_id id;
+	struct world_domains d;
+
+	(void)state;
+	for (int i = 0; i < 9; i++)
+		world_uuid(w);
+	assert_int_equal(hyper_sim_make_ghost(w->hyper, "stranger", 65536, &id), 0);
+	world_run_ms(w, 1000);
+	hyper_sim_inject(w->hyper, HYPER_CALL_RELABEL, HYPER_SIM_FAULT_ERROR, 3, 0);
+	w->unchecked = true;
+	record_adopted(w, vm, &id, 65536);
+	world_run_ms(w, 60000);
+	w->unchecked = false;
+	assert_int_equal(hyper_sim_faults_fired(w->hyper, HYPER_SIM_FAULT_ERROR), 3);
+	assert_int_equal(world_domains(w, &d), 1);
+	assert_true(uuid_eq(&d.list[0].vm, &w->vm[vm]));
+	world_assert_runs(w, vm);
+	assert_int_equal(world_messages(w, "VM_STATE_CORRECTED"), 0);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
 	world_free(w);
 }
 
@@ -337,6 +444,9 @@ int main(void)
 		cmocka_unit_test(test_host_restarts),
 		cmocka_unit_test(test_daemon_restarts),
 		cmocka_unit_test(test_ghost),
+		cmocka_unit_test(test_ghost_is_adopted),
+		cmocka_unit_test(test_adoption_outlives_the_daemon),
+		cmocka_unit_test(test_label_is_tried_again),
 		cmocka_unit_test(test_many_ghosts),
 		cmocka_unit_test(test_stuck_is_told_once),
 		cmocka_unit_test(test_paused_by_another_tool),
