@@ -260,6 +260,7 @@ int pool_open(struct pool **out, struct loop *l, struct disk *disk,
 		config->task_keep_ms ? config->task_keep_ms : DEFAULT_TASK_KEEP_MS;
 	list_init(&pool->subscribers);
 	list_init(&pool->waits);
+	list_init(&pool->settling);
 	defer_init(&pool->free_old, l, "pool.free", free_some, pool);
 	defer_init(&pool->live, l, "pool.live", tell_live, pool);
 	pool_upkeep_init(pool);
@@ -296,9 +297,11 @@ void pool_free(struct pool *pool)
 {
 	if (!pool)
 		return;
+	pool->freeing = true;
 	pool_upkeep_stop(pool);
 	rlog_free(pool->log);
 	remote_free(pool->remote);
+	pool_settle_stop(pool);
 	defer_stop(&pool->free_old);
 	defer_stop(&pool->live);
 	while (!list_empty(&pool->waits))
@@ -322,25 +325,6 @@ const struct db *pool_db(const struct pool *pool)
 uint64_t pool_seq(const struct pool *pool)
 {
 	return db_seq(pool->db);
-}
-
-static void barrier_ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
-{
-	struct pool_barrier *b = CONTAINER_OF(p, struct pool_barrier, proposal);
-
-	/* A barrier has no effect: whatever happened, it may be asked for again. */
-	b->fn(b, outcome == RLOG_COMMITTED ? 0 : rc == RV_EOUTCOME ? RV_ENOTMASTER : rc);
-}
-
-int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
-	void (*fn)(struct pool_barrier *b, int rc))
-{
-	int rc;
-
-	b->pool = pool;
-	b->fn = fn;
-	rc = rlog_barrier(pool->log, &b->proposal, barrier_ended);
-	return rc == RV_ENOTMASTER && pool->remote ? remote_barrier(pool->remote, b) : rc;
 }
 
 static void wait_over(void *arg)
@@ -368,111 +352,6 @@ void pool_wait_cancel(struct pool_wait *w)
 {
 	timer_stop(&w->timer);
 	list_remove(&w->node);
-}
-
-/* --- changing
- * ------------------------------------------------------------------------------ */
-
-static void commit_rejected(struct pool_commit *c, int rc)
-{
-	const char *why;
-
-	switch (rc) {
-	case RV_ENOTMASTER:
-		why = "the pool's master changed meanwhile; nothing was done: try again";
-		break;
-	case RV_ESPACE:
-		why = "the disk of the pool's database is full; nothing was done: free "
-		      "some "
-		      "space on that file system";
-		break;
-	case RV_ECLOSED:
-		why = "this host's daemon is stopping; nothing was done: try again";
-		break;
-	default:
-		why = "the pool's database could not be written; nothing was done";
-		break;
-	}
-	rv_error_set(&c->error, rc, "%s", why);
-}
-
-static void commit_ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
-{
-	struct pool_commit *c = CONTAINER_OF(p, struct pool_commit, proposal);
-	struct pool *pool = c->pool;
-
-	rv_error_clear(&c->error);
-	c->seq = db_seq(pool->db);
-	switch (outcome) {
-	case RLOG_COMMITTED:
-		/* Told right after its own apply. */
-		assert(pool->result_index == p->index);
-		c->error = pool->result.verdict;
-		c->seq = pool->result.seq;
-		pool->commits++;
-		pool->conflicts += c->error.code != 0;
-		break;
-	case RLOG_REJECTED:
-		commit_rejected(c, rc);
-		break;
-	case RLOG_UNKNOWN:
-		rv_error_set(&c->error, RV_EOUTCOME,
-			"the pool's master or its disk failed before it was known "
-			"whether "
-			"this took effect: look before trying again");
-		break;
-	}
-	c->rc = c->error.code;
-	c->fn(c);
-}
-
-static int commit_refused(struct pool *pool, int rc, struct rv_error *e)
-{
-	struct rlog_status s;
-
-	switch (rc) {
-	case RV_ENOTMASTER:
-		return rv_error_set(e, rc,
-			"this host is not the pool's master and has no link to it: try "
-			"again");
-	case RV_ELIMIT:
-		return rv_error_set(e, rc,
-			"too many changes wait to be written to the pool's database: try "
-			"again");
-	case RV_ESPACE:
-	case RV_EIO:
-		rlog_status(pool->log, &s);
-		if (s.error.code)
-			return rv_error_set(e, rc, "%s", s.error.detail);
-		return rv_error_set(e, rc,
-			"%s is full: the pool is read-only but for what is running; free "
-			"some space on that file system",
-			pool->disk->path);
-	default:
-		return rv_error_set(
-			e, rc, "the change can't be written: %s", rv_error_text(rc));
-	}
-}
-
-int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
-	void (*fn)(struct pool_commit *c), struct rv_error *e)
-{
-	const uint8_t *bytes;
-	size_t len;
-	int rc = txn_finish(t, &bytes, &len, e);
-
-	c->pool = pool;
-	c->fn = fn;
-	if (!rc) {
-		rc = rlog_propose(pool->log, &c->proposal, POOL_ENTRY_TXN, bytes, len,
-			c->essential, commit_ended);
-		if (rc == RV_ENOTMASTER && pool->remote)
-			rc = remote_commit(pool->remote, c, bytes, len);
-		if (rc)
-			commit_refused(pool, rc, e);
-	}
-	txn_fini(t);
-	return rc;
 }
 
 int pool_set_live(struct pool *pool, struct uuid uuid, enum schema_field_id field,
@@ -567,6 +446,18 @@ int pool_member_remove(
 bool pool_can_commit(const struct pool *pool)
 {
 	return pool_is_master(pool) || (pool->remote && remote_is_ready(pool->remote));
+}
+
+bool pool_takes_changes(const struct pool *pool)
+{
+	return pool->remote || pool_is_master(pool);
+}
+
+int64_t pool_age_ms(const struct pool *pool)
+{
+	int64_t fresh_us = rlog_fresh_us(pool->log);
+
+	return fresh_us ? (loop_now_us(pool->loop) - fresh_us) / 1000 : -1;
 }
 
 bool pool_is_master(const struct pool *pool)

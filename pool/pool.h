@@ -20,6 +20,7 @@
 #include "pool/rlog.h"
 
 struct pool;
+struct remote;
 
 struct pool_events {
 	/* pool_open came to its end; 0: pool_db is there. See rlog_events.opened. */
@@ -74,16 +75,21 @@ void pool_wait_seq(struct pool *pool, struct pool_wait *w, uint64_t seq,
 	int64_t timeout_ms, void (*fn)(struct pool_wait *w, int rc));
 void pool_wait_cancel(struct pool_wait *w); /* idempotent; no callback follows */
 
-/* A request that another host, the master, is asked to fulfil. pool/remote.c's alone. */
+/* A request that the master is asked to fulfil, whoever that is by then.
+ * pool/remote.c's alone. */
 struct pool_ask {
 	struct list node;
-	struct pool *pool;
+	struct remote *remote;
 	uint64_t id;
 	struct uuid master;    /* it was sent to this host ... */
 	uint64_t master_start; /* ... and this start of its daemon; 0: not sent yet */
-	uint8_t *bytes;
+	uint64_t term;	       /* ... which led in this term then */
+	bool local;	       /* this host leads by now: `proposal` is on its way */
+	struct rlog_proposal proposal;
+	const uint8_t *bytes; /* borrowed until the end */
 	size_t len;
 	bool essential;
+	int64_t until_us; /* deadline's, who looks after waiting may begin anew */
 	struct timer deadline;
 	struct pool_wait wait; /* for the answer's effects to be here */
 	struct rv_error error;
@@ -92,7 +98,8 @@ struct pool_ask {
 };
 
 /* Calls fn(b, rc) once everything committed before the call is applied here: for
- * consistent reads. RV_ENOTMASTER: no master is known or linked. */
+ * consistent reads. With others in the pool it waits while nobody leads; RV_ENOTMASTER:
+ * for too long (POOL_PATIENCE_MS), or alone and not leading. */
 struct pool_barrier {
 	struct rlog_proposal proposal;
 	struct pool_ask ask;
@@ -104,12 +111,18 @@ int pool_read_barrier(struct pool *pool, struct pool_barrier *b,
 
 /* --- changing --- */
 
-/* Embed it. */
+/* How long changes and barriers wait for a master. */
+enum { POOL_PATIENCE_MS = 30000 };
+
+/* Embed it. Zero it before the first use. */
 struct pool_commit {
 	struct rlog_proposal proposal;
 	struct pool_ask ask;
 	struct pool *pool;
 	void (*fn)(struct pool_commit *c);
+	uint8_t *kept; /* the transaction, while it may have to be proposed again */
+	size_t kept_len;
+	int64_t until_us;
 	/* The result: rc 0: committed and applied at `seq`. RV_ECONFLICT: an expectation
 	 * of the transaction did not hold when its turn came, nothing was changed; the
 	 * other codes of error say what was wrong with the transaction. RV_ENOTMASTER,
@@ -120,10 +133,21 @@ struct pool_commit {
 	struct rv_error error;
 	uint64_t seq;
 	bool essential; /* set before pool_commit: may use the disk's last reserve */
+	/* Set before pool_commit, or none: an object that this transaction makes, and
+	 * that nothing but a repeat of the same request could have made. With it an
+	 * unknown outcome is found out here: behind a barrier of the new term the object
+	 * is there (rc 0, `found`: perhaps made by the repeat), or else the transaction
+	 * never was and never will be, and is proposed anew. */
+	struct uuid proof;
+	bool found;
 };
 
 /* Proposes the transaction; txn_fini is called on it in any case. fn follows unless the
- * call itself fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG. */
+ * call itself fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG.
+ *
+ * In a pool of several hosts it waits (RV_MAX_COMMITS_QUEUED of them, POOL_PATIENCE_MS)
+ * while nobody leads, and goes on to the next master when one hands over or is replaced
+ * before it took it. */
 int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 	void (*fn)(struct pool_commit *c), struct rv_error *e) RV_MUST_CHECK;
 
@@ -171,6 +195,14 @@ int pool_member_remove(struct pool *pool, uint64_t id, rlog_change_fn *fn, void 
 /* True when a change can be proposed from here: this host leads, or is linked to who
  * does. */
 bool pool_can_commit(const struct pool *pool);
+/* True when a change is taken, though it may have to wait for a master. */
+bool pool_takes_changes(const struct pool *pool);
+
+/* How old this host's view of the database is, in ms: the time since everything that was
+ * committed was known here. -1: it was not since the start. */
+int64_t pool_age_ms(const struct pool *pool);
+/* Older than this, a view is called stale. */
+enum { POOL_STALE_MS = 1000 };
 
 /* True while this host leads and has applied all entries of earlier terms. */
 bool pool_is_master(const struct pool *pool);

@@ -36,6 +36,8 @@ struct pool {
 	struct defer free_old;
 
 	struct list subscribers, waits;
+	struct list settling; /* pool_commit.c: unknown outcomes being found out */
+	bool freeing;
 	struct defer live;
 	uint64_t commits, conflicts;
 
@@ -52,6 +54,9 @@ struct pool {
 	struct pool_commit prune_commit;
 	bool prune_pending, stopping;
 };
+
+/* pool_commit.c */
+void pool_settle_stop(struct pool *pool); /* ends them with RV_EOUTCOME */
 
 /* pool_upkeep.c */
 void pool_upkeep_init(struct pool *pool);

@@ -12,7 +12,10 @@
 #include "pool/remote_live.h"
 #include "pool/remote_wire.h"
 
-enum { RAFT_HEAD = 8 }; /* the sender's raft id */
+enum {
+	RAFT_HEAD = 8, /* the sender's raft id */
+	RETRY_MS = 20, /* after a refusal for want of a master */
+};
 
 /* A linked host. */
 struct peer {
@@ -41,6 +44,8 @@ struct remote {
 	struct list peers;
 	struct list asks;     /* ours, waiting for the master */
 	struct list answered; /* ours, waiting for the answer's effects to be here */
+	size_t ask_count;     /* both */
+	struct timer retry;   /* remote_look again */
 	struct map served;
 	struct list served_order;
 	size_t served_count;
@@ -135,8 +140,7 @@ static void ask_end(struct pool_ask *a)
 	timer_stop(&a->deadline);
 	pool_wait_cancel(&a->wait);
 	list_remove(&a->node);
-	free(a->bytes);
-	a->bytes = NULL;
+	a->remote->ask_count--;
 	a->fn(a);
 }
 
@@ -148,10 +152,13 @@ static void ask_unknown(struct pool_ask *a)
 	ask_end(a);
 }
 
+/* A proposal of our own can't be called back: its end ends the ask. */
 static void ask_late(void *arg)
 {
 	struct pool_ask *a = arg;
 
+	if (a->local)
+		return;
 	if (a->master_start) {
 		ask_unknown(a);
 		return;
@@ -178,6 +185,60 @@ static void ask_caught_up(struct pool_wait *w, int rc)
 	ask_end(a);
 }
 
+/* It is known that nothing was done: it goes to whoever leads next. The name is new,
+ * since the former master remembers the refusal. */
+static void ask_anew(struct pool_ask *a)
+{
+	struct remote *r = a->remote;
+
+	a->local = false;
+	a->master_start = 0;
+	a->id = ++r->last_id;
+	if (loop_now_us(r->pool->loop) >= a->until_us)
+		timer_start_us(&a->deadline, 0);
+	else if (!timer_active(&r->retry))
+		timer_start_ms(&r->retry, RETRY_MS);
+}
+
+static void ask_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
+{
+	struct pool_ask *a = CONTAINER_OF(p, struct pool_ask, proposal);
+	struct pool *pool = a->remote->pool;
+
+	if (outcome == RLOG_REJECTED && rc == RV_ENOTMASTER && !pool->freeing) {
+		ask_anew(a);
+		return;
+	}
+	a->local = false;
+	a->seq = db_seq(pool->db);
+	if (outcome == RLOG_UNKNOWN) {
+		ask_unknown(a);
+		return;
+	}
+	if (outcome == RLOG_REJECTED)
+		rv_error_set(&a->error, rc,
+			"the pool's database could not be written; nothing was done: try "
+			"again");
+	else if (a->len)
+		a->error = pool->result.verdict;
+	ask_end(a);
+}
+
+/* This host leads by now. */
+static void ask_locally(struct remote *r, struct pool_ask *a)
+{
+	struct rlog *log = r->pool->log;
+	int rc = a->len ? rlog_propose(log, &a->proposal, POOL_ENTRY_TXN, a->bytes,
+				  a->len, a->essential, ask_proposed)
+			: rlog_barrier(log, &a->proposal, ask_proposed);
+
+	a->local = rc == 0;
+	if (!rc || rc == RV_ENOTMASTER)
+		return;
+	rv_error_set(&a->error, rc, "the change can't be written: %s", rv_error_text(rc));
+	ask_end(a);
+}
+
 /* Sends to the present master what was never sent, and again what that very start of it
  * was sent before. */
 static void ask_send(struct remote *r, struct pool_ask *a)
@@ -185,18 +246,21 @@ static void ask_send(struct remote *r, struct pool_ask *a)
 	struct uuid master = pool_master(r->pool);
 	struct peer *p = peer_find(r, &master);
 	struct remote_ask ask;
+	struct rlog_status s;
 	struct buf b;
 
 	if (!p || !p->start)
 		return; /* comes again with the link's HELLO */
-	if (a->master_start &&
-		(a->master_start != p->start || !uuid_eq(&a->master, &master)))
-		return; /* remote_look settles it */
-	a->master = master;
-	a->master_start = p->start;
+	if (!a->master_start) {
+		rlog_status(r->pool->log, &s);
+		a->master = master;
+		a->master_start = p->start;
+		a->term = s.term;
+	}
 	ask = (struct remote_ask){.start = r->start,
 		.id = a->id,
-		.master = p->start,
+		.master = a->master_start,
+		.term = a->term,
 		.essential = a->essential,
 		.bytes = a->bytes,
 		.len = a->len};
@@ -207,27 +271,61 @@ static void ask_send(struct remote *r, struct pool_ask *a)
 	buf_fini(&b);
 }
 
-static int ask_begin(struct remote *r, struct pool_ask *a, const uint8_t *bytes,
-	size_t len, bool essential, void (*fn)(struct pool_ask *))
+/* Where it stands, and what can be done about it now. */
+static void ask_look(struct remote *r, struct pool_ask *a)
 {
 	struct uuid master = pool_master(r->pool);
+	struct peer *p = peer_find(r, &master), *former;
 
-	if (uuid_is_none(&master) || !peer_find(r, &master))
-		return RV_ENOTMASTER;
-	*a = (struct pool_ask){
-		.pool = r->pool, .id = ++r->last_id, .essential = essential, .fn = fn};
-	a->len = len;
-	a->bytes = malloc(len ? len : 1);
-	if (!a->bytes)
-		return RV_ENOMEM;
-	if (len)
-		memcpy(a->bytes, bytes, len);
+	if (a->local || uuid_is_none(&master))
+		return;
+	if (a->master_start && uuid_eq(&a->master, &master) &&
+		(!p || !p->start || p->start == a->master_start)) {
+		ask_send(r, a);
+		return;
+	}
+	/* The former master still knows, and will tell. */
+	former = a->master_start ? peer_find(r, &a->master) : NULL;
+	if (former && a->len && (!former->start || former->start == a->master_start))
+		return;
+	if (a->master_start && a->len) {
+		ask_unknown(a);
+		return;
+	}
+	if (a->master_start) { /* a barrier: it does no harm twice */
+		a->master_start = 0;
+		a->id = ++r->last_id;
+	}
+	if (rlog_is_leader(r->pool->log))
+		ask_locally(r, a);
+	else
+		ask_send(r, a);
+}
+
+int remote_ask_master(struct remote *r, struct pool_ask *a, const uint8_t *bytes,
+	size_t len, bool essential, void (*fn)(struct pool_ask *))
+{
+	struct loop *l = r->pool->loop;
+
+	if (r->ask_count >= RV_MAX_COMMITS_QUEUED)
+		return RV_ELIMIT;
+	r->ask_count++;
+	*a = (struct pool_ask){.remote = r,
+		.id = ++r->last_id,
+		.essential = essential,
+		.bytes = bytes,
+		.len = len,
+		.until_us = loop_now_us(l) + REMOTE_TIMEOUT_MS * INT64_C(1000),
+		.fn = fn};
 	list_push_back(&r->asks, &a->node);
 	list_init(&a->wait.node);
-	timer_init(&a->wait.timer, r->pool->loop, "pool.wait", NULL, NULL);
-	timer_init(&a->deadline, r->pool->loop, "pool.remote.deadline", ask_late, a);
+	timer_init(&a->wait.timer, l, "pool.wait", NULL, NULL);
+	timer_init(&a->deadline, l, "pool.remote.deadline", ask_late, a);
 	timer_start_ms(&a->deadline, REMOTE_TIMEOUT_MS);
-	ask_send(r, a);
+	if (!rlog_is_leader(r->pool->log))
+		ask_send(r, a);
+	else if (!timer_active(&r->retry)) /* never told inside the call */
+		timer_start_ms(&r->retry, 0);
 	return 0;
 }
 
@@ -239,55 +337,39 @@ bool remote_is_ready(const struct remote *r)
 	return p && p->start;
 }
 
-static void commit_answered(struct pool_ask *a)
+static struct pool_ask *ask_find(struct remote *r, uint64_t id)
 {
-	struct pool_commit *c = CONTAINER_OF(a, struct pool_commit, ask);
-
-	c->error = a->error;
-	c->rc = a->error.code;
-	c->seq = a->seq;
-	c->fn(c);
-}
-
-int remote_commit(
-	struct remote *r, struct pool_commit *c, const uint8_t *bytes, size_t len)
-{
-	return ask_begin(r, &c->ask, bytes, len, c->essential, commit_answered);
-}
-
-static void barrier_answered(struct pool_ask *a)
-{
-	struct pool_barrier *b = CONTAINER_OF(a, struct pool_barrier, ask);
-
-	b->fn(b, a->error.code == RV_EOUTCOME ? RV_ENOTMASTER : a->error.code);
-}
-
-int remote_barrier(struct remote *r, struct pool_barrier *b)
-{
-	return ask_begin(r, &b->ask, NULL, 0, false, barrier_answered);
-}
-
-static void deliver_answer(struct remote *r, const uint8_t *bytes, size_t len)
-{
-	struct remote_answer answer;
-
-	if (remote_answer_decode(&answer, bytes, len) || answer.start != r->start)
-		return;
 	LIST_FOR_EACH (node, &r->asks) {
 		struct pool_ask *a = CONTAINER_OF(node, struct pool_ask, node);
 
-		if (a->id != answer.id)
-			continue;
-		list_remove(&a->node);
-		list_push_back(&r->answered, &a->node);
-		timer_stop(&a->deadline);
-		a->seq = answer.seq;
-		if (answer.rc)
-			rv_error_set(&a->error, answer.rc, "%s", answer.detail);
-		pool_wait_seq(
-			r->pool, &a->wait, answer.seq, REMOTE_TIMEOUT_MS, ask_caught_up);
+		if (a->id == id)
+			return a;
+	}
+	return NULL;
+}
+
+static void deliver_answer(
+	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
+{
+	struct remote_answer answer;
+	struct pool_ask *a;
+
+	if (remote_answer_decode(&answer, bytes, len) || answer.start != r->start)
+		return;
+	a = ask_find(r, answer.id);
+	if (!a || a->local || !uuid_eq(&a->master, from))
+		return;
+	if (answer.rc == RV_ENOTMASTER) {
+		ask_anew(a);
 		return;
 	}
+	list_remove(&a->node);
+	list_push_back(&r->answered, &a->node);
+	timer_stop(&a->deadline);
+	a->seq = answer.seq;
+	if (answer.rc)
+		rv_error_set(&a->error, answer.rc, "%s", answer.detail);
+	pool_wait_seq(r->pool, &a->wait, answer.seq, REMOTE_TIMEOUT_MS, ask_caught_up);
 }
 
 /* --- serving as the master
@@ -383,6 +465,7 @@ static struct served *served_new(struct remote *r, const struct uuid *from,
 static void deliver_ask(
 	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
+	struct rlog_status status;
 	struct remote_ask ask;
 	struct served *s;
 	uint8_t key[32];
@@ -402,6 +485,13 @@ static void deliver_ask(
 	s = served_new(r, from, &ask, key);
 	if (!s)
 		return; /* its sender's deadline ends it */
+	rlog_status(r->pool->log, &status);
+	if (ask.term != status.term) {
+		/* The sender may have taken a later barrier for proof that this one
+		 * never was. */
+		served_end(s, RV_ENOTMASTER, "the pool's master changed meanwhile");
+		return;
+	}
 	rc = ask.len ? rlog_propose(r->pool->log, &s->proposal, POOL_ENTRY_TXN, ask.bytes,
 			       ask.len, ask.essential, served_proposed)
 		     : rlog_barrier(r->pool->log, &s->proposal, served_proposed);
@@ -448,25 +538,35 @@ void remote_peer_down(struct remote *r, const struct uuid *host)
 		return;
 	list_remove(&p->node);
 	free(p);
+	if (!r->pool->freeing)
+		remote_look(r); /* who waited for its answer waits no more */
 }
 
 void remote_look(struct remote *r)
 {
-	struct uuid master = pool_master(r->pool);
-	struct peer *p = peer_find(r, &master);
+	struct list turn;
 
-	if (uuid_is_none(&master))
-		return;
-	LIST_FOR_EACH_SAFE (node, &r->asks) {
-		struct pool_ask *a = CONTAINER_OF(node, struct pool_ask, node);
-		bool other = !uuid_eq(&a->master, &master) ||
-			     (p && p->start && p->start != a->master_start);
+	/* What ends may have others begin or end: each is taken out by itself. */
+	list_init(&turn);
+	while (!list_empty(&r->asks)) {
+		struct list *node = r->asks.next;
 
-		if (a->master_start && other)
-			ask_unknown(a);
-		else
-			ask_send(r, a);
+		list_remove(node);
+		list_push_back(&turn, node);
 	}
+	while (!list_empty(&turn)) {
+		struct list *node = turn.next;
+
+		list_remove(node);
+		list_push_back(&r->asks, node);
+		ask_look(r, CONTAINER_OF(node, struct pool_ask, node));
+	}
+	remote_live_look(r->live);
+}
+
+static void look_again(void *arg)
+{
+	remote_look(arg);
 }
 
 void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message type,
@@ -491,7 +591,7 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 		deliver_ask(r, from, bytes, len);
 		break;
 	case POOL_MESSAGE_RESULT:
-		deliver_answer(r, bytes, len);
+		deliver_answer(r, from, bytes, len);
 		break;
 	case POOL_MESSAGE_LIVE:
 		remote_live_deliver(r->live, from, bytes, len);
@@ -549,6 +649,7 @@ int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *me
 	list_init(&r->answered);
 	list_init(&r->served_order);
 	map_init(&r->served, start);
+	timer_init(&r->retry, pool->loop, "pool.remote.retry", look_again, r);
 	if (remote_live_new(&r->live, pool, live_send, r)) {
 		free(r);
 		return RV_ENOMEM;
@@ -561,6 +662,7 @@ void remote_free(struct remote *r)
 {
 	if (!r)
 		return;
+	timer_stop(&r->retry);
 	while (!list_empty(&r->asks))
 		ask_unknown(CONTAINER_OF(r->asks.next, struct pool_ask, node));
 	while (!list_empty(&r->answered))

@@ -2,10 +2,12 @@
  * The pool on a host that is not its master: changes go to the master and come back as
  * applied entries, so that pool_commit and barriers work alike on every host.
  *
- * A commit is sent once to a given start of a given master's daemon, and again to the
- * same start when the link came back: the master remembers what it was asked. When the
- * master is another one by then, or was restarted, the outcome is unknown (RV_EOUTCOME),
- * and is never found out by proposing again.
+ * A commit waits until there is a master. It is sent to that start of the master's daemon
+ * for the term in which it leads, and again to the same start when the link came back:
+ * the master remembers what it was asked, and proposes nothing of another term. When the
+ * master is another one by then, the former one is asked as long as it is linked; when
+ * that has gone too, or was restarted, the outcome is unknown (RV_EOUTCOME).
+ * What a master has refused because it leads no more goes to the next one.
  *
  * Inside pool/ only; the daemon sees pool_deliver, pool_peer_up and pool_peer_down.
  */
@@ -17,8 +19,9 @@
 #include "pool/pool.h"
 
 enum {
-	REMOTE_TIMEOUT_MS = 30000, /* until an unanswered commit's outcome is unknown */
-	REMOTE_REMEMBERED = 8192,  /* answers that a master keeps for repeats */
+	/* until an unanswered commit's outcome is unknown */
+	REMOTE_TIMEOUT_MS = POOL_PATIENCE_MS,
+	REMOTE_REMEMBERED = 8192, /* answers that a master keeps for repeats */
 	REMOTE_MAX_PEERS = 1024,
 };
 
@@ -35,10 +38,10 @@ struct rlog_transport *remote_transport(struct remote *r);
 /* The master is known, linked, and has said which start of it speaks. */
 bool remote_is_ready(const struct remote *r);
 
-/* Sends to the master. RV_ENOTMASTER: none is known or linked. */
-int remote_commit(struct remote *r, struct pool_commit *c, const uint8_t *bytes,
-	size_t len) RV_MUST_CHECK;
-int remote_barrier(struct remote *r, struct pool_barrier *b) RV_MUST_CHECK;
+/* Has the master, this host or another, propose the bytes (borrowed until fn); none: a
+ * barrier. Waits for one. fn follows, never inside the call. RV_ELIMIT: too many wait. */
+int remote_ask_master(struct remote *r, struct pool_ask *a, const uint8_t *bytes,
+	size_t len, bool essential, void (*fn)(struct pool_ask *)) RV_MUST_CHECK;
 
 void remote_peer_up(struct remote *r, const struct uuid *host);
 void remote_peer_down(struct remote *r, const struct uuid *host);

@@ -9,11 +9,15 @@
 #include "base/mpcheck.h"
 #include "pool/pool_internal.h"
 
-/* A field that changed here and was not told yet. */
+/* How long what was told may have been lost with a dying master. */
+enum { AGAIN_US = 3000 * 1000 };
+
+/* A field that changed here, to be told, or told lately. */
 struct note {
 	uint8_t key[16 + sizeof(int)]; /* object, field */
 	struct uuid uuid;
 	enum schema_field_id field;
+	int64_t told_us; /* 0: not yet */
 	struct list node;
 };
 
@@ -25,6 +29,7 @@ struct remote_live {
 	struct list order;
 	struct timer timer;
 	struct timer ask; /* something came before its object, or was lost with it */
+	struct uuid master; /* who was told */
 };
 
 /* --- packing: a sequence of [object, class tag, field tag, value] ----------------------
@@ -154,27 +159,55 @@ static void note_forget(struct remote_live *l, struct note *n)
 static void on_interval(void *arg)
 {
 	struct remote_live *l = arg;
+	struct uuid master = pool_master(l->pool);
+	int64_t now = loop_now_us(l->pool->loop);
+	bool more = false;
 	struct buf b;
 
+	if (uuid_is_none(&master)) { /* nobody to tell */
+		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+		return;
+	}
 	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
 	LIST_FOR_EACH_SAFE (node, &l->order) {
 		struct note *n = CONTAINER_OF(node, struct note, node);
 		const struct row *row = db_row_any(l->pool->db, n->uuid);
+		bool ours = row && row_class(row) == schema_field(n->field)->cls;
 
-		if (row && row_class(row) == schema_field(n->field)->cls)
-			pack_one(&b, row, n->field);
-		note_forget(l, n);
+		if (!ours || (n->told_us && now - n->told_us > AGAIN_US)) {
+			note_forget(l, n);
+			continue;
+		}
+		more = true;
+		if (n->told_us)
+			continue;
+		n->told_us = now;
+		pack_one(&b, row, n->field);
 		if (buf_len(&b) > REMOTE_LIVE_BATCH_BYTES)
 			flush(l, &b, NULL);
 	}
 	flush(l, &b, NULL);
 	buf_fini(&b);
+	l->master = master;
+	if (more)
+		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+}
+
+void remote_live_look(struct remote_live *l)
+{
+	struct uuid master = pool_master(l->pool);
+
+	if (uuid_is_none(&master) || uuid_eq(&master, &l->master))
+		return;
+	l->master = master;
+	LIST_FOR_EACH (node, &l->order)
+		CONTAINER_OF(node, struct note, node)->told_us = 0;
 }
 
 void remote_live_note(
 	struct remote_live *l, const struct uuid *uuid, enum schema_field_id field)
 {
-	struct note *n = calloc(1, sizeof *n);
+	struct note *n = calloc(1, sizeof *n), *there;
 
 	if (!n)
 		return; /* the next measurement is told instead */
@@ -182,11 +215,16 @@ void remote_live_note(
 	memcpy(n->key + 16, &field, sizeof field);
 	n->uuid = *uuid;
 	n->field = field;
-	if (map_add(&l->notes, n->key, sizeof n->key, n)) {
-		free(n); /* due already */
+	there = map_get(&l->notes, n->key, sizeof n->key);
+	if (there) {
+		there->told_us = 0;
+		free(n);
+	} else if (map_add(&l->notes, n->key, sizeof n->key, n)) {
+		free(n);
 		return;
+	} else {
+		list_push_back(&l->order, &n->node);
 	}
-	list_push_back(&l->order, &n->node);
 	if (!timer_active(&l->timer))
 		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
 }

@@ -29,6 +29,9 @@ void remote_live_free(struct remote_live *l); /* NULL-safe */
 void remote_live_note(
 	struct remote_live *l, const struct uuid *uuid, enum schema_field_id field);
 
+/* The master may be another one: what it may have missed is told again. */
+void remote_live_look(struct remote_live *l);
+
 /* A host was linked: tell it everything that is known here. */
 void remote_live_greet(struct remote_live *l, const struct uuid *host);
 

@@ -6,7 +6,7 @@
 #include "base/mpcheck.h"
 
 enum {
-	ASK_HEAD = 8 + 8 + 8 + 1,
+	ASK_HEAD = 8 + 8 + 8 + 8 + 1,
 	ANSWER_HEAD = 8 + 8 + 8 + 8,
 };
 
@@ -33,19 +33,21 @@ int remote_ask_encode(const struct remote_ask *a, struct buf *out)
 	remote_put_u64(head, a->start);
 	remote_put_u64(head + 8, a->id);
 	remote_put_u64(head + 16, a->master);
-	head[24] = a->essential;
+	remote_put_u64(head + 24, a->term);
+	head[32] = a->essential;
 	rc = buf_append(out, head, sizeof head);
 	return rc ? rc : buf_append(out, a->bytes, a->len);
 }
 
 int remote_ask_decode(struct remote_ask *a, const uint8_t *bytes, size_t len)
 {
-	if (len < ASK_HEAD || len - ASK_HEAD > RV_MAX_ENTRY_BYTES || bytes[24] > 1)
+	if (len < ASK_HEAD || len - ASK_HEAD > RV_MAX_ENTRY_BYTES || bytes[32] > 1)
 		return RV_EPROTO;
 	*a = (struct remote_ask){.start = remote_get_u64(bytes),
 		.id = remote_get_u64(bytes + 8),
 		.master = remote_get_u64(bytes + 16),
-		.essential = bytes[24],
+		.term = remote_get_u64(bytes + 24),
+		.essential = bytes[32],
 		.bytes = bytes + ASK_HEAD,
 		.len = len - ASK_HEAD};
 	return 0;

@@ -15,6 +15,7 @@ enum { REMOTE_DETAIL_MAX = 700 };
 struct remote_ask {
 	uint64_t start, id; /* of the sender: name the request */
 	uint64_t master;
+	uint64_t term; /* in which the master leads, as far as the sender knows */
 	bool essential;
 	const uint8_t *bytes; /* borrowed */
 	size_t len;

@@ -450,7 +450,7 @@ int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
 
 	if (!verb || uuid_is_none(&task))
 		return rv_error_set(e, RV_EPARAM, "no such operation, or no task's uuid");
-	if (!pool_can_commit(m->pool))
+	if (!pool_takes_changes(m->pool))
 		return rv_error_set(e, RV_ENOTMASTER,
 			"this host has no link to the pool's master; nothing was done: "
 			"try again");

@@ -4,7 +4,7 @@
  *	   │                   otherwise ──────────────────────────────► fn(rc)
  *	   ╰─────► unknown ──► barrier (again until it is answered) ──► look:
  *	                                           took effect ────────► fn(0)
- *	                                           did not ── as refused
+ *	                                           did not, never will ─► commit
  */
 #include "vm/vm_entry.h"
 
@@ -36,7 +36,8 @@ static void entry_end(struct vm_entry *e, int rc)
 static bool entry_may_pass(int rc)
 {
 	return rc == RV_ESPACE || rc == RV_ELIMIT || rc == RV_EAGAIN ||
-	       rc == RV_ECLOSED || rc == RV_EIO || rc == RV_ENOMEM || rc == RV_ETIMEDOUT;
+	       rc == RV_ECLOSED || rc == RV_EIO || rc == RV_ENOMEM ||
+	       rc == RV_ETIMEDOUT || rc == RV_ENOTMASTER;
 }
 
 static void entry_refused(struct vm_entry *e, int rc)
@@ -71,28 +72,18 @@ static void entry_barrier(struct pool_barrier *b, int rc)
 
 	if (e->stopped)
 		return;
-	if (rc == RV_ENOTMASTER) {
-		entry_end(e, rc);
-	} else if (rc) {
+	if (rc) /* until a master answers: it may have taken effect */
 		entry_later(e, VM_ENTRY_FIND_OUT, ENTRY_RETRY_MS);
-	} else if (e->holds(e->arg, pool_db(e->pool))) {
+	else if (e->holds(e->arg, pool_db(e->pool)))
 		entry_end(e, 0);
-	} else {
-		rv_error_set(&e->error, RV_EAGAIN, "the change was lost; try again");
-		entry_refused(e, RV_EAGAIN);
-	}
+	else /* lost with the former master, for good */
+		entry_propose(e);
 }
 
 static void entry_find_out(struct vm_entry *e)
 {
-	int rc = pool_read_barrier(e->pool, &e->barrier, entry_barrier);
-
-	if (rc == RV_ENOTMASTER) {
-		e->rc = rc;
-		entry_later(e, VM_ENTRY_TELL, 0);
-	} else if (rc) {
+	if (pool_read_barrier(e->pool, &e->barrier, entry_barrier))
 		entry_later(e, VM_ENTRY_FIND_OUT, ENTRY_RETRY_MS);
-	}
 }
 
 static void entry_timer(void *arg)

@@ -3,7 +3,7 @@
  *
  * A commit can end unknown (the disk failed, the master changed): then a barrier tells
  * when everything that could have been committed is applied, and the database itself
- * answers. Nothing is ever proposed again blindly.
+ * answers. Nothing is ever proposed again blindly: what the barrier proves to be lost is.
  */
 #ifndef REEVE_VM_VM_ENTRY_H
 #define REEVE_VM_VM_ENTRY_H
@@ -14,8 +14,7 @@
 struct vm_entry;
 
 /* rc 0: committed. Else nothing was changed: RV_ECONFLICT (an expectation did not hold),
- * RV_ENOTMASTER (and will not be by this host), RV_ESPACE, ... with words in
- * entry->error. */
+ * RV_ENOTMASTER (nobody leads), RV_ESPACE, ... with words in entry->error. */
 typedef void vm_entry_fn(void *arg, uint64_t token, int rc);
 
 /* What the entry is; called again for each attempt, against the database of then. */
@@ -45,8 +44,8 @@ void vm_entry_init(struct vm_entry *e, struct loop *l, struct pool *pool);
 
 /* Proposes; fn follows, from the loop. `persistent`: what stands in the way of an
  * operation's end (a full disk, no quorum) is waited out, and the entry may use the
- * disk's last reserve; it then ends only with 0, RV_ECONFLICT or RV_ENOTMASTER or
- * another code that says the entry itself is wrong. */
+ * disk's last reserve; it then ends only with 0, RV_ECONFLICT or another code that says
+ * that the entry itself is wrong. */
 void vm_entry_commit(struct vm_entry *e, vm_entry_build_fn *build,
 	vm_entry_holds_fn *holds, bool persistent, vm_entry_fn *fn, void *arg,
 	uint64_t token);
