@@ -172,10 +172,18 @@ void call_on_gone(struct call *c, timer_fn *fn)
 	c->port->on_gone(c, fn);
 }
 
+void call_again(struct call *c)
+{
+	call_run(c);
+}
+
 int call_keep(struct call *c)
 {
+	if (c->kept)
+		return 0;
 	if (c->port->keep(c))
 		return RV_ENOMEM;
+	c->kept = true;
 	/* The params moved: what points into them is read again. */
 	for (int i = 0; i < c->method->arg_count; i++)
 		if (c->records[i])
@@ -353,11 +361,19 @@ const struct row *call_row(struct call *c, const char *name)
 
 msgpack_packer *call_reply_begin(struct call *c)
 {
+	int64_t age_ms = pool_age_ms(c->daemon->pool);
+	bool stale = c->daemon->members && (age_ms < 0 || age_ms > POOL_STALE_MS);
 	msgpack_packer *pk = c->port->begin(c);
 
-	msgpack_pack_map(pk, 2);
+	msgpack_pack_map(pk, stale ? 4 : 3);
 	rpc_pack_key(pk, "seq");
 	msgpack_pack_uint64(pk, c->seq ? c->seq : pool_seq(c->daemon->pool));
+	rpc_pack_key(pk, "age_ms");
+	msgpack_pack_int64(pk, age_ms);
+	if (stale) {
+		rpc_pack_key(pk, "stale");
+		msgpack_pack_true(pk);
+	}
 	rpc_pack_key(pk, "value");
 	return pk;
 }
@@ -420,6 +436,9 @@ static void call_on_commit(struct pool_commit *commit)
 			call_fail(c, &commit->error);
 		return;
 	}
+	/* Perhaps a repeat of the request made it. */
+	if (commit->found && tasks_join_first(c))
+		return;
 	if (c->committed)
 		c->committed(c);
 	call_reply(c, &c->result);
@@ -436,6 +455,7 @@ void call_commit(struct call *c, struct txn *t, struct value result, struct uuid
 	log_info("rpc.change", "method=%s.%s user=\"%s\" subject=%s", c->method->group,
 		c->method->name, c->who.user, uuid_format(&subject, text));
 	memset(&c->commit, 0, sizeof c->commit);
+	c->commit.proof = c->request; /* its task, made by this entry */
 	if (pool_commit(c->daemon->pool, &c->commit, t, call_on_commit, &e))
 		call_fail(c, &e);
 }

@@ -54,7 +54,10 @@ struct call {
 	const msgpack_object *records[CALL_MAX_ARGS];
 	struct uuid request; /* none: the caller gave none */
 	bool async, consistent;
-	bool forwarded; /* by another host: it is for this one to do */
+	bool kept;	       /* call_keep was called */
+	bool sent;	       /* it was at another host: it may have been begun */
+	int64_t park_until_us; /* daemon/forward.c; 0: it never waited */
+	bool forwarded;	       /* by another host: it is for this one to do */
 	uint64_t min_seq;
 	char arguments_hash[17]; /* "" until daemon/tasks.c needs it */
 
@@ -99,6 +102,10 @@ void call_on_gone(struct call *c, timer_fn *fn);
 
 /* Frees the calls kept for reuse; when the daemon ends. */
 void calls_free(struct daemon *d);
+
+/* Begins again where the arguments were known to be right; they must have been kept. For
+ * daemon/forward.c. */
+void call_again(struct call *c);
 
 /* Keeps the record arguments beyond the method's function. RV_ENOMEM. */
 int call_keep(struct call *c) RV_MUST_CHECK;

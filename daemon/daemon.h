@@ -32,6 +32,7 @@ struct joining;
 struct members;
 struct metrics;
 struct migrate;
+struct voters;
 
 struct daemon {
 	const struct config *config; /* borrowed */
@@ -58,6 +59,7 @@ struct daemon {
 	struct ejection *ejection;   /* NULL without members */
 	struct emergency *emergency; /* NULL without members */
 	struct migrate *migrate;     /* NULL without members */
+	struct voters *voters;	     /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */
 	size_t call_count;
@@ -68,7 +70,9 @@ struct daemon {
 	struct timer event_turn;
 	struct list large_reads; /* struct call; daemon/large.c */
 	struct timer large_read;
-	struct list chores; /* struct chore */
+	struct list chores;	  /* struct chore */
+	struct list designations; /* pool_status.c */
+	struct timer recover;	  /* recover.c */
 	struct pool_subscriber subscriber;
 	struct defer look; /* the database changed: see who waits for it */
 

@@ -41,10 +41,22 @@ struct served {
 	msgpack_packer pk;
 };
 
+/* A call that waits for a master, or for a host to be linked. */
+struct parked {
+	struct list node;
+	struct call *call;
+};
+
 struct forward {
 	struct daemon *daemon;
-	struct list sent, served;
+	struct list sent, served, parked;
+	struct timer look; /* while some are parked */
 	uint64_t last_id;
+};
+
+enum {
+	LOOK_AGAIN_MS = 100,
+	HOST_PATIENCE_MS = 3000, /* for a host that was live a moment ago */
 };
 
 /* --- sending
@@ -103,6 +115,12 @@ static void sent_free(struct sent *s)
 	free(s);
 }
 
+static void parked_free(struct parked *p)
+{
+	list_remove(&p->node);
+	free(p);
+}
+
 static void on_client_gone(void *arg)
 {
 	struct call *c = arg;
@@ -114,6 +132,9 @@ static void on_client_gone(void *arg)
 		if (s->call == c)
 			s->call = NULL;
 	}
+	LIST_FOR_EACH_SAFE (node, &f->parked)
+		if (CONTAINER_OF(node, struct parked, node)->call == c)
+			parked_free(CONTAINER_OF(node, struct parked, node));
 	call_failf(c, RV_ECLOSED, "the client has gone");
 }
 
@@ -146,6 +167,77 @@ static const char *host_name(const struct daemon *d, const struct uuid *host)
 	return row ? row_name(row) : "that is not in the database";
 }
 
+/* Has the call wait and be looked at again; false: it has waited for long enough, or
+ * can't be kept. */
+static bool forward_park(struct call *c, int64_t patience_ms)
+{
+	struct forward *f = c->daemon->forward;
+	int64_t now = loop_now_us(c->daemon->loop);
+	struct parked *p;
+
+	if (!c->park_until_us)
+		c->park_until_us = now + patience_ms * 1000;
+	if (now >= c->park_until_us || c->daemon->stopping || call_keep(c))
+		return false;
+	p = calloc(1, sizeof *p);
+	if (!p)
+		return false;
+	tasks_uuid(c); /* the same request, whoever is asked */
+	p->call = c;
+	list_push_back(&f->parked, &p->node);
+	call_on_gone(c, on_client_gone);
+	if (!timer_active(&f->look))
+		timer_start_ms(&f->look, LOOK_AGAIN_MS);
+	return true;
+}
+
+static void no_master(struct call *c)
+{
+	if (c->forwarded || !forward_park(c, POOL_PATIENCE_MS))
+		call_failf(c, RV_ENOTMASTER, "the pool has no master now; %s: try again",
+			c->sent ? "whether this was begun is not known"
+				: "nothing was done");
+}
+
+/* Not linked. One that is live by the master's word is so again in a moment. */
+static void no_host(struct call *c, struct uuid host)
+{
+	const struct row *row = db_row(pool_db(c->daemon->pool), CLASS_HOST, host);
+
+	if (row && db_bool(row, HOST_LIVE) && forward_park(c, HOST_PATIENCE_MS))
+		return;
+	call_failf(c, RV_ECLOSED,
+		"%s.%s is for host %s, which is not linked to this one; %s: try again "
+		"when it is back",
+		c->method->group, c->method->name, host_name(c->daemon, &host),
+		c->sent ? "whether it was begun is not known" : "nothing was done");
+}
+
+void forward_look(struct forward *f)
+{
+	struct list turn;
+
+	list_init(&turn);
+	while (!list_empty(&f->parked)) {
+		struct list *node = f->parked.next;
+
+		list_remove(node);
+		list_push_back(&turn, node);
+	}
+	while (!list_empty(&turn)) {
+		struct parked *p = CONTAINER_OF(turn.next, struct parked, node);
+		struct call *c = p->call;
+
+		parked_free(p);
+		call_again(c);
+	}
+}
+
+static void look_again(void *arg)
+{
+	forward_look(arg);
+}
+
 void forward_to(struct call *c, struct uuid host, const struct uuid *on)
 {
 	struct forward *f = c->daemon->forward;
@@ -153,7 +245,8 @@ void forward_to(struct call *c, struct uuid host, const struct uuid *on)
 	int rc;
 
 	tasks_uuid(c);
-	if (!s) {
+	if (!s || call_keep(c)) {
+		free(s);
 		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
 		return;
 	}
@@ -162,33 +255,44 @@ void forward_to(struct call *c, struct uuid host, const struct uuid *on)
 	s->id = ++f->last_id;
 	rc = send_call(c, s, on);
 	if (rc) {
+		struct uuid master = pool_master(c->daemon->pool);
+
 		free(s);
-		call_failf(c, rc == RV_ENOENT ? RV_ECLOSED : rc,
-			"%s.%s is for host %s, which is not linked to this one; nothing "
-			"was done: try again when it is back",
-			c->method->group, c->method->name, host_name(c->daemon, &host));
+		if (uuid_eq(&master, &host))
+			no_master(c);
+		else
+			no_host(c, host);
 		return;
 	}
+	c->sent = true;
 	list_push_back(&f->sent, &s->node);
 	call_on_gone(c, on_client_gone);
+}
+
+/* False: this host is the master. */
+static bool forward_master(struct call *c)
+{
+	struct daemon *d = c->daemon;
+	struct uuid master = pool_master(d->pool);
+
+	if (pool_is_master(d->pool))
+		return false;
+	if (c->forwarded || uuid_is_none(&master) || uuid_eq(&master, &d->host))
+		no_master(c);
+	else
+		forward_to(c, master, NULL);
+	return true;
 }
 
 /* The master's scheduler chooses; the chosen host's own daemon starts the VM. */
 static bool forward_placed(struct call *c)
 {
 	struct daemon *d = c->daemon;
-	struct uuid vm = call_ref(c, "self"), master = pool_master(d->pool), host;
+	struct uuid vm = call_ref(c, "self"), host;
 	struct rv_error e = {0};
 
-	if (!pool_is_master(d->pool)) {
-		if (c->forwarded || uuid_is_none(&master))
-			call_failf(c, RV_ENOTMASTER,
-				"the pool's master has just changed; nothing was done: "
-				"try again");
-		else
-			forward_to(c, master, NULL);
+	if (forward_master(c))
 		return true;
-	}
 	if (!db_row(pool_db(d->pool), CLASS_VM, vm))
 		return false; /* refuses in its own words */
 	if (vm_place_explain(d->vms, &vm, NULL, &host, &e)) {
@@ -211,6 +315,8 @@ bool forward_call(struct call *c)
 		return false;
 	case ROUTE_PLACE:
 		return forward_placed(c);
+	case ROUTE_MASTER:
+		return forward_master(c);
 	case ROUTE_HOST:
 		if (c->forwarded)
 			return false; /* it moved meanwhile: this host refuses */
@@ -303,7 +409,11 @@ void forward_answered(
 	if (s) {
 		struct call *c = s->call;
 
-		if (item[1].via.u64) {
+		if (c && item[1].via.u64 == (uint64_t)-RV_ENOTMASTER && !c->forwarded &&
+			forward_park(c, POOL_PATIENCE_MS)) {
+			/* Nothing was done there: it goes to the next master. */
+			sent_free(s);
+		} else if (item[1].via.u64) {
 			sent_free(s);
 			if (c)
 				call_failf(c, -(int)(item[1].via.u64 & 0xffff), "%.*s",
@@ -333,11 +443,12 @@ void forward_host_down(struct forward *f, const struct uuid *host)
 			continue;
 		}
 		task = pool_request_lookup(f->daemon->pool, &c->request);
-		if (uuid_is_none(&task))
+		if (!uuid_is_none(&task))
+			tasks_follow(c, task);
+		else if ((c->forwarded && !pool_is_master(f->daemon->pool)) ||
+			 !forward_park(c, POOL_PATIENCE_MS))
 			call_failf(c, RV_ECLOSED, "the link to host %s broke; ask again",
 				host_name(f->daemon, host));
-		else
-			tasks_follow(c, task);
 	}
 }
 
@@ -488,6 +599,8 @@ int forward_new(struct forward **out, struct daemon *d)
 	f->daemon = d;
 	list_init(&f->sent);
 	list_init(&f->served);
+	list_init(&f->parked);
+	timer_init(&f->look, d->loop, "daemon.forward.look", look_again, f);
 	*out = f;
 	return 0;
 }
@@ -496,6 +609,9 @@ void forward_free(struct forward *f)
 {
 	if (!f)
 		return;
+	timer_stop(&f->look);
+	LIST_FOR_EACH_SAFE (node, &f->parked)
+		parked_free(CONTAINER_OF(node, struct parked, node));
 	LIST_FOR_EACH_SAFE (node, &f->sent)
 		sent_free(CONTAINER_OF(node, struct sent, node));
 	LIST_FOR_EACH_SAFE (node, &f->served)

@@ -3,7 +3,11 @@
  *
  * The client never notices. Every forwarded call has a request UUID, so when the link
  * breaks before the answer, the task, which every host's database holds, tells what came
- * of it; without a task nothing was begun, and the client may ask again.
+ * of it; without a task it is sent again, to whoever it is for by then. The request's
+ * UUID sees to it that it is begun once.
+ *
+ * What is for the master waits while there is none (POOL_PATIENCE_MS); what is for a host
+ * that was there a moment ago waits a little for it.
  */
 #ifndef REEVE_DAEMON_FORWARD_H
 #define REEVE_DAEMON_FORWARD_H
@@ -21,6 +25,9 @@ bool forward_call(struct call *c);
 /* Hands the call, kept (call_keep), to a host; `on` is added to its params unless NULL.
  */
 void forward_to(struct call *c, struct uuid host, const struct uuid *on);
+
+/* The master is another one, or links came or went: calls that waited are looked at. */
+void forward_look(struct forward *f);
 
 /* daemon/members.c */
 void forward_serve(

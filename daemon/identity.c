@@ -95,6 +95,15 @@ static int place_write(const struct identity *id, const char *member, struct rv_
 	return rc;
 }
 
+int identity_keep_place(
+	const struct identity *id, const char *state_dir, struct rv_error *e)
+{
+	char member[PATH_MAX];
+
+	path_of(member, state_dir, "");
+	return place_write(id, member, e);
+}
+
 /* --- reading
  * ----------------------------------------------------------------------------- */
 

@@ -28,6 +28,11 @@ int identity_open(struct identity *id, const char *state_dir, const struct uuid 
 	const char *const *names, struct rv_error *e) RV_MUST_CHECK;
 void identity_fini(struct identity *id);
 
+/* Writes down anew where the members are (raft_id, founder and seeds of `id`): a host
+ * that starts has them from here until it knows the database. Blocking. */
+int identity_keep_place(const struct identity *id, const char *state_dir,
+	struct rv_error *e) RV_MUST_CHECK;
+
 /* Writes one whole into STATE_DIR/member.next: daemon/turnover.c puts it in force. */
 int identity_write_next(const struct identity *id, const char *state_dir,
 	struct rv_error *e) RV_MUST_CHECK;

@@ -10,6 +10,16 @@
 #include "daemon/forward.h"
 #include "link/peers.h"
 #include "link/port.h"
+#include "reactor/worker.h"
+
+/* Where the members are, being written down. */
+struct keeping {
+	struct job job;
+	struct identity place; /* of it: raft_id, founder, seeds */
+	const char *state_dir;
+	struct rv_error error;
+	bool running;
+};
 
 struct members {
 	struct pool_messenger messenger;
@@ -20,6 +30,10 @@ struct members {
 	struct changes_token token;
 	uint64_t followed_seq; /* rows changed up to here have been seen */
 	bool attached;	       /* the pool listens */
+	bool compare_due;      /* members that are gone are to be looked for */
+	bool keep_due;	       /* who is a member, or where, changed */
+	struct worker *worker;
+	struct keeping keeping;
 };
 
 /* --- messages
@@ -125,6 +139,7 @@ static void on_up(void *arg, const struct uuid *host)
 		return;
 	pool_peer_up(m->daemon->pool, host);
 	tell_live(m, host, true);
+	forward_look(m->daemon->forward);
 }
 
 static void on_down(void *arg, const struct uuid *host, int rc, const char *reason)
@@ -138,6 +153,7 @@ static void on_down(void *arg, const struct uuid *host, int rc, const char *reas
 		return;
 	pool_peer_down(m->daemon->pool, host);
 	forward_host_down(m->daemon->forward, host);
+	forward_look(m->daemon->forward);
 	tell_live(m, host, false);
 }
 
@@ -161,6 +177,25 @@ void members_attach(struct members *m)
 	while (peers_next(m->peers, &cursor, &s))
 		if (s.state == PEER_UP)
 			pool_peer_up(m->daemon->pool, &s.host);
+}
+
+void members_tell_live(struct members *m)
+{
+	const struct db *db = pool_db(m->daemon->pool);
+
+	for (const struct row *h = db_next(db, CLASS_HOST, NULL); h;
+		h = db_next(db, CLASS_HOST, h)) {
+		struct uuid host = row_uuid(h);
+
+		tell_live(m, &host,
+			uuid_eq(&host, &m->daemon->host) || peers_is_up(m->peers, &host));
+	}
+}
+
+int members_status(
+	const struct members *m, const struct uuid *host, struct peer_status *out)
+{
+	return peers_status(m->peers, host, out);
 }
 
 bool members_is_up(const struct members *m, const struct uuid *host)
@@ -219,6 +254,7 @@ static int member_changed(void *arg, const struct change *c)
 {
 	struct members *m = arg;
 
+	m->keep_due |= !c->row || row_seq(c->row) > m->followed_seq;
 	if (!c->row)
 		member_gone(m, &c->uuid);
 	else if (*db_string(c->row, HOST_ADDRESS) && row_seq(c->row) > m->followed_seq)
@@ -234,15 +270,86 @@ static void members_compare(struct members *m)
 	struct peer_status s;
 	size_t cursor = 0;
 
-	/* Those written down when joining count until the database has this host. */
-	if (!db_row(db, CLASS_HOST, m->daemon->host))
+	/* Those written down count until the database is this day's, and has this host:
+	 * a voter that starts may know of an old snapshot only, and needs the others to
+	 * learn more. */
+	if (!db_row(db, CLASS_HOST, m->daemon->host) || pool_age_ms(m->daemon->pool) < 0)
 		return;
+	m->compare_due = false;
 	while (peers_next(m->peers, &cursor, &s)) {
 		if (db_row(db, CLASS_HOST, s.host))
 			continue;
 		member_gone(m, &s.host);
 		cursor = 0; /* the list has changed */
 	}
+}
+
+static void keep_run(struct job *job)
+{
+	struct keeping *k = CONTAINER_OF(job, struct keeping, job);
+
+	rv_error_clear(&k->error);
+	if (identity_keep_place(&k->place, k->state_dir, &k->error))
+		return;
+}
+
+static void keep_done(struct job *job, int rc)
+{
+	struct keeping *k = CONTAINER_OF(job, struct keeping, job);
+
+	k->running = false;
+	if (!rc && k->error.code)
+		log_warn("members.keep", "error=\"%s\"", k->error.detail);
+}
+
+static void seed_add(struct members *m, struct identity *place, const struct row *host)
+{
+	struct peer_member *seed = &place->seeds[place->seed_count];
+	struct uuid uuid = row_uuid(host);
+
+	if (place->seed_count == IDENTITY_MAX_SEEDS || uuid_eq(&uuid, &m->daemon->host) ||
+		!*db_string(host, HOST_ADDRESS))
+		return;
+	seed->host = uuid;
+	seed->dial = true;
+	snprintf(
+		seed->address, sizeof seed->address, "%s", db_string(host, HOST_ADDRESS));
+	place->seed_count++;
+}
+
+/* A voter that starts knows of the database only what was in its last snapshot, until it
+ * hears from the others: so it must know them from elsewhere. Servers of the log first.
+ */
+static void members_keep(struct members *m)
+{
+	const struct db *db = pool_db(m->daemon->pool);
+	struct keeping *k = &m->keeping;
+	struct identity *now = calloc(1, sizeof *now);
+
+	if (!now || k->running)
+		goto out; /* the next change of the database has us come again */
+	m->keep_due = false;
+	now->raft_id = m->identity.raft_id;
+	now->founder = m->identity.founder;
+	for (int round = 0; round < 2; round++)
+		for (const struct row *h = db_next(db, CLASS_HOST, NULL); h;
+			h = db_next(db, CLASS_HOST, h))
+			if ((db_enum(h, HOST_RAFT_ROLE) == HOST_RAFT_ROLE_LEARNER) ==
+				(round == 1))
+				seed_add(m, now, h);
+	/* Not less than what is known, until the database is this day's. */
+	if (pool_age_ms(m->daemon->pool) < 0 || now->seed_count == 0) {
+		m->keep_due = now->seed_count > 0;
+		goto out;
+	}
+	if (memcmp(now->seeds, k->place.seeds, sizeof now->seeds) == 0)
+		goto out;
+	k->place = *now;
+	k->job = (struct job){.run = keep_run, .done = keep_done, .name = "members.keep"};
+	k->state_dir = m->daemon->config->state_dir;
+	k->running = worker_submit(m->worker, &k->job) == 0;
+out:
+	free(now);
 }
 
 void members_follow(struct members *m)
@@ -263,8 +370,11 @@ void members_follow(struct members *m)
 			return;
 		fresh |= status == CHANGES_FRESH;
 	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
-	if (fresh)
+	m->compare_due |= fresh;
+	if (m->compare_due)
 		members_compare(m);
+	if (m->keep_due)
+		members_keep(m);
 }
 
 /* --- connections for one use
@@ -376,6 +486,8 @@ int members_open(struct members **out, struct daemon *d, struct rv_error *e)
 	m->daemon = d;
 	m->messenger.ops = &messenger_ops;
 	*out = m; /* freed by members_free, whatever follows */
+	if (worker_new(&m->worker, d->loop, "members.keep"))
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
 	rc = identity_open(&m->identity, d->config->state_dir, &d->host, names, e);
 	if (!rc)
 		rc = open_peers(m, e);
@@ -386,6 +498,7 @@ void members_free(struct members *m)
 {
 	if (!m)
 		return;
+	worker_free(m->worker);
 	port_free(m->port);
 	peers_free(m->peers);
 	identity_fini(&m->identity);

@@ -11,6 +11,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/identity.h"
+#include "link/peers.h"
 
 struct members;
 
@@ -43,6 +44,13 @@ bool members_clock(
 	const struct members *m, const struct uuid *host, struct clock_estimate *out);
 
 bool members_is_up(const struct members *m, const struct uuid *host);
+
+/* This host has become the master: says of each host whether it is heard. */
+void members_tell_live(struct members *m);
+
+/* For pool-status. RV_ENOENT: no member, or this host. */
+int members_status(const struct members *m, const struct uuid *host,
+	struct peer_status *out) RV_MUST_CHECK;
 int members_send(struct members *m, const struct uuid *host, enum members_message type,
 	const void *bytes, size_t len) RV_MUST_CHECK;
 

@@ -8,6 +8,7 @@
 #include "daemon/join.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_methods.h"
+#include "daemon/voters.h"
 
 /* The methods that a class has of its own. Those of vm/ (starting, stopping, plugging)
  * all go through one function, which knows by the method which operation is meant. */
@@ -74,6 +75,8 @@ static call_fn *const own[METHOD_COUNT] = {
 
 	[METHOD_POOL_ISSUE_JOIN_TOKEN] = pool_issue_join_token,
 	[METHOD_POOL_JOIN] = pool_join,
+	[METHOD_POOL_STATUS] = pool_get_status,
+	[METHOD_POOL_DESIGNATE_NEW_MASTER] = pool_designate_new_master,
 	[METHOD_POOL_EJECT] = pool_eject,
 	[METHOD_POOL_EMERGENCY_TRANSITION_TO_MASTER] =
 		pool_emergency_transition_to_master,

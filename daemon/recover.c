@@ -6,6 +6,8 @@
 #include "daemon/chore.h"
 #include "daemon/tasks.h"
 
+enum { RECOVER_RETRY_MS = 500 };
+
 /* Whether a chore of this daemon has the task: then it began after the start. */
 static bool is_at_work(struct daemon *d, struct uuid task)
 {
@@ -77,10 +79,30 @@ static void end_interrupted(struct daemon *d, struct txn *t, const struct row *t
 	tasks_end(t, row_uuid(task), loop_wall_ms(d->loop), NULL, &e);
 }
 
+/* What is still pending then is looked for again: it may have taken effect. */
+static void recover_later(struct daemon *d, const struct rv_error *e)
+{
+	log_warn("daemon.recover", "error=\"%s\" msg=\"it is tried again\"", e->detail);
+	if (!d->stopping)
+		timer_start_ms(&d->recover, RECOVER_RETRY_MS);
+}
+
 static void on_committed(struct pool_commit *commit)
 {
+	struct daemon *d = CONTAINER_OF(commit, struct daemon, commit);
+
 	if (commit->rc)
-		log_error("daemon.recover", "error=\"%s\"", commit->error.detail);
+		recover_later(d, &commit->error);
+}
+
+static void recover_again(void *arg)
+{
+	recover_chores(arg);
+}
+
+void recover_init(struct daemon *d)
+{
+	timer_init(&d->recover, d->loop, "daemon.recover", recover_again, d);
 }
 
 void recover_chores(struct daemon *d)
@@ -112,5 +134,5 @@ void recover_chores(struct daemon *d)
 	if (txn_is_empty(&t))
 		txn_fini(&t);
 	else if (pool_commit(d->pool, &d->commit, &t, on_committed, &e))
-		log_error("daemon.recover", "error=\"%s\"", e.detail);
+		recover_later(d, &e);
 }

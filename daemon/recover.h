@@ -11,4 +11,6 @@
  * reconciliation, and before any call is served that could start a chore. */
 void recover_chores(struct daemon *d);
 
+void recover_init(struct daemon *d);
+
 #endif

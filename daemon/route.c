@@ -206,6 +206,15 @@ enum route route_call(struct call *c, struct uuid *host)
 	case METHOD_PIF_SCAN:
 	case METHOD_PIF_INTRODUCE:
 		return to_host(c, call_ref(c, "host"), host);
+	case METHOD_POOL_STATUS:
+		*host = pool_master(c->daemon->pool);
+		return !c->forwarded && !uuid_is_none(host) &&
+				       !uuid_eq(host, &c->daemon->host) &&
+				       is_reachable(c, *host)
+			       ? ROUTE_HOST
+			       : ROUTE_HERE;
+	case METHOD_POOL_DESIGNATE_NEW_MASTER:
+		return ROUTE_MASTER;
 	case METHOD_POOL_EJECT:
 	case METHOD_HOST_DECLARE_DEAD:
 	case METHOD_VM_RESET_POWER_STATE:

@@ -8,6 +8,7 @@ enum route {
 	ROUTE_HERE,
 	ROUTE_HOST,   /* *host */
 	ROUTE_PLACE,  /* wherever the master's scheduler decides */
+	ROUTE_MASTER, /* whoever leads */
 	ROUTE_FAILED, /* the call has been failed */
 };
 

@@ -47,6 +47,7 @@
 #include "daemon/tasks.h"
 #include "daemon/turnover.h"
 #include "daemon/vm_live.h"
+#include "daemon/voters.h"
 #include "migrate/migrate.h"
 
 enum {
@@ -213,6 +214,8 @@ static void on_pool_opened(void *arg, int rc, const struct rv_error *e)
 	pool_subscribe(d->pool, &d->subscriber, on_database);
 	if (d->members)
 		members_attach(d->members);
+	if (d->voters)
+		voters_look(d->voters);
 	op_move(&d->start, LEAD);
 	op_kick(&d->start);
 }
@@ -222,6 +225,10 @@ static void on_pool_changed(void *arg)
 	struct daemon *d = arg;
 
 	start_look(d);
+	if (d->voters)
+		voters_look(d->voters);
+	if (d->forward && !d->stopping)
+		forward_look(d->forward);
 }
 
 static void on_pool_closed(void *arg)
@@ -486,6 +493,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = start_vms(d, e);
 	if (!rc && d->members)
 		rc = migration_open(d, e);
+	if (!rc && d->members)
+		rc = voters_new(&d->voters, d);
 	if (!rc)
 		rc = attach_new(&d->attach, d);
 	if (!rc)
@@ -513,6 +522,8 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	object_live_init(d);
 	events_init(d);
 	list_init(&d->chores);
+	list_init(&d->designations);
+	recover_init(d);
 	list_init(&d->subscriber.node);
 	defer_init(&d->look, l, "daemon.look", on_look, d);
 	timer_init(&d->start_watch, l, "daemon.start.watch", start_watch, d);
@@ -534,6 +545,7 @@ void daemon_stop(struct daemon *d)
 	if (d->migrate)
 		migrate_stop(d->migrate);
 	vm_manager_stop(d->vms);
+	voters_stop(d->voters);
 	pool_close(d->pool);
 }
 
@@ -545,6 +557,8 @@ void daemon_fini(struct daemon *d)
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
 	consoles_stop(d->consoles);
+	voters_stop(d->voters);
+	timer_stop(&d->recover);
 	op_drop(&d->start);
 	timer_stop(&d->start_watch);
 	defer_stop(&d->look);
@@ -565,6 +579,8 @@ void daemon_fini(struct daemon *d)
 	metrics_free(d->metrics);
 	clocks_free(d->clocks);
 	consoles_free(d->consoles);
+	voters_free(d->voters);
+	designations_free(d);
 	chores_free(d);
 	attach_free(d->attach);
 	vm_manager_free(d->vms);

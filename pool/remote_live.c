@@ -28,7 +28,7 @@ struct remote_live {
 	struct map notes;
 	struct list order;
 	struct timer timer;
-	struct timer ask; /* something came before its object, or was lost with it */
+	struct timer ask;   /* something came before its object, or was lost with it */
 	struct uuid master; /* who was told */
 };
 

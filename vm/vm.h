@@ -72,12 +72,15 @@ int vm_manager_add_host(struct vm_manager *m, const struct vm_host_config *host,
  * built-in greedy is used, and a message raised. */
 void vm_manager_set_policy(struct vm_manager *m, const struct reeve_sched_policy *p);
 
-/* Compares database and hypervisors and settles what a former daemon left; call it when
- * this host becomes master, with SRs and networks plugged. `ready` is called once that
+/* Compares database and hypervisors and settles what a former daemon left; call it with
+ * SRs and networks plugged. `ready` is called once that
  * has been looked at (what has to be settled goes on as operations); operations are
- * accepted from then on. To be called again whenever this host becomes master again. */
+ * accepted from then on. Once. */
 typedef void vm_ready_fn(void *arg);
 void vm_manager_start(struct vm_manager *m, vm_ready_fn *ready, void *arg);
+/* This host has become the master: what a former one left of VMs that are on no host is
+ * looked for now. Operations are accepted all the while. */
+void vm_manager_take_over(struct vm_manager *m);
 bool vm_manager_ready(const struct vm_manager *m);
 
 /* The daemon ends: operations stop where they are, the next master's reconciler settles

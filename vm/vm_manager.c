@@ -248,6 +248,13 @@ void vm_manager_seen(struct vm_manager *m)
 	defer_start(&m->settle);
 }
 
+void vm_manager_take_over(struct vm_manager *m)
+{
+	for (size_t i = 0; i < m->host_count; i++)
+		m->hosts[i]->looks = 0; /* at all VMs */
+	vm_manager_look(m);
+}
+
 void vm_manager_look(struct vm_manager *m)
 {
 	if (m->started && !m->stopped)

@@ -47,8 +47,16 @@ class Client:
         body += msgpack.packb([0, self.last, method, params])
         self.socket.sendall(b"\x01" + struct.pack(">Q", len(body)) + body)
 
+    def receive_whole(self):
+        """The next reply's result, with what goes with the value. Raises Refused."""
+        return self._receive()[1]
+
     def receive(self):
         """The next reply: (id, value). Raises Refused."""
+        number, result = self._receive()
+        return number, result["value"]
+
+    def _receive(self):
         kind, length = struct.unpack(">BQ", self._read(9))
         if kind != 1:
             raise ConnectionError(f"frame of kind {kind}")
@@ -57,7 +65,7 @@ class Client:
             Client.seen = max(Client.seen, result.get("seq", 0))
         if error is not None:
             raise Refused(error)
-        return number, result["value"]
+        return number, result
 
     def call(self, method, /, **params):
         self.send(method, **params)
