@@ -197,12 +197,17 @@ static void restore_end(void *arg, bool commit, uint64_t index, uint64_t term)
 {
 	struct node *n = arg;
 	struct machine *m = &n->machine;
+	uint64_t before;
 
 	(void)index;
 	(void)term;
 	if (!commit)
 		return;
+	before = m->count;
 	memcpy(&m->count, m->aside, 8);
+	if (m->count < before)
+		fail_msg("seed %" PRIu64 ": host %d went back to %" PRIu64, n->net->seed,
+			n->index, m->count);
 	memcpy(&m->chain, m->aside + 8, 8);
 	total.restored++;
 	check_state(n);
