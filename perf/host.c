@@ -44,9 +44,16 @@ static void host_connect(struct host *h)
 
 void host_start(struct host *h, const char *dir, const char *const *settings)
 {
+	host_start_in(h, dir, NULL, settings);
+}
+
+void host_start_in(
+	struct host *h, const char *dir, const char *netns, const char *const *settings)
+{
 	char program[CHILD_PATH_MAX * 2], text[SETTINGS_MAX][CHILD_PATH_MAX * 2];
-	char *argv[4 + 2 * SETTINGS_MAX] = {program, "--config", "/dev/null"};
-	int argc = 3, count = 0;
+	char *argv[8 + 2 * SETTINGS_MAX] = {
+		"ip", "netns", "exec", (char *)netns, program, "--config", "/dev/null"};
+	int argc = 7, count = 0;
 
 	*h = (struct host){0};
 	child_program(program, sizeof program, "daemon/reeved");
@@ -69,7 +76,8 @@ void host_start(struct host *h, const char *dir, const char *const *settings)
 		argv[argc++] = text[i];
 	}
 	argv[argc] = NULL;
-	h->pid = child_start(argv, h->log, NULL);
+	unlink(h->ipc_path); /* a killed one's */
+	h->pid = child_start(netns ? argv : argv + 4, h->log, NULL);
 	host_connect(h);
 }
 
@@ -144,6 +152,17 @@ void host_make_vm(struct host *h, const char *name, char uuid[HOST_UUID_SIZE])
 	rpc_pack_key(pk, "memory_static_max");
 	msgpack_pack_int(pk, VM_MEMORY_BYTES);
 	copy_text(host_end(h, "VM.create"), uuid, HOST_UUID_SIZE);
+}
+
+void host_pool(struct host *h, char uuid[HOST_UUID_SIZE])
+{
+	const msgpack_object *all;
+
+	rpc_client_begin(h->client, "pool.get_all", 0);
+	all = host_end(h, "pool.get_all");
+	if (all->type != MSGPACK_OBJECT_ARRAY || all->via.array.size != 1)
+		report_die("pool.get_all: one pool was expected");
+	copy_text(&all->via.array.ptr[0], uuid, HOST_UUID_SIZE);
 }
 
 void host_login(struct host *h, char token[HOST_TOKEN_SIZE])

@@ -25,6 +25,9 @@ struct host {
 /* Keeps everything in DIR/host. `settings`: further "SECTION.KEY=VALUE" texts, ended by
  * NULL. */
 void host_start(struct host *h, const char *dir, const char *const *settings);
+/* The same in a network namespace; NULL: this machine's own. */
+void host_start_in(
+	struct host *h, const char *dir, const char *netns, const char *const *settings);
 void host_stop(struct host *h);
 
 /* Waits until it carries out VM operations (RPC is served from earlier on). */
@@ -32,6 +35,9 @@ void host_await_up(struct host *h);
 
 /* Makes a halted VM of 16 MiB without disks. */
 void host_make_vm(struct host *h, const char *name, char uuid[HOST_UUID_SIZE]);
+
+/* The UUID of its pool. */
+void host_pool(struct host *h, char uuid[HOST_UUID_SIZE]);
 
 /* Makes a user who may read, logs in, returns the session's token. */
 void host_login(struct host *h, char token[HOST_TOKEN_SIZE]);

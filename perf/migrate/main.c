@@ -19,11 +19,11 @@
 #include "perf/migrate/pinger.h"
 #include "perf/report.h"
 
-enum { ROUNDS_MAX = 3, RUNS_MAX = 20, LIMIT_MS = 300, PAGE = 4096 };
+enum { ROUNDS_MAX = 3, RUNS_MAX = 20, LIMIT_MS = 300, PAGE = 4096, SPARE_MIB = 3072 };
 
 struct bench {
 	struct report report;
-	struct pair pair;
+	struct cluster pair;
 	const char *dir;
 	uint64_t guest_bytes;
 	size_t rounds; /* of each measurement of speed */
@@ -58,7 +58,7 @@ static double log_value(const char *log, const char *name)
 /* Sends the guest's bytes to `to` and takes them at `at`; with TLS, or through others. */
 static struct peer_result run_peer(struct bench *b, int to, int at, bool tls)
 {
-	struct host *h = &b->pair.hosts[0];
+	struct host *h = &b->pair.hosts[0].host;
 	char program[CHILD_PATH_MAX * 2], to_port[16], at_port[16], bytes[32];
 	char logs[2][CHILD_PATH_MAX + 32];
 	char *receive[] = {
@@ -91,7 +91,7 @@ static struct peer_result run_bare(struct bench *b)
 
 static pid_t start_stunnel(struct bench *b, bool client, int accept, int connect)
 {
-	struct host *h = &b->pair.hosts[0];
+	struct host *h = &b->pair.hosts[0].host;
 	char config[CHILD_PATH_MAX + 32], log[CHILD_PATH_MAX + 32];
 	char *argv[] = {"stunnel", config, NULL};
 	FILE *f;
@@ -230,7 +230,7 @@ static void run_busy(struct bench *b, double bytes_per_s, struct pauses *p)
 	snprintf(rate, sizeof rate, "%.0f", bytes_per_s / PAGE);
 	pair_make_vm(&b->pair, "busy", b->guest_bytes, platform, 4, vm);
 	for (size_t i = 0; i < b->runs; i++) {
-		struct pinger *pinger = pinger_start(&b->pair.hosts[i % 2], vm);
+		struct pinger *pinger = pinger_start(&b->pair.hosts[i % 2].host, vm);
 		struct pair_move m = pair_move(&b->pair, (int)(i % 2), vm);
 
 		p->ping_ms[p->count] = pinger_stop(pinger, &pings);
@@ -275,14 +275,18 @@ static void measure_pauses(struct bench *b, double speed)
 int main(int argc, char **argv)
 {
 	static struct bench b;
+	char memory[64];
+	const char *const settings[] = {memory, NULL};
 
 	report_begin(&b.report, "migrate", argc, argv);
 	b.guest_bytes = UINT64_C(1) << (b.report.quick ? 26 : 32);
 	b.rounds = b.report.quick ? 1 : ROUNDS_MAX;
 	b.runs = b.report.quick ? 2 : RUNS_MAX / 2;
 	b.dir = child_directory();
-	pair_start(&b.pair, b.dir, b.guest_bytes);
+	snprintf(memory, sizeof memory, "hypervisor.sim-memory=%dMiB",
+		(int)(b.guest_bytes >> 20) + SPARE_MIB);
+	cluster_start(&b.pair, b.dir, 2, false, settings);
 	measure_pauses(&b, measure_speed(&b));
-	pair_stop(&b.pair);
+	cluster_stop(&b.pair);
 	return report_end(&b.report);
 }

@@ -3,18 +3,19 @@
  * libuv backend: the same version of libraft, size of entries, disk and file system, each
  * commit on disk before it is acknowledged. Rounds take turns; the median counts.
  */
+#include "perf/pool/parts.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
 #include "perf/child.h"
-#include "perf/report.h"
 
 enum { ROUNDS = 5 };
 
 struct bench {
-	struct report report;
+	struct report *report;
 	const char *dir;
 	const char *seconds;
 	char entry_bytes[24];
@@ -51,17 +52,17 @@ static void measure(struct bench *b, const char *name, const char *outstanding)
 	char rest[64];
 
 	for (int i = 0; i < b->rounds; i++) {
-		us[i] = run(b, "perf/peer_commits_pool", outstanding, NULL, rest,
-			sizeof rest);
+		us[i] = run(
+			b, "perf/peer_pool_pool", outstanding, NULL, rest, sizeof rest);
 		snprintf(b->entry_bytes, sizeof b->entry_bytes, "%d", atoi(rest));
 #ifdef HAVE_UV
-		them[i] = run(b, "perf/peer_commits_uv", outstanding, b->entry_bytes,
-			rest, sizeof rest);
+		them[i] = run(b, "perf/peer_pool_uv", outstanding, b->entry_bytes, rest,
+			sizeof rest);
 #else
 		them[i] = 0;
 #endif
 	}
-	report_add(&b->report,
+	report_add(b->report,
 		(struct report_result){.name = name,
 			.unit = "/s",
 			.value = report_percentile(us, (size_t)b->rounds, 0.5),
@@ -71,19 +72,16 @@ static void measure(struct bench *b, const char *name, const char *outstanding)
 			.bar = 0.7});
 }
 
-int main(int argc, char **argv)
+void commits_measure(struct report *r, const char *dir)
 {
-	static struct bench b;
+	struct bench b = {.report = r, .dir = dir};
 
-	report_begin(&b.report, "commits", argc, argv);
-	b.rounds = b.report.quick ? 1 : ROUNDS;
-	b.seconds = b.report.quick ? "0.1" : "1.0";
-	b.dir = child_directory();
+	b.rounds = r->quick ? 1 : ROUNDS;
+	b.seconds = r->quick ? "0.1" : "1.0";
 	measure(&b, "commits_1", "1");
 	measure(&b, "commits_16", "16");
 	measure(&b, "commits_256", "256");
-	report_add(&b.report, (struct report_result){.name = "entry_bytes",
-				      .unit = "B",
-				      .value = atof(b.entry_bytes)});
-	return report_end(&b.report);
+	report_add(r, (struct report_result){.name = "entry_bytes",
+			      .unit = "B",
+			      .value = atof(b.entry_bytes)});
 }
