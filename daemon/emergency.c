@@ -16,7 +16,7 @@
 enum {
 	EMERGENCY_ANSWERS_MS = 3000,
 	EMERGENCY_RESTART_MS = 200, /* for the reply to leave */
-	STANDING_BYTES = 25,	    /* generation, term, index: u64; u8 has_master */
+	STANDING_BYTES = 41,	    /* generation, term, index: u64; u8 has_master; id */
 	NAMES_MAX = 96,
 };
 
@@ -131,6 +131,13 @@ int emergency_compare(
 	return (a->index > b->index) - (a->index < b->index);
 }
 
+bool emergency_other_life(
+	const struct emergency_standing *a, const struct emergency_standing *b)
+{
+	return a->generation && a->generation == b->generation &&
+	       !uuid_eq(&a->generation_id, &b->generation_id);
+}
+
 static struct emergency_standing own_standing(struct daemon *d)
 {
 	const struct row *pool = db_pool(pool_db(d->pool));
@@ -142,6 +149,7 @@ static struct emergency_standing own_standing(struct daemon *d)
 		.term = s.log.last_term,
 		.index = s.log.last_index,
 		.has_master = pool_can_commit(d->pool),
+		.generation_id = pool ? db_ref(pool, POOL_GENERATION_ID) : UUID_NONE,
 	};
 }
 
@@ -169,6 +177,7 @@ void emergency_asked(struct daemon *d, const struct uuid *by)
 	put64(bytes + 8, s.term);
 	put64(bytes + 16, s.index);
 	bytes[24] = s.has_master;
+	memcpy(bytes + 25, s.generation_id.b, 16);
 	if (members_send(d->members, by, MEMBERS_STANDING, bytes, sizeof bytes))
 		log_debug("emergency.asked", "msg=\"the link is gone\"");
 }
@@ -189,7 +198,9 @@ void emergency_answered(
 		if (uuid_eq(&a->host, by)) {
 			a->known = true;
 			a->standing = (struct emergency_standing){get64(bytes),
-				get64(bytes + 8), get64(bytes + 16), bytes[24] != 0};
+				get64(bytes + 8), get64(bytes + 16), bytes[24] != 0,
+				{{0}}};
+			memcpy(a->standing.generation_id.b, bytes + 25, 16);
 		}
 		all &= a->known;
 	}
@@ -287,9 +298,10 @@ static void decide(struct emergency *m)
 	LIST_FOR_EACH (node, &m->answers) {
 		const struct answer *a = CONTAINER_OF(node, struct answer, node);
 
-		if (!a->known)
+		if (!a->known || emergency_other_life(&a->standing, &own))
 			continue;
-		if (a->standing.has_master)
+		/* In a clash the master is this host, which takes no change. */
+		if (a->standing.has_master && !rlog_clash(pool_log(d->pool), NULL))
 			in_touch = a->host;
 		if (emergency_compare(&a->standing, &best) > 0) {
 			best = a->standing;

@@ -8,6 +8,9 @@
  * pool, a number and a random id, by its first entry. Members that it reaches follow it;
  * one of an older generation that comes back discards what it has and follows, see
  * PLACE in pool/rlog_learner.c. VMs stay where they are until host-declare-dead.
+ *
+ * The same ends a clash of two lives of the pool (rlog_clash): said to the master of the
+ * side that is to be kept, which needs not know more than the other.
  */
 #ifndef REEVE_DAEMON_EMERGENCY_H
 #define REEVE_DAEMON_EMERGENCY_H
@@ -20,8 +23,12 @@ struct emergency;
 struct emergency_standing {
 	uint64_t generation, term, index; /* of its last entry */
 	bool has_master;
+	struct uuid generation_id;
 };
 int emergency_compare(
+	const struct emergency_standing *a, const struct emergency_standing *b);
+/* Two lives of the pool, with the same number: what they know can't be compared. */
+bool emergency_other_life(
 	const struct emergency_standing *a, const struct emergency_standing *b);
 
 /* The plan that a former life left; false: none. */

@@ -114,6 +114,8 @@ static const char *trouble(const struct daemon *d, const struct view *v)
 
 	if (v->pool.log.error.code)
 		return v->pool.log.error.detail;
+	if (v->pool.clash)
+		return v->pool.why;
 	if (uuid_is_none(&master))
 		return "this host knows of no master: a majority of the voters is not "
 		       "reachable from here; changes wait, reads may be old";

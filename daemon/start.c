@@ -267,6 +267,7 @@ static int start_pool(struct daemon *d, struct rv_error *e)
 		uuid_format(&d->host, first->address);
 		config.log.bootstrap_count = 1;
 		config.log.refound = true;
+		config.log.refound_generation = plan.generation;
 	}
 	return pool_open(&d->pool, d->loop, d->disk, &config, &pool_events, d, e);
 }
@@ -297,7 +298,7 @@ static bool start_may_pass(int rc)
 {
 	return rc == RV_EAGAIN || rc == RV_ENOTMASTER || rc == RV_ECLOSED ||
 	       rc == RV_ETIMEDOUT || rc == RV_EOUTCOME || rc == RV_ECONFLICT ||
-	       rc == RV_ELIMIT;
+	       rc == RV_ELIMIT || rc == RV_ENOTALLOWED; /* rlog_clash */
 }
 
 /* In RECORD, until start_look or the deadline. */

@@ -368,5 +368,7 @@ int place_decode(struct place_message *m, const uint8_t *bytes, size_t len)
 		.standby = bytes[40]};
 	m->generation.number = remote_get_u64(bytes);
 	memcpy(m->generation.id.b, bytes + 8, 16);
-	return m->term == 0 || (m->standby && !m->id) ? RV_EPROTO : 0;
+	if (m->standby && !m->id)
+		return RV_EPROTO;
+	return !m->term && (m->id || !m->generation.number) ? RV_EPROTO : 0;
 }

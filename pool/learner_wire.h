@@ -136,7 +136,7 @@ bool feed_next_entry(const struct feed_message *m, size_t *at, struct feed_entry
 
 struct place_message {
 	struct rlog_generation generation;
-	uint64_t term; /* the sender leads in it */
+	uint64_t term; /* the sender leads in it; 0: it only names a generation */
 	uint64_t id;   /* of the receiver, in the sender's configuration; 0: none */
 	bool standby;  /* and it has no vote */
 };

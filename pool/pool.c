@@ -443,9 +443,29 @@ int pool_member_remove(
 	return rlog_remove(pool->log, id, fn, arg, e);
 }
 
+bool pool_clash_words(const struct pool *pool, char words[static POOL_CLASH_WORDS])
+{
+	char text[UUID_TEXT_SIZE];
+	const struct row *row;
+	struct uuid host;
+
+	if (!rlog_clash(pool->log, &host))
+		return false;
+	row = db_row(pool->db, CLASS_HOST, host);
+	snprintf(words, POOL_CLASH_WORDS,
+		"host %.64s is of another life of this pool with the same generation "
+		"number, %" PRId64 ": no change is taken on either side. Decide which "
+		"side is to be kept and say pool-emergency-transition-to-master to its "
+		"master: it goes on, the other side discards what it has and follows",
+		row ? row_name(row) : uuid_format(&host, text),
+		db_int(db_pool(pool->db), POOL_GENERATION_NUMBER));
+	return true;
+}
+
 bool pool_can_commit(const struct pool *pool)
 {
-	return pool_is_master(pool) || (pool->remote && remote_is_ready(pool->remote));
+	return !rlog_clash(pool->log, NULL) &&
+	       (pool_is_master(pool) || (pool->remote && remote_is_ready(pool->remote)));
 }
 
 bool pool_takes_changes(const struct pool *pool)
@@ -476,11 +496,14 @@ struct rlog *pool_log(struct pool *pool)
 	return pool->log;
 }
 
-static void say_why(struct pool_status *out)
+static void say_why(const struct pool *pool, struct pool_status *out)
 {
 	const struct rlog_status *l = &out->log;
 
 	out->read_only = true;
+	out->clash = pool_clash_words(pool, out->why);
+	if (out->clash)
+		return;
 	if (l->error.code)
 		snprintf(out->why, sizeof out->why, "%.*s", (int)sizeof out->why - 1,
 			l->error.detail);
@@ -505,7 +528,7 @@ void pool_status(const struct pool *pool, struct pool_status *out)
 	rlog_status(pool->log, &out->log);
 	LIST_FOR_EACH (node, &pool->subscribers)
 		out->subscribers++;
-	say_why(out);
+	say_why(pool, out);
 }
 
 void pool_snapshot(struct pool *pool)

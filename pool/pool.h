@@ -143,7 +143,8 @@ struct pool_commit {
 };
 
 /* Proposes the transaction; txn_fini is called on it in any case. fn follows unless the
- * call itself fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG.
+ * call itself fails: RV_ENOTMASTER, RV_ELIMIT, RV_ESPACE, RV_EAGAIN, RV_ETOOBIG,
+ * RV_ENOTALLOWED (rlog_clash).
  *
  * In a pool of several hosts it waits (RV_MAX_COMMITS_QUEUED of them, POOL_PATIENCE_MS)
  * while nobody leads, and goes on to the next master when one hands over or is replaced
@@ -217,7 +218,8 @@ struct pool_status {
 	struct rlog_status log;
 	bool master;
 	bool read_only; /* no change can be committed here now; why: log.error or space */
-	char why[160];	/* read_only in words, else empty */
+	bool clash;	/* read_only by rlog_clash */
+	char why[400];	/* read_only in words, else empty */
 	uint64_t seq;
 	uint64_t db_hash_seq; /* last seq at which this host's hash agreed; 0: none yet */
 	bool db_differs;      /* this host's database differs from the master's */

@@ -67,6 +67,7 @@ static void commit_unknown(struct pool_commit *c)
 
 static int commit_refused(struct pool *pool, int rc, struct rv_error *e)
 {
+	char words[POOL_CLASH_WORDS];
 	struct rlog_status s;
 
 	switch (rc) {
@@ -87,6 +88,10 @@ static int commit_refused(struct pool *pool, int rc, struct rv_error *e)
 			"%s is full: the pool is read-only but for what is running; free "
 			"some space on that file system",
 			pool->disk->path);
+	case RV_ENOTALLOWED:
+		if (pool_clash_words(pool, words))
+			return rv_error_set(e, rc, "%s", words);
+		/* fall through */
 	default:
 		return rv_error_set(
 			e, rc, "the change can't be written: %s", rv_error_text(rc));

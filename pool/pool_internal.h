@@ -66,4 +66,8 @@ void pool_hash_note(struct pool *pool);	  /* an entry was applied */
 void pool_hash_check(struct pool *pool, const uint8_t *bytes, size_t len);
 void pool_hash_forget(struct pool *pool);
 
+/* pool.c: rlog_clash in words; false: there is none. */
+enum { POOL_CLASH_WORDS = 400 };
+bool pool_clash_words(const struct pool *pool, char words[static POOL_CLASH_WORDS]);
+
 #endif

@@ -228,6 +228,7 @@ static void ask_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int
 static void ask_locally(struct remote *r, struct pool_ask *a)
 {
 	struct rlog *log = r->pool->log;
+	char words[POOL_CLASH_WORDS];
 	int rc = a->len ? rlog_propose(log, &a->proposal, POOL_ENTRY_TXN, a->bytes,
 				  a->len, a->essential, ask_proposed)
 			: rlog_barrier(log, &a->proposal, ask_proposed);
@@ -235,7 +236,10 @@ static void ask_locally(struct remote *r, struct pool_ask *a)
 	a->local = rc == 0;
 	if (!rc || rc == RV_ENOTMASTER)
 		return;
-	rv_error_set(&a->error, rc, "the change can't be written: %s", rv_error_text(rc));
+	rv_error_set(&a->error, rc, "the change can't be written: %s",
+		rc == RV_ENOTALLOWED && pool_clash_words(r->pool, words)
+			? words
+			: rv_error_text(rc));
 	ask_end(a);
 }
 
@@ -465,6 +469,7 @@ static struct served *served_new(struct remote *r, const struct uuid *from,
 static void deliver_ask(
 	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
+	char words[POOL_CLASH_WORDS];
 	struct rlog_status status;
 	struct remote_ask ask;
 	struct served *s;
@@ -495,7 +500,9 @@ static void deliver_ask(
 	rc = ask.len ? rlog_propose(r->pool->log, &s->proposal, POOL_ENTRY_TXN, ask.bytes,
 			       ask.len, ask.essential, served_proposed)
 		     : rlog_barrier(r->pool->log, &s->proposal, served_proposed);
-	if (rc)
+	if (rc == RV_ENOTALLOWED && pool_clash_words(r->pool, words))
+		served_end(s, rc, words);
+	else if (rc)
 		served_end(s, rc,
 			"the pool's master can't take it now; nothing was done: try "
 			"again");

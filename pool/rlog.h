@@ -128,6 +128,7 @@ struct rlog_config {
 	 * server from now on, with all that its disk holds. One that was a learner takes
 	 * bootstrap[0]'s id. Repeating it changes nothing. */
 	bool refound;
+	uint64_t refound_generation; /* the number that it then begins; see rlog_clash */
 
 	/* 0 stands for the value in brackets. */
 	unsigned election_ms;	     /* [200] libraft draws T to 2T */
@@ -176,8 +177,9 @@ struct rlog_proposal {
  * handed to apply with them. `essential`: may use the reserve of a nearly full disk. The
  * callback follows unless the call itself fails: RV_ENOTMASTER, RV_ELIMIT
  * (RV_MAX_COMMITS_QUEUED wait), RV_ETOOBIG, RV_ESPACE, RV_EIO (the log failed),
- * RV_ENOMEM, RV_ECLOSED. During a transfer of leadership proposals wait; they are
- * rejected with RV_ENOTMASTER when it succeeds. */
+ * RV_ENOMEM, RV_ECLOSED, RV_ENOTALLOWED (rlog_clash; barriers are taken). During a
+ * transfer of leadership proposals wait; they are rejected with RV_ENOTMASTER when it
+ * succeeds. */
 int rlog_propose(struct rlog *rlog, struct rlog_proposal *p, uint8_t kind,
 	const void *bytes, size_t len, bool essential,
 	rlog_proposal_fn *fn) RV_MUST_CHECK;
@@ -215,6 +217,12 @@ void rlog_peer_down(struct rlog *rlog, const struct uuid *host);
 /* POOL_MESSAGE_LEARN, _FEED and _PLACE; others are ignored. */
 void rlog_deliver(struct rlog *rlog, const struct uuid *from, enum pool_message type,
 	const uint8_t *bytes, size_t len);
+
+/* Another host's database is of a generation with this one's number and another id: two
+ * lives of the pool, of which none is the older. False: none was met. Until this host's
+ * own generation is another, rlog_propose refuses with RV_ENOTALLOWED, here and on the
+ * other side. `host` (may be NULL): who said so. */
+bool rlog_clash(const struct rlog *rlog, struct uuid *host);
 
 /* How far the learner on `host`, fed by this very host, is on its own disk. */
 bool rlog_learner_stored(

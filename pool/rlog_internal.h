@@ -125,6 +125,8 @@ struct rlog {
 	uint64_t kept_conf_index;
 	struct place_message place; /* the master's word; term 0: none */
 	uint64_t placed_term, placed_conf;
+	struct rlog_generation clash; /* of another life that was met; number 0: none */
+	struct uuid clash_host;
 
 	struct timer retry, sweep, stop_poll;
 	int64_t stop_deadline_us;

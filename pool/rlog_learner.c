@@ -344,6 +344,81 @@ void rlog_follow_place(struct rlog *rlog)
 	}
 }
 
+/* --- two lives of the pool
+ * -------------------------------------------------------------------
+ */
+
+static bool is_clash(
+	const struct rlog_generation *own, const struct rlog_generation *other)
+{
+	return own->number && own->number == other->number &&
+	       !uuid_eq(&own->id, &other->id);
+}
+
+bool rlog_clash(const struct rlog *rlog, struct uuid *host)
+{
+	struct rlog_generation own;
+
+	rlog_feed_generation(rlog, &own);
+	if (!is_clash(&own, &rlog->clash) || own.number < rlog->config.refound_generation)
+		return false;
+	if (host)
+		*host = rlog->clash_host;
+	return true;
+}
+
+/* Not from a master (term 0): only which life is meant. */
+static void tell_generation(
+	struct rlog *rlog, const struct uuid *host, const struct rlog_generation *g)
+{
+	struct place_message m = {.generation = *g};
+	struct buf b;
+
+	buf_init(&b, 256);
+	if (!place_encode(&m, &b) &&
+		rlog->config.messenger->ops->send(rlog->config.messenger, host,
+			POOL_MESSAGE_PLACE, buf_data(&b), buf_len(&b)))
+		log_debug("pool.log", "msg=\"told when the link is back\"");
+	buf_fini(&b);
+}
+
+/* Both lives stop, also where a host that is linked to both masters is the only one that
+ * sees both: it tells each of the other. True: `m` is of the other life. */
+static bool meet_clash(
+	struct rlog *rlog, const struct uuid *from, const struct place_message *m)
+{
+	char host[UUID_TEXT_SIZE];
+	struct rlog_generation own;
+	bool known;
+
+	rlog_feed_generation(rlog, &own);
+	if (!is_clash(&own, &m->generation))
+		return false;
+	known = is_clash(&own, &rlog->clash);
+	if (!known) {
+		rlog->clash = m->generation;
+		rlog->clash_host = *from;
+		log_error("pool.clash",
+			"host=%s generation=%" PRIu64
+			" msg=\"that host's database is of another life of the pool with "
+			"the same number: no change is taken on either side until one "
+			"of them goes on by pool-emergency-transition-to-master\"",
+			uuid_format(from, host), own.number);
+		defer_start(&rlog->tell);
+	}
+	if (!m->term)
+		return true;
+	tell_generation(rlog, from, &own);
+	LIST_FOR_EACH (node, &rlog->links) {
+		const struct uuid *other =
+			&CONTAINER_OF(node, struct rlog_link, node)->host;
+
+		if (!known && !uuid_eq(other, from))
+			tell_generation(rlog, other, &m->generation);
+	}
+	return true;
+}
+
 static void take_place(
 	struct rlog *rlog, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
@@ -353,6 +428,8 @@ static void take_place(
 		log_warn("pool.log", "bytes=%zu msg=\"dropped a place\"", len);
 		return;
 	}
+	if (meet_clash(rlog, from, &m) || !m.term)
+		return;
 	if (m.generation.number < rlog->place.generation.number ||
 		(m.generation.number == rlog->place.generation.number &&
 			m.term < rlog->place.term))

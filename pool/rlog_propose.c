@@ -244,6 +244,8 @@ int rlog_propose(struct rlog *rlog, struct rlog_proposal *p, uint8_t kind,
 		return rlog->error.code == RV_ESPACE ? RV_ESPACE : RV_EIO;
 	if (!rlog->ready)
 		return RV_ENOTMASTER;
+	if (kind != RLOG_KIND_BARRIER && rlog_clash(rlog, NULL))
+		return RV_ENOTALLOWED;
 	if (len > RV_MAX_ENTRY_BYTES)
 		return RV_ETOOBIG;
 	if (rlog->queued >= RV_MAX_COMMITS_QUEUED)

@@ -16,14 +16,32 @@
 static void test_order(void **state)
 {
 	/* Rising: generation before term before index. */
-	static const struct emergency_standing s[] = {{0, 0, 0, false}, {1, 3, 900, true},
-		{1, 4, 100, false}, {1, 4, 101, false}, {2, 1, 1, false}};
+	static const struct emergency_standing s[] = {{.generation = 0},
+		{.generation = 1, .term = 3, .index = 900, .has_master = true},
+		{.generation = 1, .term = 4, .index = 100},
+		{.generation = 1, .term = 4, .index = 101},
+		{.generation = 2, .term = 1, .index = 1}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof s / sizeof s[0]; i++)
 		for (size_t j = 0; j < sizeof s / sizeof s[0]; j++)
 			assert_int_equal(
 				emergency_compare(&s[i], &s[j]), i < j ? -1 : i > j);
+}
+
+static void test_other_life(void **state)
+{
+	struct emergency_standing a = {.generation = 2, .generation_id = {{7}}}, b = a;
+
+	(void)state;
+	b.term = 9;
+	assert_false(emergency_other_life(&a, &b));
+	b.generation_id.b[15] = 1;
+	assert_true(emergency_other_life(&a, &b));
+	b.generation = 3;
+	assert_false(emergency_other_life(&a, &b));
+	a.generation = b.generation = 0; /* no database yet */
+	assert_false(emergency_other_life(&a, &b));
 }
 
 static void test_plan(void **state)
@@ -55,6 +73,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_other_life),
 		cmocka_unit_test(test_plan),
 	};
 
