@@ -83,6 +83,7 @@ struct pool_ask {
 	uint64_t id;
 	struct uuid master;    /* it was sent to this host ... */
 	uint64_t master_start; /* ... and this start of its daemon; 0: not sent yet */
+	int64_t left_us;       /* since when another one leads; 0: not known of */
 	uint64_t term;	       /* ... which led in this term then */
 	bool local;	       /* this host leads by now: `proposal` is on its way */
 	struct rlog_proposal proposal;

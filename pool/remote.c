@@ -13,8 +13,9 @@
 #include "pool/remote_wire.h"
 
 enum {
-	RAFT_HEAD = 8, /* the sender's raft id */
-	RETRY_MS = 20, /* after a refusal for want of a master */
+	RAFT_HEAD = 8,	 /* the sender's raft id */
+	RETRY_MS = 20,	 /* after a refusal for want of a master */
+	FORMER_MS = 100, /* for a former master to tell what came of what it was asked */
 };
 
 /* A linked host. */
@@ -193,6 +194,7 @@ static void ask_anew(struct pool_ask *a)
 
 	a->local = false;
 	a->master_start = 0;
+	a->left_us = 0;
 	a->id = ++r->last_id;
 	if (loop_now_us(r->pool->loop) >= a->until_us)
 		timer_start_us(&a->deadline, 0);
@@ -275,6 +277,21 @@ static void ask_send(struct remote *r, struct pool_ask *a)
 	buf_fini(&b);
 }
 
+/* A former master that handed over still knows what came of it, and will tell. One that
+ * is frozen or cut off will not, and its link takes long to notice. */
+static bool former_may_tell(struct remote *r, struct pool_ask *a)
+{
+	int64_t now_us = loop_now_us(r->pool->loop);
+
+	if (a->left_us == 0)
+		a->left_us = now_us;
+	if (now_us - a->left_us >= FORMER_MS * INT64_C(1000))
+		return false;
+	if (!timer_active(&r->retry))
+		timer_start_ms(&r->retry, FORMER_MS);
+	return true;
+}
+
 /* Where it stands, and what can be done about it now. */
 static void ask_look(struct remote *r, struct pool_ask *a)
 {
@@ -288,9 +305,9 @@ static void ask_look(struct remote *r, struct pool_ask *a)
 		ask_send(r, a);
 		return;
 	}
-	/* The former master still knows, and will tell. */
 	former = a->master_start ? peer_find(r, &a->master) : NULL;
-	if (former && a->len && (!former->start || former->start == a->master_start))
+	if (former && a->len && (!former->start || former->start == a->master_start) &&
+		former_may_tell(r, a))
 		return;
 	if (a->master_start && a->len) {
 		ask_unknown(a);
