@@ -226,6 +226,7 @@ static void use_tls(struct peer *p, const char *cert, const char *key)
 			    SSL_CTX_use_PrivateKey_file(c, key, SSL_FILETYPE_PEM) != 1))
 		die("the certificate");
 	p->ssl = SSL_new(c);
+	SSL_CTX_free(c); /* the connection holds it */
 	socket = BIO_new_socket(p->fd, BIO_NOCLOSE);
 	if (!p->ssl || !socket || BIO_set_write_buffer_size(buffer, BUFFER) != 1)
 		die("OpenSSL");
