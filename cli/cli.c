@@ -199,6 +199,8 @@ static int run_command(struct cli *cli, const struct command *c)
 		return verb_method(cli, c);
 	case COMMAND_VM_INSTALL:
 		return verb_vm_install(cli, c);
+	case COMMAND_VM_IMPORT_XL:
+		return verb_vm_import_xl(cli, c);
 	case COMMAND_TASK_WAIT:
 		return verb_task_wait(cli, c);
 	case COMMAND_CONSOLE:

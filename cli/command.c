@@ -107,6 +107,13 @@ static bool each_method(const struct schema_class *cls, command_fn *fn, void *ar
 			c.warns = "Should the host still run, a VM that is started "
 				  "elsewhere runs twice and ruins its disks. Make sure "
 				  "that the host is off.";
+		if (m->id == METHOD_HOST_GHOST_DESTROY)
+			c.destroys = "The domain, whatever it does now,";
+		if (m->id == METHOD_VM_IMPORT_XL) {
+			c.kind = COMMAND_VM_IMPORT_XL;
+			c.doc = "Makes a VM of a guest of xl, with its disks in place, "
+				"and takes the guest over if it runs";
+		}
 		if (m->id == METHOD_TASK_WAIT) {
 			c.kind = COMMAND_TASK_WAIT;
 			c.doc = "Waits until it has ended, with a progress bar";

@@ -175,6 +175,16 @@ void command_keys(const struct command *c, command_key_fn *fn, void *arg)
 	case COMMAND_VM_INSTALL:
 		keys_install(&k);
 		break;
+	case COMMAND_VM_IMPORT_XL:
+		key_text(&k, "filename", true,
+			"The configuration, as xl create reads it; -: standard input");
+		key_give(&k,
+			(struct command_key){.type = VALUE_REF,
+				.ref_class = CLASS_HOST,
+				.doc = "Where the guest is; default: the host that is "
+				       "asked"},
+			"host", true);
+		break;
 	case COMMAND_TASK_WAIT:
 		key_self(&k, c->cls);
 		break;

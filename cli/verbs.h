@@ -14,6 +14,7 @@ int verb_param_remove(struct cli *cli, const struct command *c);
 int verb_param_clear(struct cli *cli, const struct command *c);
 int verb_method(struct cli *cli, const struct command *c);
 int verb_vm_install(struct cli *cli, const struct command *c);
+int verb_vm_import_xl(struct cli *cli, const struct command *c);
 int verb_task_wait(struct cli *cli, const struct command *c);
 int verb_event_watch(struct cli *cli);
 int verb_console(struct cli *cli, const struct command *c);

@@ -28,6 +28,8 @@ struct clocks;
 struct consoles;
 struct ejection;
 struct forward;
+struct ghosts;
+struct imports;
 struct joining;
 struct members;
 struct metrics;
@@ -52,6 +54,8 @@ struct daemon {
 	struct metrics *metrics;
 	struct clocks *clocks;
 	struct consoles *consoles;
+	struct ghosts *ghosts;
+	struct imports *imports;
 	struct attach *attach;
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;

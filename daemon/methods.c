@@ -5,6 +5,8 @@
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
 #include "daemon/events.h"
+#include "daemon/ghosts.h"
+#include "daemon/import_xl.h"
 #include "daemon/join.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_methods.h"
@@ -17,6 +19,8 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_HOST_DISABLE] = host_disable,
 	[METHOD_HOST_DECLARE_DEAD] = host_declare_dead,
 	[METHOD_HOST_CHECK] = host_check,
+	[METHOD_HOST_GHOST_LIST] = host_ghost_list,
+	[METHOD_HOST_GHOST_DESTROY] = host_ghost_destroy,
 	[METHOD_HOST_OP_LIST] = host_op_list,
 	[METHOD_HOST_LOOP_STATS] = host_loop_stats,
 
@@ -34,6 +38,8 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_VM_UNPAUSE] = vm_operation,
 	[METHOD_VM_MIGRATE] = vm_migrate,
 	[METHOD_VM_RESET_POWER_STATE] = vm_reset_power_state,
+	[METHOD_VM_ADOPT] = vm_adopt,
+	[METHOD_VM_IMPORT_XL] = vm_import_xl,
 	[METHOD_VM_CONSOLE_READ] = vm_console_read,
 	[METHOD_VM_CONSOLE_WRITE] = vm_console_write,
 	[METHOD_VM_SUSPEND] = vm_operation,

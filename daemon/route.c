@@ -200,9 +200,13 @@ enum route route_call(struct call *c, struct uuid *host)
 	case METHOD_PBD_DESTROY:
 		return ROUTE_HERE;
 	case METHOD_HOST_CHECK:
+	case METHOD_HOST_GHOST_LIST:
+	case METHOD_HOST_GHOST_DESTROY:
 	case METHOD_HOST_OP_LIST:
 	case METHOD_HOST_LOOP_STATS:
 		return to_host(c, call_ref(c, "self"), host);
+	case METHOD_VM_ADOPT:
+	case METHOD_VM_IMPORT_XL:
 	case METHOD_PIF_SCAN:
 	case METHOD_PIF_INTRODUCE:
 		return to_host(c, call_ref(c, "host"), host);

@@ -35,6 +35,8 @@
 #include "daemon/events.h"
 #include "daemon/files.h"
 #include "daemon/forward.h"
+#include "daemon/ghosts.h"
+#include "daemon/import_xl.h"
 #include "daemon/join.h"
 #include "daemon/large.h"
 #include "daemon/listen.h"
@@ -504,6 +506,10 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = clocks_new(&d->clocks, d);
 	if (!rc)
 		rc = consoles_new(&d->consoles, d);
+	if (!rc)
+		rc = ghosts_new(&d->ghosts, d);
+	if (!rc)
+		rc = imports_new(&d->imports, d);
 	if (rc && !e->code)
 		rv_error_set(e, rc, "reeved can't start: %s", rv_error_text(rc));
 	return rc;
@@ -554,6 +560,8 @@ void daemon_fini(struct daemon *d)
 {
 	listen_close(d);
 	sessions_free(d->sessions);
+	imports_stop(d->imports);
+	ghosts_stop(d->ghosts);
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
@@ -580,6 +588,8 @@ void daemon_fini(struct daemon *d)
 	metrics_free(d->metrics);
 	clocks_free(d->clocks);
 	consoles_free(d->consoles);
+	imports_free(d->imports);
+	ghosts_free(d->ghosts);
 	voters_free(d->voters);
 	designations_free(d);
 	chores_free(d);
