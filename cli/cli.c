@@ -205,6 +205,10 @@ static int run_command(struct cli *cli, const struct command *c)
 		return verb_task_wait(cli, c);
 	case COMMAND_CONSOLE:
 		return verb_console(cli, c);
+	case COMMAND_DATABASE_DUMP:
+		return verb_database_dump(cli, c);
+	case COMMAND_DATABASE_RESTORE:
+		return verb_database_restore(cli, c);
 	case COMMAND_EVENT_WATCH:
 		return verb_event_watch(cli);
 	case COMMAND_HELP:

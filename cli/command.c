@@ -118,6 +118,17 @@ static bool each_method(const struct schema_class *cls, command_fn *fn, void *ar
 			c.kind = COMMAND_TASK_WAIT;
 			c.doc = "Waits until it has ended, with a progress bar";
 		}
+		if (m->id == METHOD_POOL_DATABASE_DUMP) {
+			c.kind = COMMAND_DATABASE_DUMP;
+			c.doc = "Writes the pool's database into a file, to be restored "
+				"later; it holds every secret of the pool";
+		}
+		if (m->id == METHOD_POOL_DATABASE_RESTORE) {
+			c.kind = COMMAND_DATABASE_RESTORE;
+			c.doc = "Makes the pool's database again what a dump says; tells "
+				"what is lost, and asks";
+		}
+		c.hidden = m->id == METHOD_POOL_DATABASE_UPLOAD;
 		method_name(m, true, c.name);
 		if (!fn(arg, &c))
 			return false;

@@ -194,6 +194,16 @@ void command_keys(const struct command *c, command_key_fn *fn, void *arg)
 		keys_flag(&k, "resize",
 			"Tell the guest's shell the size of this terminal, by stty");
 		break;
+	case COMMAND_DATABASE_DUMP:
+		key_text(&k, "filename", true, "The file to be made here");
+		keys_flag(&k, "stale",
+			"Take what the host has, also where no master can be asked");
+		break;
+	case COMMAND_DATABASE_RESTORE:
+		key_text(&k, "filename", true, "A dump, here");
+		keys_flag(&k, "force",
+			"Do not ask for confirmation, and take another pool's dump too");
+		break;
 	case COMMAND_EVENT_WATCH:
 	case COMMAND_HELP:
 	case COMMAND_API_DOC:

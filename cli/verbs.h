@@ -18,6 +18,8 @@ int verb_vm_import_xl(struct cli *cli, const struct command *c);
 int verb_task_wait(struct cli *cli, const struct command *c);
 int verb_event_watch(struct cli *cli);
 int verb_console(struct cli *cli, const struct command *c);
+int verb_database_dump(struct cli *cli, const struct command *c);
+int verb_database_restore(struct cli *cli, const struct command *c);
 
 /* The field that was typed, or NULL: has been told, with suggestions. */
 const struct schema_field *verb_field(

@@ -26,6 +26,7 @@ struct attach;
 struct emergency;
 struct clocks;
 struct consoles;
+struct dumps;
 struct ejection;
 struct forward;
 struct ghosts;
@@ -54,6 +55,7 @@ struct daemon {
 	struct metrics *metrics;
 	struct clocks *clocks;
 	struct consoles *consoles;
+	struct dumps *dumps;
 	struct ghosts *ghosts;
 	struct imports *imports;
 	struct attach *attach;

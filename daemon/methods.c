@@ -2,6 +2,7 @@
 
 #include "daemon/console.h"
 #include "daemon/declare.h"
+#include "daemon/dump.h"
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
 #include "daemon/events.h"
@@ -86,6 +87,9 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_POOL_EJECT] = pool_eject,
 	[METHOD_POOL_EMERGENCY_TRANSITION_TO_MASTER] =
 		pool_emergency_transition_to_master,
+	[METHOD_POOL_DATABASE_DUMP] = pool_database_dump,
+	[METHOD_POOL_DATABASE_UPLOAD] = pool_database_upload,
+	[METHOD_POOL_DATABASE_RESTORE] = pool_database_restore,
 
 	[METHOD_TASK_CANCEL] = task_cancel,
 	[METHOD_TASK_DESTROY] = task_destroy,

@@ -218,6 +218,8 @@ enum route route_call(struct call *c, struct uuid *host)
 			       ? ROUTE_HOST
 			       : ROUTE_HERE;
 	case METHOD_POOL_DESIGNATE_NEW_MASTER:
+	case METHOD_POOL_DATABASE_UPLOAD:
+	case METHOD_POOL_DATABASE_RESTORE:
 		return ROUTE_MASTER;
 	case METHOD_POOL_EJECT:
 	case METHOD_HOST_DECLARE_DEAD:

@@ -30,6 +30,7 @@
 #include "daemon/console.h"
 #include "daemon/declare.h"
 #include "daemon/drivers.h"
+#include "daemon/dump.h"
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
 #include "daemon/events.h"
@@ -507,6 +508,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 	if (!rc)
 		rc = consoles_new(&d->consoles, d);
 	if (!rc)
+		rc = dumps_new(&d->dumps, d);
+	if (!rc)
 		rc = ghosts_new(&d->ghosts, d);
 	if (!rc)
 		rc = imports_new(&d->imports, d);
@@ -583,6 +586,7 @@ void daemon_fini(struct daemon *d)
 	joining_free(d->joining);
 	ejection_free(d->ejection);
 	emergency_free(d->emergency);
+	dumps_free(d->dumps);
 	members_free(d->members);
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
