@@ -100,9 +100,11 @@ static const msgpack_object *fact(
 	return o && o->type == type ? o : NULL;
 }
 
-/* The request has just come, so its clock was read a moment ago: by how much it is behind
- * for that is far below any sensible limit. */
-static int clock_check(struct daemon *d, int64_t clock_ms, struct rv_error *e)
+/* The clock was read as the request left: on a busy machine or a long line that is a
+ * while ago, and no reason to refuse. What is wrong beyond that is found once it is a
+ * member. */
+static int clock_check(
+	struct daemon *d, int64_t clock_ms, int64_t travel_max_ms, struct rv_error *e)
 {
 	int64_t limit = db_int(db_pool(pool_db(d->pool)), POOL_CLOCK_SKEW_LIMIT_MS);
 	int64_t now = loop_wall_ms(d->loop), most = INT64_C(1) << 50;
@@ -110,7 +112,7 @@ static int clock_check(struct daemon *d, int64_t clock_ms, struct rv_error *e)
 	if (clock_ms < 0 || clock_ms > most) /* keeps the sums far from overflow */
 		return rv_error_set(
 			e, RV_EPROTO, "the joining host tells no time of day");
-	if (clock_ms >= now - limit && clock_ms <= now + limit)
+	if (clock_ms >= now - limit - travel_max_ms && clock_ms <= now + limit)
 		return 0;
 	return rv_error_set(e, RV_ECLOCK,
 		"the joining host's clock is %lld ms %s the master's, more than the "
@@ -140,7 +142,7 @@ static int facts_check(struct daemon *d, const struct join_request *r,
 		return rv_error_set(e, RV_EUNSUPPORTED,
 			"the joining host's software is too old for this pool; update it "
 			"first");
-	return clock_check(d, r->clock_ms, e);
+	return clock_check(d, r->clock_ms, r->travel_max_ms, e);
 }
 
 /* --- the desk: tokens

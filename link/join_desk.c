@@ -209,6 +209,8 @@ static void desk_ask(struct join_acceptor *a)
 {
 	op_move(&a->op, DECIDE);
 	a->asked = true;
+	a->request.travel_max_ms =
+		(loop_now_us(a->desk->loop) - stream_opened_us(a->stream)) / 1000 + 1;
 	a->awaited = op_await(&a->op, a->desk->config.decide_timeout_ms);
 	a->desk->config.request(a->desk->config.arg, a, &a->request);
 }

@@ -29,6 +29,9 @@ struct join_request {
 	const uint8_t *facts; /* msgpack: CPU policy, Xen version, clock, running VMs */
 	size_t facts_len;
 	int64_t clock_ms; /* UTC, as the message leaves */
+	/* Decoded by the desk: it left at most so long ago, since it follows what the
+	 * desk's side of the connection sent. Not on the wire. */
+	int64_t travel_max_ms;
 };
 
 struct join_grant {

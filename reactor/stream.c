@@ -63,6 +63,7 @@ int stream_new(struct stream **out, struct loop *l, const struct stream_config *
 		return rv_error_set(e, RV_ENOMEM, "stream: out of memory");
 	}
 	s->loop = l;
+	s->opened_us = loop_now_us(l);
 	buf_init(&s->in, 0);
 	stream_take_over(s, config);
 	s->fd = -1;
@@ -531,6 +532,11 @@ void stream_resume(struct stream *s)
 const char *stream_peer(const struct stream *s)
 {
 	return s->peer;
+}
+
+int64_t stream_opened_us(const struct stream *s)
+{
+	return s->opened_us;
 }
 
 const struct tls_peer *stream_tls_peer(const struct stream *s)

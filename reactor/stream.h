@@ -86,6 +86,9 @@ void stream_resume(struct stream *s);
  */
 const char *stream_peer(const struct stream *s);
 
+/* loop_now_us of its beginning: connecting, or accepted and before any of its bytes. */
+int64_t stream_opened_us(const struct stream *s);
+
 /* Unix sockets: credentials of the peer. RV_EUNSUPPORTED on others. */
 int stream_peer_credentials(
 	const struct stream *s, pid_t *pid, uid_t *uid, gid_t *gid) RV_MUST_CHECK;

@@ -55,6 +55,7 @@ struct stream {
 	const char *name;
 	size_t read_max, high_water, low_water;
 
+	int64_t opened_us;
 	enum stream_state state;
 	int open_want; /* io_events while OPENING */
 	bool server, paused, eof;

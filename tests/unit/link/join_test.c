@@ -66,6 +66,7 @@ static void on_request(void *arg, struct join_acceptor *a, const struct join_req
 	/* Read as the request left, not when the join began. */
 	assert_in_range(
 		r->clock_ms, loop_wall_ms(m->loop) - 30000, loop_wall_ms(m->loop));
+	assert_in_range(loop_wall_ms(m->loop) - r->clock_ms, 0, r->travel_max_ms);
 	if (m->keep_waiting) {
 		m->waiting = a;
 		return;
