@@ -70,6 +70,9 @@ static const struct key keys[] = {
 	{"test", "clock-file", KEY_TEXT, AT(test_clock_file), "",
 		"for tests alone: a file with the milliseconds by which this daemon's "
 		"clock is to be wrong, read every second"},
+	{"test", "dom0-root", KEY_TEXT, AT(test_dom0_root), "",
+		"for tests alone: a directory in place of / for what a host must have to "
+		"start VMs, looked at also where the hypervisor is simulated"},
 	{"log", "level", KEY_TEXT, AT(log_level), "info", "debug, info, warn or error"},
 };
 

@@ -46,6 +46,7 @@ struct config {
 	bool rpc_tls12;
 	/* [test] */
 	char test_clock_file[CONFIG_TEXT_MAX];
+	char test_dom0_root[CONFIG_TEXT_MAX];
 	/* [log] */
 	char log_level[CONFIG_TEXT_MAX];
 };

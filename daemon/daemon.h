@@ -30,6 +30,7 @@ struct dumps;
 struct ejection;
 struct forward;
 struct ghosts;
+struct guard;
 struct imports;
 struct joining;
 struct members;
@@ -57,6 +58,7 @@ struct daemon {
 	struct consoles *consoles;
 	struct dumps *dumps;
 	struct ghosts *ghosts;
+	struct guard *guard;
 	struct imports *imports;
 	struct attach *attach;
 	struct members *members; /* NULL: a pool of this host alone */

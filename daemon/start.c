@@ -37,6 +37,7 @@
 #include "daemon/files.h"
 #include "daemon/forward.h"
 #include "daemon/ghosts.h"
+#include "daemon/guard.h"
 #include "daemon/import_xl.h"
 #include "daemon/join.h"
 #include "daemon/large.h"
@@ -366,6 +367,7 @@ static void on_attached(void *arg)
 	if (!op_resume(&d->start, d->start_token) || d->stopping)
 		return;
 	recover_chores(d);
+	guard_start(d->guard);
 	op_move(&d->start, RECONCILE);
 	op_kick(&d->start);
 }
@@ -512,6 +514,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 	if (!rc)
 		rc = ghosts_new(&d->ghosts, d);
 	if (!rc)
+		rc = guard_new(&d->guard, d);
+	if (!rc)
 		rc = imports_new(&d->imports, d);
 	if (rc && !e->code)
 		rv_error_set(e, rc, "reeved can't start: %s", rv_error_text(rc));
@@ -565,6 +569,7 @@ void daemon_fini(struct daemon *d)
 	sessions_free(d->sessions);
 	imports_stop(d->imports);
 	ghosts_stop(d->ghosts);
+	guard_stop(d->guard);
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
@@ -594,6 +599,7 @@ void daemon_fini(struct daemon *d)
 	consoles_free(d->consoles);
 	imports_free(d->imports);
 	ghosts_free(d->ghosts);
+	guard_free(d->guard);
 	voters_free(d->voters);
 	designations_free(d);
 	chores_free(d);

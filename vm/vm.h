@@ -146,6 +146,10 @@ int vm_place_explain(struct vm_manager *m, const struct uuid *vm, const struct u
 /* Looks at every host now rather than at the next interval, and checks the invariants. */
 void vm_manager_look(struct vm_manager *m);
 
+/* While `why` is not "" no VM is started, resumed or received on that host of ours; it
+ * says why not and what to do. Copied. */
+void vm_host_refuse(struct vm_manager *m, const struct uuid *host, const char *why);
+
 /* Whether that domain of a host of ours was found unknown to the database. To adopt it is
  * one entry that records it as a VM's (as running or paused, of the next generation);
  * vm_manager_look after it has its label follow. */

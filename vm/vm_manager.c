@@ -112,6 +112,14 @@ void vm_memory_changed(struct vm_manager *m, const struct uuid *vm)
 			rv_error_symbol(rc), e.detail);
 }
 
+void vm_host_refuse(struct vm_manager *m, const struct uuid *host, const char *why)
+{
+	struct vm_host *h = vm_host_find(m, host);
+
+	if (h)
+		snprintf(h->refusal, sizeof h->refusal, "%s", why);
+}
+
 size_t vm_op_count(const struct vm_manager *m)
 {
 	return m->op_count;

@@ -59,6 +59,7 @@ struct vm_host {
 	struct hyper_req label_req; /* of a domain that is adopted: vm_ghosts.c */
 	struct timer label_deadline;
 	struct uuid label_vm;
+	char refusal[RV_ERROR_DETAIL_MAX / 2]; /* vm_host_refuse */
 	uint64_t total_kib, dom0_kib;
 	uint64_t placed_kib; /* of operations that did not yet ask for their memory */
 };

@@ -359,6 +359,9 @@ int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
 	if (!rc && !*host)
 		return rv_error_set(e, RV_ENOHOST,
 			"VM %s: the host chosen is another one's to drive", row_name(vm));
+	if (!rc && (*host)->refusal[0])
+		return rv_error_set(e, RV_ENOTALLOWED, "VM %s: this host starts none: %s",
+			row_name(vm), (*host)->refusal);
 	return rc;
 }
 

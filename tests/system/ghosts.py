@@ -269,6 +269,33 @@ def test_imported_while_it_runs(world):
     client.change("VM.hard_shutdown", self=done["VM"])
 
 
+def test_saved_guests_forbid_starts(world):
+    """What xendomains saved could be restored beside what is started: none is, until that is settled."""
+    root = os.path.join(world.directory, "root")
+    saved = os.path.join(root, "var/lib/xen/save")
+    os.makedirs(saved)
+    vm = world.client.change("VM.create", record={"name_label": "kept", "memory_static_max": 128 * MIB})
+    world.host.settings["test.dom0-root"] = root
+    world.restart()
+    world.client.change("VM.start", self=vm)
+    world.client.change("VM.hard_shutdown", self=vm)
+    with open(os.path.join(saved, "web1"), "w"):
+        pass
+
+    def said():
+        try:
+            world.client.change("VM.start", self=vm)
+            world.client.change("VM.hard_shutdown", self=vm)
+        except rpc.Refused as error:
+            assert error.code == "OPERATION_NOT_ALLOWED", error
+            return str(error)
+
+    words = eventually("VMs are still started", said)
+    assert "/var/lib/xen/save: web1" in words and "xl restore" in words, words
+    os.unlink(os.path.join(saved, "web1"))
+    eventually("VMs are not started again", lambda: not said())
+
+
 def main():
     tests = [test for name, test in globals().items() if name.startswith("test_")]
     with tempfile.TemporaryDirectory(prefix="reeve-ghosts-") as directory:
