@@ -387,6 +387,7 @@ static void rio_finish(void *arg)
 		struct rio_op op = rio->done.at[rio->done.start++];
 
 		rio->told_stored = op.index + op.n - 1;
+		rio_post_letters(rio);
 		op.cb(op.req, 0);
 		if (rio->closing || rio->failed)
 			return;
@@ -429,6 +430,8 @@ static int rio_append(struct raft_io *io, struct raft_io_append *req,
 		op.bytes += FRAME_HEAD_SIZE + entries[i].buf.len;
 		if (!rio_note_term(rio, rio->next + i, entries[i].term))
 			return RAFT_NOMEM;
+		if (entries[i].type == RAFT_CHANGE)
+			rio->change = rio->next + i;
 	}
 	if (rio->receiving && rio->reach > rio->verified)
 		rio->verified = rio->reach;
@@ -446,6 +449,10 @@ static int rio_truncate(struct raft_io *io, raft_index index)
 	struct rio_op op = {.kind = RIO_TRUNCATE, .index = index};
 
 	rio->next = index;
+	if (rio->change >= index) {
+		rio->change = 0;
+		rio_drop_letters(rio);
+	}
 	tail_cut(&rio->tail, index);
 	rio_cut_terms(rio, index);
 	return rio_push(rio, &op) ? RAFT_NOMEM : 0;
@@ -620,6 +627,7 @@ static void rio_closed(void *arg)
 	rio_snapshot_end(rio);
 	rio_sent(rio);
 	rio_drop_held(rio);
+	rio_drop_letters(rio);
 	rio->close_cb(&rio->io);
 }
 
@@ -739,6 +747,7 @@ int rio_new(struct rio **out, const struct rio_config *config, struct recovered 
 	defer_init(&rio->tell_failed, l, "pool.log.failed", rio_tell_failed, rio);
 	defer_init(&rio->closed, l, "pool.raft.closed", rio_closed, rio);
 	list_init(&rio->sends);
+	list_init(&rio->letters);
 	list_init(&rio->held);
 	buf_init(&rio->out, RAFT_MESSAGE_MAX);
 	rio_snapshot_init(rio);

@@ -140,6 +140,10 @@ struct rio {
 	size_t held_bytes;
 	unsigned held_count;
 	struct defer release;
+	uint64_t change;     /* the last entry of a configuration that was appended */
+	struct list letters; /* struct rio_letter: wait until that is stored */
+	size_t letter_bytes;
+	unsigned letter_count;
 	struct buf out; /* encoding */
 
 	struct rio_take take;
@@ -187,6 +191,9 @@ void rio_deliver(
 int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
 	raft_io_send_cb cb);
 void rio_sent(void *arg);
+/* The change that letters wait for is stored, or given up. */
+void rio_post_letters(struct rio *rio);
+void rio_drop_letters(struct rio *rio);
 void rio_release(void *arg);
 void rio_drop_held(struct rio *rio);
 /* Delivers what was held when nothing is in the way any more. */

@@ -10,7 +10,12 @@
 #include "pool/raft_io_internal.h"
 #include "pool/raft_message.h"
 
-enum { HELD_MAX = 256, HELD_MAX_BYTES = 256 << 20 };
+enum {
+	HELD_MAX = 256,
+	HELD_MAX_BYTES = 256 << 20,
+	LETTERS_MAX = 1024,
+	LETTERS_MAX_BYTES = 64 << 20,
+};
 
 struct rio_send {
 	struct list node;
@@ -21,6 +26,15 @@ struct rio_send {
 struct rio_held {
 	struct list node;
 	uint64_t from;
+	char address[RLOG_ADDRESS_MAX];
+	size_t len;
+	uint8_t bytes[];
+};
+
+/* A message that is not sent yet. */
+struct rio_letter {
+	struct list node;
+	uint64_t to;
 	char address[RLOG_ADDRESS_MAX];
 	size_t len;
 	uint8_t bytes[];
@@ -297,6 +311,72 @@ void rio_deliver(
 
 /* --- sending ------------------------------------------------------------------------ */
 
+/* libraft writes an entry and sends it at the same time. With one that takes the vote
+ * from all others that could end for good: if this leader dies before its disk has the
+ * entry, those that have it are no candidates any more, and refuse their vote to a log
+ * without it. So from a change of configuration on nothing is sent before it is stored
+ * here. */
+static bool rio_after_change(struct rio *rio, const struct raft_message *m)
+{
+	const struct raft_append_entries *a = &m->append_entries;
+
+	return m->type == RAFT_IO_APPEND_ENTRIES && rio_leads(rio) &&
+	       rio->told_stored < rio->change &&
+	       a->prev_log_index + a->n_entries >= rio->change;
+}
+
+/* What is encoded in `out`. */
+static int rio_keep_letter(struct rio *rio, const struct raft_message *m)
+{
+	size_t len = buf_len(&rio->out);
+	struct rio_letter *l;
+
+	if (rio->letter_count >= LETTERS_MAX ||
+		rio->letter_bytes + len > LETTERS_MAX_BYTES)
+		return RV_EAGAIN; /* raft sends again */
+	l = malloc(sizeof *l + len);
+	if (!l)
+		return RV_ENOMEM;
+	l->to = m->server_id;
+	snprintf(l->address, sizeof l->address, "%s", m->server_address);
+	l->len = len;
+	memcpy(l->bytes, buf_data(&rio->out), len);
+	list_push_back(&rio->letters, &l->node);
+	rio->letter_count++;
+	rio->letter_bytes += len;
+	return 0;
+}
+
+static void rio_letter_free(struct rio *rio, struct rio_letter *l)
+{
+	list_remove(&l->node);
+	rio->letter_count--;
+	rio->letter_bytes -= l->len;
+	free(l);
+}
+
+void rio_post_letters(struct rio *rio)
+{
+	struct rlog_transport *t = rio->config.transport;
+
+	while (!list_empty(&rio->letters) && rio->told_stored >= rio->change) {
+		struct rio_letter *l =
+			CONTAINER_OF(rio->letters.next, struct rio_letter, node);
+
+		/* One that is lost here is one lost on the way: raft sends again. */
+		if (t->ops->send(t, l->to, l->address, l->bytes, l->len))
+			rio->stats.dropped++;
+		rio_letter_free(rio, l);
+	}
+}
+
+void rio_drop_letters(struct rio *rio)
+{
+	while (!list_empty(&rio->letters))
+		rio_letter_free(
+			rio, CONTAINER_OF(rio->letters.next, struct rio_letter, node));
+}
+
 void rio_sent(void *arg)
 {
 	struct rio *rio = arg;
@@ -335,7 +415,9 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 		rio_cut_result(rio, &cut.append_entries_result);
 	if (!rc)
 		rc = raft_message_encode(&cut, &rio->out);
-	if (!rc)
+	if (!rc && rio_after_change(rio, m))
+		rc = rio_keep_letter(rio, m);
+	else if (!rc)
 		rc = t->ops->send(t, m->server_id, m->server_address, buf_data(&rio->out),
 			buf_len(&rio->out));
 	if (s)

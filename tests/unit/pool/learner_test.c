@@ -685,8 +685,7 @@ static void change_place(struct net *net, struct node *n)
 		/* Only who is there: the writes of the test need a majority. */
 		rc = n->log ? rlog_assign(leader->log, id, true, on_change, net, &e) : 1;
 		total.voted += !rc;
-	} else if (voter && s.voters > 2) {
-		/* Of two, the one that stays may lose what the other was told. */
+	} else if (voter && s.voters > 1) {
 		rc = rlog_assign(leader->log, id, false, on_change, net, &e);
 	} else if (!voter) {
 		rc = rlog_remove(leader->log, id, on_change, net, &e);

@@ -451,6 +451,38 @@ static void test_lost_promotion(void **state)
 	net_free(net);
 }
 
+/* Of two voters one stays, and dies at every moment of that change. What the other knows
+ * of it the one must know too: the other is no candidate any more, and without the change
+ * the one needs its vote. The one's disk is the slower one. */
+static void test_lost_demotion(void **state)
+{
+	(void)state;
+	for (int64_t us = 0; us < 16000; us += 500) {
+		struct net *net = net_new(5, 2, 2);
+		struct node *one = await_leader(net), *other = &net->nodes[0];
+		struct rv_error e;
+
+		if (one == other)
+			other = &net->nodes[1];
+		net_propose(net, 5);
+		net_run(net, 500);
+		worker_sim_set_delay(
+			one->rig->disk->lanes[DISK_LANE_LOG], 4000, 4000 + us % 3000);
+		assert_int_equal(rlog_assign(one->rig->log, other->id, false, change_told,
+					 NULL, &e),
+			0);
+		loop_sim_run_until(net->loop, loop_now_us(net->loop) + us);
+		node_crash(one);
+		node_up(one);
+		await_leader(net);
+		net_propose(net, 5);
+		net_run(net, 500);
+		assert_int_equal(net->acked_at, 10);
+		assert_equal_states(net);
+		net_free(net);
+	}
+}
+
 static void mischief_changed(void *arg, int rc)
 {
 	(void)arg;
@@ -603,6 +635,7 @@ int main(void)
 		cmocka_unit_test(test_transfer),
 		cmocka_unit_test(test_membership),
 		cmocka_unit_test(test_lost_promotion),
+		cmocka_unit_test(test_lost_demotion),
 		cmocka_unit_test(test_mischief),
 	};
 
