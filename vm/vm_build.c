@@ -225,6 +225,8 @@ static int take_memory(struct vm_build *b)
 
 	if (rc)
 		op_fail_with(&b->op, &e);
+	else if (b->source)
+		vm_memory_restored(b->host->memory, &b->id);
 	return rc;
 }
 

@@ -32,6 +32,7 @@ struct memory_domain {
 	bool target_due, maxmem_due, sent_is_target;
 	struct list node; /* of those that are gone but for an unanswered request */
 	bool gone, kept;
+	bool unknown; /* restored: booked with its target, it may hold less */
 	struct hyper_req req;
 	struct timer retry, deadline;
 };
@@ -58,6 +59,7 @@ struct vm_memory {
 static void memory_step(void *arg);
 static void memory_resync(struct vm_memory *m);
 static void memory_send(struct memory_domain *d);
+static void memory_looked(struct memory_domain *d);
 
 static struct memory_domain *memory_find(const struct vm_memory *m, uint32_t domid)
 {
@@ -105,6 +107,10 @@ static void memory_answered(void *arg, struct hyper_req *req)
 		memory_domain_free(d);
 		return;
 	}
+	if (req->call == HYPER_CALL_INFO) {
+		memory_looked(d);
+		return;
+	}
 	if (req->rc == 0) {
 		if (d->sent_is_target)
 			d->target_kib = d->sent_kib;
@@ -120,10 +126,20 @@ static void memory_answered(void *arg, struct hyper_req *req)
 	timer_start_ms(&d->retry, MEMORY_RETRY_MS);
 }
 
+static void memory_look(struct memory_domain *d)
+{
+	timer_start_ms(&d->deadline, MEMORY_ANSWER_MS);
+	hyper_info(d->memory->hyper, &d->req, &d->id);
+}
+
 static void memory_retry(void *arg)
 {
 	struct memory_domain *d = arg;
 
+	if (d->unknown) {
+		memory_look(d);
+		return;
+	}
 	if (memctl_domain_found(d->memory->ctl, d->domid, d->target_kib, d->maxmem_kib))
 		return;
 	defer_start(&d->memory->step);
@@ -167,6 +183,8 @@ static uint64_t memory_forget(struct vm_memory *m, struct memory_domain *d)
 	memctl_domain_remove(m->ctl, d->domid);
 	timer_stop(&d->retry);
 	if (d->kept)
+		m->building--;
+	if (d->unknown)
 		m->building--;
 	if (hyper_req_busy(&d->req)) {
 		d->gone = true;
@@ -246,6 +264,19 @@ void vm_memory_keep(struct vm_memory *m, const struct hyper_domain_id *id)
 	m->building++;
 }
 
+/* Until the answer the hypervisor's free pages are not taken over: those that the guest
+ * may still take up to its target would be among them. */
+void vm_memory_restored(struct vm_memory *m, const struct hyper_domain_id *id)
+{
+	struct memory_domain *d = memory_of(m, id);
+
+	if (!d || d->unknown || hyper_req_busy(&d->req))
+		return;
+	d->unknown = true;
+	m->building++;
+	memory_look(d);
+}
+
 void vm_memory_mode(
 	struct vm_memory *m, const struct hyper_domain_id *id, enum memctl_mode mode)
 {
@@ -283,6 +314,49 @@ int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
 
 /* --- events --- */
 
+/* What it holds at this moment; false: the controller does not know it. */
+static bool memory_holds(struct memory_domain *d, const struct hyper_domain *now)
+{
+	struct vm_memory *m = d->memory;
+
+	memory_book(m, memory_less(m->free_kib + d->held_kib,
+			       now->actual_kib + d->overhead_kib));
+	d->held_kib = now->actual_kib + d->overhead_kib;
+	if (d->unknown) {
+		d->unknown = false;
+		m->building--;
+	}
+	if (memctl_domain_actual(
+		    m->ctl, loop_now_us(m->loop), d->domid, now->actual_kib) ||
+		memctl_domain_pod(m->ctl, d->domid, now->pod_kib))
+		return false;
+	memory_resync(m);
+	return true;
+}
+
+static void memory_lost(const struct memory_domain *d)
+{
+	log_error("vm.memory", "domid=%u msg=\"the controller lost a domain\"", d->domid);
+}
+
+static void memory_looked(struct memory_domain *d)
+{
+	const struct hyper_req *req = &d->req;
+
+	if (req->rc == RV_ENOENT || req->rc == RV_ESTALE)
+		return; /* its release is on the way */
+	if (req->rc) {
+		log_warn("vm.memory", "domid=%u rc=%s msg=\"what it holds: %s\"",
+			d->domid, rv_error_symbol(req->rc), req->error.detail);
+		timer_start_ms(&d->retry, MEMORY_RETRY_MS);
+		return;
+	}
+	/* Its own event may have told in the meantime, and is newer. */
+	if (d->unknown && !memory_holds(d, &req->domain))
+		memory_lost(d);
+	memory_send(d);
+}
+
 static void memory_event(void *arg, const struct hyper_event *event)
 {
 	struct vm_memory *m = arg;
@@ -303,14 +377,8 @@ static void memory_event(void *arg, const struct hyper_event *event)
 			vm_memory_gone(m, &d->id);
 		return;
 	case HYPER_EV_BALLOON:
-		memory_book(m, memory_less(m->free_kib + d->held_kib,
-				       now->actual_kib + d->overhead_kib));
-		d->held_kib = now->actual_kib + d->overhead_kib;
-		if (memctl_domain_actual(
-			    m->ctl, loop_now_us(m->loop), d->domid, now->actual_kib) ||
-			memctl_domain_pod(m->ctl, d->domid, now->pod_kib))
+		if (!memory_holds(d, now))
 			break;
-		memory_resync(m);
 		return;
 	case HYPER_EV_FEATURES:
 		if (now->can_balloon &&
@@ -324,7 +392,7 @@ static void memory_event(void *arg, const struct hyper_event *event)
 	default:
 		return;
 	}
-	log_error("vm.memory", "domid=%u msg=\"the controller lost a domain\"", d->domid);
+	memory_lost(d);
 }
 
 static void memory_measured(void *arg, struct hyper_req *req)

@@ -82,6 +82,11 @@ int vm_memory_add(struct vm_memory *m, const struct hyper_domain_id *id,
 	const struct memctl_domain *d, uint64_t overhead_kib, struct vm_reservation *r,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* After _add, of one that was restored: it was booked with its target, and may hold less
+ * and grow up to that. Asks the hypervisor what it holds; the book stays on the safe side
+ * until that is known. */
+void vm_memory_restored(struct vm_memory *m, const struct hyper_domain_id *id);
+
 /* A domain is surely gone (hyper_destroy said so), earlier than its event: books its
  * memory as free. Unknown, or another domain of that domid by now: nothing; so for the
  * others below. */

@@ -34,7 +34,6 @@ enum {
 	RING_REGISTER_OPS = 2048,
 	RING_SESSIONS = 4,
 	RING_TERMS = 4096,
-	RING_MEASURE_US = 10000, /* a call to the hypervisor, and some */
 };
 
 #define RING_FAULTS(X)                                                                   \
@@ -283,8 +282,7 @@ struct ring_host {
 	bool death_due;
 	enum ring_death death;
 	bool dead_at_point;
-	bool led;	  /* was the master after the last event */
-	int64_t wrong_us; /* its books of free memory are, since then; 0: they are not */
+	bool led; /* was the master after the last event */
 };
 
 /* One direction of a link. */

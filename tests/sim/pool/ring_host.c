@@ -235,7 +235,6 @@ void ring_host_boot(struct ring_host *h)
 	h->life = RING_OPENING;
 	h->death_due = h->dead_at_point = h->asking = false;
 	h->led = false;
-	h->wrong_us = 0;
 	host_pool(h);
 	h->config.machine = h->machine;
 	if (hyper_sim_new(&h->hyper, r->loop, &h->config, &e))

@@ -274,17 +274,15 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 {
 	uint64_t used_kib = h->config.dom0_kib, promised_kib = 0, built_kib = 0;
 	uint64_t total_kib = h->config.memory_kib, grown_kib = 0;
-	bool known = true;
 
 	for (size_t i = 0; i < n; i++) {
 		struct memctl_view v;
 
 		used_kib += domains[i].actual_kib + domains[i].overhead_kib;
-		if (memctl_domain_get(m, domains[i].id.domid, &v))
-			known = false;
 		/* Up to its maxmem it may grow at any moment: that is promised to it. */
-		else if (domains[i].actual_kib > v.d.actual_kib &&
-			 domains[i].actual_kib <= v.d.maxmem_kib)
+		if (memctl_domain_get(m, domains[i].id.domid, &v) == 0 &&
+			domains[i].actual_kib > v.d.actual_kib &&
+			domains[i].actual_kib <= v.d.maxmem_kib)
 			grown_kib += domains[i].actual_kib - v.d.actual_kib;
 	}
 	for (size_t k = 0; k < memctl_reservation_count(m); k++) {
@@ -303,13 +301,7 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 			"host%d: %llu KiB are used, %llu promised, it has %llu",
 			h->index + 1, (unsigned long long)used_kib,
 			(unsigned long long)promised_kib, (unsigned long long)total_kib);
-	/* What a guest that was restored below its target takes up to it is booked with
-	 * the next measurement: docs/testing.md. */
-	if (memctl_totals(m).free_kib <= total_kib - used_kib + built_kib + grown_kib)
-		h->wrong_us = 0;
-	else if (known && h->wrong_us == 0)
-		h->wrong_us = loop_now_us(h->ring->loop);
-	else if (!known || loop_now_us(h->ring->loop) - h->wrong_us > RING_MEASURE_US)
+	if (memctl_totals(m).free_kib > total_kib - used_kib + built_kib + grown_kib)
 		ring_fail(h->ring, "host%d: %llu KiB are booked as free, there are %llu",
 			h->index + 1, (unsigned long long)memctl_totals(m).free_kib,
 			(unsigned long long)(total_kib - used_kib + built_kib +
