@@ -130,6 +130,10 @@ static int target_fits(struct target *s, const struct hyper_host *h, struct rv_e
 	struct vm_op *o = &s->vm;
 	const char *name = o->name;
 
+	if (o->host->refusal[0])
+		return rv_error_set(e, RV_ENOTALLOWED,
+			"VM %s: the host it should go to takes none: %s", name,
+			o->host->refusal);
 	if (h->version_major < s->xen_major ||
 		(h->version_major == s->xen_major && h->version_minor < s->xen_minor))
 		return rv_error_set(e, RV_EUNSUPPORTED,
