@@ -60,6 +60,7 @@ struct call {
 	bool forwarded;	       /* by another host: it is for this one to do */
 	uint64_t min_seq;
 	char arguments_hash[17]; /* "" until daemon/tasks.c needs it */
+	int busy_ms; /* waited for a VM's former operation, see daemon/vm_methods.h */
 
 	struct pool_wait wait;
 	struct value result; /* of call_commit, given once it is committed */

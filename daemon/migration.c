@@ -6,6 +6,7 @@
 #include "daemon/members.h"
 #include "daemon/methods.h"
 #include "daemon/tasks.h"
+#include "daemon/vm_methods.h"
 #include "link/port.h"
 #include "migrate/migrate.h"
 
@@ -32,6 +33,7 @@ void vm_migrate(struct call *c)
 		.origin = c->origin};
 	struct rv_error e = {0};
 	struct uuid uuid;
+	int rc;
 
 	if (!vm || !call_row(c, "host"))
 		return;
@@ -47,7 +49,8 @@ void vm_migrate(struct call *c)
 		call_fail(c, &e);
 		return;
 	}
-	if (migrate_start(d->migrate, &uuid, &args, tasks_uuid(c), on_accepted, c, &e))
+	rc = migrate_start(d->migrate, &uuid, &args, tasks_uuid(c), on_accepted, c, &e);
+	if (rc && !vm_busy_wait(c, &uuid, rc))
 		call_fail(c, &e);
 }
 

@@ -5,8 +5,10 @@
 
 #include "base/units.h"
 #include "daemon/daemon.h"
+#include "daemon/methods.h"
 #include "daemon/tasks.h"
 #include "rpc/message.h"
+#include "vm/vm_op.h"
 
 /* --- operations of vm/ ---------------------------------------------------------------
  */
@@ -19,6 +21,30 @@ static void on_accepted(void *arg, int rc, const struct rv_error *e)
 		call_fail(c, e);
 	else
 		tasks_follow(c, c->request);
+}
+
+enum { BUSY_LOOK_MS = 20, BUSY_PATIENCE_MS = 20 * 1000 };
+
+static void busy_look(void *arg)
+{
+	struct call *c = arg;
+
+	methods_find(c->method->id)(c);
+}
+
+bool vm_busy_wait(struct call *c, const struct uuid *vm, int rc)
+{
+	struct daemon *d = c->daemon;
+	const struct vm_op *other = rc == RV_EBUSY ? vm_op_of(d->vms, vm) : NULL;
+	const struct row *task =
+		other ? db_row(pool_db(d->pool), CLASS_TASK, other->task) : NULL;
+
+	if (!task || vm_task_open(task) || c->busy_ms >= BUSY_PATIENCE_MS || call_keep(c))
+		return false;
+	c->busy_ms += BUSY_LOOK_MS;
+	timer_init(&c->timer, d->loop, "rpc.vm.busy", busy_look, c);
+	timer_start_ms(&c->timer, BUSY_LOOK_MS);
+	return true;
 }
 
 /* The operation that a method starts; the names are the schema's and XenAPI's. */
@@ -44,6 +70,7 @@ void vm_operation(struct call *c)
 	const struct row *row = call_row(c, "self");
 	struct vm_op_args args = {.user = c->who.user};
 	struct rv_error e = {0};
+	int rc;
 
 	if (!row)
 		return;
@@ -73,8 +100,9 @@ void vm_operation(struct call *c)
 			return;
 		}
 	}
-	if (vm_op_start(c->daemon->vms, operation_of(c->method), &args, tasks_uuid(c),
-		    on_accepted, c, &e))
+	rc = vm_op_start(c->daemon->vms, operation_of(c->method), &args, tasks_uuid(c),
+		on_accepted, c, &e);
+	if (rc && !vm_busy_wait(c, &args.vm, rc))
 		call_fail(c, &e);
 }
 
