@@ -189,8 +189,10 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 	if (o->verb->intent != VM_INTENT_NONE) {
 		txn_set_enum(t, o->vm, VM_INTENT, o->verb->intent);
 		txn_set_ref(t, o->vm, VM_INTENT_TASK, o->task);
-		txn_set_ref(
-			t, o->vm, VM_INTENT_HOST, o->host ? o->host->uuid : UUID_NONE);
+		/* Without a host, too, it is one that works on it: a suspended VM's hard
+		 * shutdown is not for the master to do at the same time. */
+		txn_set_ref(t, o->vm, VM_INTENT_HOST,
+			(o->host ? o->host : o->mgr->hosts[0])->uuid);
 		txn_set_time(t, o->vm, VM_INTENT_STARTED, loop_wall_ms(o->mgr->loop));
 		snprintf(generation, sizeof generation, "%lld",
 			(long long)db_int(o->row, VM_OWNER_GENERATION));

@@ -208,6 +208,34 @@ static bool recorded_as(const struct row *vm, const struct hyper_domain *d)
 	       uuid_eq(&id.boot_id, &d->id.boot_id);
 }
 
+/* The host where what is at work on the VM was begun; NULL: none that could go on with
+ * it. It alone knows whether it is still at it. */
+static const struct row *worker(const struct vm_host *h, const struct row *vm)
+{
+	const struct db *db = pool_db(h->mgr->pool);
+	const struct row *task = db_row(db, CLASS_TASK, current_task(vm));
+	const struct row *host = task ? db_follow(db, task, TASK_RESIDENT_ON) : NULL;
+
+	return host && !db_bool(host, HOST_DECLARED_DEAD) ? host : NULL;
+}
+
+/* For a VM that is on no host and bears no intent: a clone's source, whose task alone
+ * names the host that copies. */
+static bool is_worked_on(const struct vm_host *h, const struct row *vm, bool here)
+{
+	const struct row *host = worker(h, vm);
+	struct uuid uuid = host ? row_uuid(host) : UUID_NONE;
+
+	return host && uuid_eq(&uuid, &h->mgr->config.self) == here;
+}
+
+static bool is_elsewhere(const struct vm_host *h, const struct row *vm)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON), intent = db_ref(vm, VM_INTENT_HOST);
+
+	return uuid_is_none(&on) && uuid_is_none(&intent) && is_worked_on(h, vm, false);
+}
+
 /* `d`: a domain that bears the VM's mark is here. */
 static bool concerns(
 	const struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
@@ -218,8 +246,10 @@ static bool concerns(
 		return uuid_eq(&on, &h->uuid);
 	if (!uuid_is_none(&intent))
 		return uuid_eq(&intent, &h->uuid);
-	/* On no host: the master's first, and where a domain of it was left. */
-	return h == h->mgr->hosts[0] && (d || pool_is_master(h->mgr->pool));
+	/* On no host: the master's first, and where a domain of it was left or an
+	 * operation on it (a clone of it) was begun. */
+	return h == h->mgr->hosts[0] &&
+	       (d || pool_is_master(h->mgr->pool) || is_worked_on(h, vm, true));
 }
 
 static bool changed_since(const struct row *vm, uint64_t seq)
@@ -298,7 +328,8 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 	}
 	if (own)
 		take_in(h, vm, own);
-	vm_look_at(h, vm, own, &left);
+	if (!is_elsewhere(h, vm))
+		vm_look_at(h, vm, own, &left);
 }
 
 /* Every VM, at the start and now and then; else those that have, or should have,

@@ -432,6 +432,168 @@ static void test_full_log(void **state)
 	world_free(w);
 }
 
+/* --- another host's clone --------------------------------------------------------- */
+
+/* A second host on the same database and SR: its VM manager dies at `die_at`. */
+struct other_host {
+	struct world *w;
+	struct uuid uuid;
+	struct hyper_sim_machine *machine;
+	struct hyper *hyper;
+	struct storage *storage;
+	struct vm_manager *mgr;
+	bool ready, dead;
+};
+
+static bool other_point(void *arg, const char *point, const struct uuid *vm)
+{
+	struct other_host *o = arg;
+
+	(void)vm;
+	o->dead = o->dead || strcmp(point, "make.disk") == 0;
+	return o->dead;
+}
+
+static void other_ready(void *arg)
+{
+	((struct other_host *)arg)->ready = true;
+}
+
+static void other_manage(struct other_host *o)
+{
+	struct world *w = o->w;
+	struct vm_manager_config config = {.loop = w->loop,
+		.pool = w->pool,
+		.self = o->uuid,
+		.answer_ms = 5000,
+		.point = other_point,
+		.point_arg = o};
+	struct vm_host_config host = {
+		.uuid = o->uuid, .hyper = o->hyper, .storage = o->storage, .net = w->net};
+	struct rv_error e;
+
+	o->ready = o->dead = false;
+	assert_int_equal(vm_manager_new(&o->mgr, &config, &e), 0);
+	assert_int_equal(vm_manager_add_host(o->mgr, &host, &e), 0);
+	vm_manager_start(o->mgr, other_ready, o);
+	for (int i = 0; i < 100000 && !o->ready; i++)
+		assert_true(loop_sim_step(w->loop));
+	assert_true(o->ready);
+}
+
+/* The SR is this world's "here", which the first host attached. */
+static void other_init(struct other_host *o, struct world *w)
+{
+	struct hyper_sim_config config = w->hyper_config;
+	struct rv_error e;
+	struct txn t;
+
+	*o = (struct other_host){.w = w, .uuid = world_uuid(w), .storage = w->storage};
+	world_txn(w, &t);
+	txn_create(&t, CLASS_HOST, o->uuid);
+	txn_set_string(&t, o->uuid, HOST_NAME_LABEL, "host2");
+	world_commit(w, &t);
+	assert_int_equal(hyper_sim_machine_new(&o->machine, &config), 0);
+	config.machine = o->machine;
+	assert_int_equal(hyper_sim_new(&o->hyper, w->loop, &config, &e), 0);
+	other_manage(o);
+}
+
+static void other_kill(struct other_host *o)
+{
+	vm_manager_stop(o->mgr);
+}
+
+static void other_free(struct other_host *o)
+{
+	hyper_free(o->hyper);
+	vm_manager_free(o->mgr);
+	hyper_sim_machine_free(o->machine);
+}
+
+/* The other host begins to clone VM 0 and has copied one disk of two. */
+static struct uuid half_cloned(struct other_host *o)
+{
+	struct world *w = o->w;
+	struct vm_op_args args = {.vm = w->vm[0], .new_name = "copy"};
+	struct uuid task = world_uuid(w);
+	struct rv_error e;
+
+	assert_int_equal(
+		vm_op_start(o->mgr, VM_OP_CLONE, &args, task, NULL, NULL, &e), 0);
+	for (int i = 0; i < 100000 && !o->dead; i++)
+		assert_true(loop_sim_step(w->loop));
+	assert_true(o->dead);
+	return task;
+}
+
+static size_t images(struct world *w)
+{
+	return storage_sim_vdi_count(w->bytes, w->sr);
+}
+
+static void test_clone_of_another_host(void **state)
+{
+	(void)state;
+	/* It goes on there; it is restarted; it is dead by an admin's word. */
+	for (int fate = 0; fate < 3; fate++) {
+		struct world *w = world_new(180 + (uint64_t)fate);
+		struct other_host o;
+		struct uuid task;
+		struct txn t;
+
+		world_add_vm(w, 2, 1);
+		other_init(&o, w);
+		task = half_cloned(&o);
+		/* The master looks at everything, more than once. */
+		world_run_ms(w, 700 * 1000);
+		vm_manager_take_over(w->mgr);
+		world_run_ms(w, 60 * 1000);
+		assert_int_equal(images(w), 3);
+		assert_int_equal(world_task(w, task), TASK_STATUS_PENDING);
+		other_kill(&o);
+		if (fate == 0) {
+			other_free(&o);
+			world_free(w);
+			continue;
+		}
+		if (fate == 1) {
+			vm_manager_free(o.mgr);
+			other_manage(&o);
+		} else {
+			world_txn(w, &t);
+			txn_set_bool(&t, o.uuid, HOST_DECLARED_DEAD, true);
+			world_commit(w, &t);
+		}
+		vm_manager_take_over(w->mgr);
+		world_run_ms(w, 60 * 1000);
+		settle(w);
+		assert_int_equal(images(w), 2);
+		assert_int_equal(world_task(w, task), TASK_STATUS_FAILURE);
+		check_world(w);
+		other_kill(&o);
+		other_free(&o);
+		world_free(w);
+	}
+}
+
+/* Of a VM that is on no host: the host that does it is named all the same. */
+static void test_host_of_a_shutdown(void **state)
+{
+	struct world *w = world_new(184);
+	size_t vm = running(w, 1);
+	struct uuid task, host;
+
+	(void)state;
+	world_must(w, VM_OP_SUSPEND, vm);
+	assert_int_equal(world_begin(w, VM_OP_HARD_SHUTDOWN, vm, &task), 0);
+	host = db_ref(world_row(w, vm), VM_INTENT_HOST);
+	assert_true(uuid_eq(&host, &w->host));
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	world_assert_clean(w, vm);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +613,8 @@ int main(void)
 		cmocka_unit_test(test_stuck_is_told_once),
 		cmocka_unit_test(test_paused_by_another_tool),
 		cmocka_unit_test(test_full_log),
+		cmocka_unit_test(test_clone_of_another_host),
+		cmocka_unit_test(test_host_of_a_shutdown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
