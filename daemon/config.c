@@ -35,6 +35,10 @@ static const struct key keys[] = {
 		"of which dom0 has"},
 	{"hypervisor", "sim-cpus", KEY_NUMBER, AT(sim_cpus), "8",
 		"physical CPUs of a simulated host"},
+	{"hypervisor", "sim-cpu-lacks", KEY_TEXT, AT(sim_cpu_lacks), "",
+		"features that a simulated host's CPUs lack, such as: avx2 aes"},
+	{"hypervisor", "sim-version", KEY_TEXT, AT(sim_version), "4.17",
+		"of Xen, as a simulated host says"},
 	{"hypervisor", "sim-step", KEY_MS, AT(sim_step_ms), "5ms",
 		"latency of each call of a simulated hypervisor"},
 	{"hypervisor", "xen-driver-dir", KEY_TEXT, AT(xen_driver_dir), "",
@@ -56,6 +60,9 @@ static const struct key keys[] = {
 		"tcp:0.0.0.0:7473; empty: no pool but this host's own"},
 	{"pool", "address", KEY_TEXT, AT(pool_address), "",
 		"what they dial, such as tcp:192.0.2.1:7473; empty: as listen"},
+	{"pool", "patience", KEY_NUMBER, AT(pool_patience), "1",
+		"how many times longer than usual hosts wait for a sign of each other's "
+		"life, for slow lines and machines; the same on all hosts of a pool"},
 	{"scheduler", "plugin-dir", KEY_TEXT, AT(sched_plugins), "/usr/lib/reeve/sched",
 		"where placement policies other than greedy and conservative are"},
 	{"rpc", "listen", KEY_TEXT, AT(rpc_listen), "",
@@ -243,6 +250,9 @@ int config_check(const struct config *c, struct rv_error *e)
 		return rv_error_set(e, RV_EINVAL,
 			"log.level: '%s' is none of debug, info, warn, error",
 			c->log_level);
+	if (c->pool_patience < 1 || c->pool_patience > CONFIG_PATIENCE_MAX)
+		return rv_error_set(
+			e, RV_EINVAL, "pool.patience: 1 to %d", CONFIG_PATIENCE_MAX);
 	if (c->sim_cpus < 1 || c->sim_cpus > 4096)
 		return rv_error_set(e, RV_EINVAL, "hypervisor.sim-cpus: 1 to 4096");
 	if (c->sim_memory <= c->sim_dom0_memory)

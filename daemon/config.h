@@ -14,7 +14,7 @@
 
 #include "base/error.h"
 
-enum { CONFIG_TEXT_MAX = 256 };
+enum { CONFIG_TEXT_MAX = 256, CONFIG_PATIENCE_MAX = 60 };
 
 struct config {
 	/* [host] */
@@ -25,7 +25,10 @@ struct config {
 	char hypervisor[CONFIG_TEXT_MAX]; /* auto, xen, simulated */
 	uint64_t sim_memory;
 	uint64_t sim_dom0_memory;
+	uint64_t pool_patience; /* 1 to CONFIG_PATIENCE_MAX */
 	uint64_t sim_cpus;
+	char sim_cpu_lacks[CONFIG_TEXT_MAX];
+	char sim_version[CONFIG_TEXT_MAX];
 	uint64_t sim_step_ms;
 	char xen_driver_dir[CONFIG_TEXT_MAX]; /* these empty: see xen/real.h */
 	char xen_helper[CONFIG_TEXT_MAX];

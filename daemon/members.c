@@ -165,8 +165,19 @@ static void on_ejected(void *arg, const struct uuid *host, const char *reason)
 		ejection_told(m->daemon, host, reason);
 }
 
-static const struct peers_events peers_events = {
-	.up = on_up, .down = on_down, .message = on_message, .ejected = on_ejected};
+static void on_room(void *arg, const struct uuid *host, enum link_channel channel)
+{
+	struct members *m = arg;
+
+	if (m->attached && channel == LINK_RPC)
+		forward_room(m->daemon->forward, host);
+}
+
+static const struct peers_events peers_events = {.up = on_up,
+	.down = on_down,
+	.message = on_message,
+	.room = on_room,
+	.ejected = on_ejected};
 
 void members_attach(struct members *m)
 {
@@ -438,8 +449,14 @@ static void accept_link(void *arg, struct stream *stream)
 static int open_peers(struct members *m, struct rv_error *e)
 {
 	const struct identity *id = &m->identity;
-	struct peers_config config = {
-		.events = &peers_events, .arg = m, .self = m->daemon->host};
+	int patience = (int)m->daemon->config->pool_patience;
+	struct peers_config config = {.events = &peers_events,
+		.arg = m,
+		.self = m->daemon->host,
+		.dial_timeout_ms = 3000 * patience,
+		.timing = {.probe_ms = 250 * patience,
+			.silence_ms = 1000 * patience,
+			.hello_ms = 5000 * patience}};
 	struct tls_context *tls;
 	int rc = port_client_tls(
 		&tls, PORT_ALPN_LINK, id->cert_pem, id->key_pem, id->ca_pem, e);

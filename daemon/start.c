@@ -247,8 +247,10 @@ static const struct pool_events pool_events = {
 
 static int start_pool(struct daemon *d, struct rv_error *e)
 {
-	struct pool_config config = {.log.id = 1};
-
+	unsigned patience = (unsigned)d->config->pool_patience;
+	struct pool_config config = {.log.id = 1,
+		.log.election_ms = 200 * patience,
+		.log.heartbeat_ms = 50 * patience};
 	const struct identity *id = d->members ? members_identity(d->members) : NULL;
 	struct rlog_server *first = &config.log.bootstrap[0];
 	struct emergency_plan plan;
@@ -587,6 +589,7 @@ void daemon_fini(struct daemon *d)
 	hyper_free(d->hyper);
 	storage_free(d->storage);
 	net_free(d->net);
+	forward_stop(d->forward); /* calls that end below tell nobody */
 	pool_free(d->pool);
 	joining_free(d->joining);
 	ejection_free(d->ejection);

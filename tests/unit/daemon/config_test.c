@@ -36,6 +36,11 @@ static void defaults_are_good(void **state)
 	assert_string_equal(c.state_dir, "/var/lib/reeve");
 	assert_int_equal(c.sim_memory, 32 * GIB);
 	assert_true(c.rpc_tls12);
+	assert_int_equal(c.pool_patience, 1);
+	c.pool_patience = 0;
+	assert_int_equal(config_check(&c, &e), RV_EINVAL);
+	c.pool_patience = CONFIG_PATIENCE_MAX + 1;
+	assert_int_equal(config_check(&c, &e), RV_EINVAL);
 }
 
 static void a_file_overrides(void **state)
