@@ -10,6 +10,9 @@
  * second's peak does not move a placement. */
 #define METRICS_SMOOTHING 0.3
 
+/* A driver this slow takes a minute and more to free a GiB: others wait for it. */
+#define METRICS_SLOW_KIB_PER_S (16 << 10)
+
 struct metrics {
 	struct daemon *daemon;
 	struct timer timer;
@@ -74,6 +77,56 @@ static void metrics_vm(struct metrics *m, const struct hyper_domain_metrics *see
 		value_int((int64_t)seen->actual_kib * 1024));
 }
 
+/* What the controller orders of a guest, and how its driver does. It is its word about
+ * each domain that it has, so it is told of those that this host runs. */
+static const char *balloon_state(const struct memctl_view *view)
+{
+	switch (view->balloon) {
+	case MEMCTL_UNPROVEN:
+	case MEMCTL_PROBING:
+		return "unproven";
+	case MEMCTL_STUCK:
+		return "stuck";
+	case MEMCTL_PROVEN:
+		break;
+	}
+	return view->speed_kib_per_s && view->speed_kib_per_s < METRICS_SLOW_KIB_PER_S
+		       ? "slow"
+		       : "ok";
+}
+
+static void metrics_balloon(struct metrics *m, const struct memctl_view *view)
+{
+	const struct row *vm = db_row(pool_db(m->daemon->pool), CLASS_VM, view->d.vm);
+	const char *state = balloon_state(view);
+	struct uuid on = vm ? db_ref(vm, VM_RESIDENT_ON) : UUID_NONE;
+	struct value v;
+
+	/* While it moves here another host runs it, and tells. */
+	if (!uuid_eq(&on, &m->daemon->host))
+		return;
+	set_live(m, view->d.vm, VM_MEMORY_TARGET,
+		value_int((int64_t)view->d.target_kib * 1024));
+	if (strcmp(db_string(vm, VM_MEMORY_STATE), state) == 0)
+		return;
+	if (value_from_cstr(&v, state) == 0) {
+		set_live(m, view->d.vm, VM_MEMORY_STATE, v);
+		value_fini(&v);
+	}
+}
+
+static void metrics_balloons(struct metrics *m)
+{
+	struct vm_memory *memory = vm_host_memory(m->daemon->vms, &m->daemon->host);
+	const struct memctl *ctl = memory ? vm_memory_controller(memory) : NULL;
+
+	for (size_t i = 0; ctl && i < memctl_domain_count(ctl); i++) {
+		struct memctl_view view = memctl_domain_at(ctl, i);
+
+		metrics_balloon(m, &view);
+	}
+}
+
 static void on_metrics(void *arg, struct hyper_req *req)
 {
 	struct metrics *m = arg;
@@ -87,6 +140,7 @@ static void on_metrics(void *arg, struct hyper_req *req)
 	metrics_host(m, req->metrics);
 	for (size_t i = 0; i < req->metrics->domain_count; i++)
 		metrics_vm(m, &req->metrics->domains[i]);
+	metrics_balloons(m);
 }
 
 static void on_interval(void *arg)

@@ -64,6 +64,8 @@ static void vm_live_one(struct daemon *d, struct uuid uuid)
 	set_live(d, vm, VM_MEMORY_TARGET, &v);
 	v = value_float(0);
 	set_live(d, vm, VM_CPU_UTILISATION, &v);
+	v = value_zero(VALUE_STRING);
+	set_live(d, vm, VM_MEMORY_STATE, &v);
 }
 
 void vm_live_look(struct daemon *d)

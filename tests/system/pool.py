@@ -247,8 +247,14 @@ def test_squeeze(members, client):
     print(f"squeezed: {sizes}")
     measured = [size for size in sizes.values() if size]  # the newest may not be yet
     assert min(measured) < 1024 and min(measured) >= 256, sizes
+    until("the host tells how their balloons do, also elsewhere", lambda: all(
+        r["memory_state"] in ("ok", "slow") and r["memory_target"] for u, r in
+        client.call("VM.get_all_records").items() if u in wide[:3]), 60)
     for vm in wide:
         client.change("VM.hard_shutdown", self=vm)
+    until("nothing is told of what is halted", lambda: all(
+        r["memory_state"] == "" and not r["memory_target"] for u, r in
+        client.call("VM.get_all_records").items() if u in wide), 60)
 
 
 def started(client, vm, host):
