@@ -41,6 +41,7 @@ struct console {
 	uint64_t written;    /* by the guest, ever: the ring's end */
 	uint8_t kept[CONSOLE_KEPT_BYTES];
 	struct buf typed;
+	struct uuid typed_for; /* the domain's handle: no other one may get it */
 	struct uuid repeats[CONSOLE_REPEATS];
 	size_t next_repeat;
 };
@@ -209,9 +210,12 @@ static void console_opened(void *arg, struct hyper_req *req)
 	if (req->rc) {
 		log_info("daemon.console", "rc=%s msg=\"%s\"", rv_error_symbol(req->rc),
 			req->error.detail);
+		buf_fini(&k->typed);
 		console_fail_readers(k, req->rc, req->error.detail);
 		return;
 	}
+	if (!uuid_eq(&k->typed_for, &k->id.handle))
+		buf_fini(&k->typed);
 	k->fd = req->fd;
 	if (io_init(&k->io, k->all->daemon->loop, "daemon.console", k->fd, console_ready,
 		    k)) {
@@ -265,7 +269,7 @@ static void console_idle(void *arg)
 {
 	struct console *k = arg;
 
-	if (!list_empty(&k->readers) || hyper_req_busy(&k->req) || buf_len(&k->typed))
+	if (!list_empty(&k->readers) || hyper_req_busy(&k->req))
 		timer_start_ms(&k->idle, CONSOLE_IDLE_MS);
 	else
 		console_free(k);
@@ -397,14 +401,11 @@ void vm_console_read(struct call *c)
 	call_on_gone(c, reader_gone);
 }
 
-static bool is_repeat(struct console *k, const struct uuid *request)
+static bool is_repeat(const struct console *k, const struct uuid *request)
 {
-	if (uuid_is_none(request))
-		return false;
-	for (size_t i = 0; i < CONSOLE_REPEATS; i++)
+	for (size_t i = 0; i < CONSOLE_REPEATS && !uuid_is_none(request); i++)
 		if (uuid_eq(&k->repeats[i], request))
 			return true;
-	k->repeats[k->next_repeat++ % CONSOLE_REPEATS] = *request;
 	return false;
 }
 
@@ -412,9 +413,14 @@ void vm_console_write(struct call *c)
 {
 	const char *text = call_text(c, "text");
 	struct console *k = console_of(c);
+	struct hyper_domain_id id;
 
 	if (!k)
 		return;
+	if (is_repeat(k, &c->request)) {
+		call_reply_nil(c);
+		return;
+	}
 	console_open(k);
 	if (buf_len(&k->typed) + strlen(text) > CONSOLE_TYPED_BYTES) {
 		call_failf(c, RV_EAGAIN,
@@ -422,10 +428,15 @@ void vm_console_write(struct call *c)
 			buf_len(&k->typed));
 		return;
 	}
-	if (!is_repeat(k, &c->request) && buf_append(&k->typed, text, strlen(text))) {
+	if (vm_recorded(console_vm(k), &id) && !uuid_eq(&k->typed_for, &id.handle)) {
+		buf_fini(&k->typed);
+		k->typed_for = id.handle;
+	}
+	if (buf_append(&k->typed, text, strlen(text))) {
 		call_failf(c, RV_ENOMEM, "no memory for what was typed");
 		return;
 	}
+	k->repeats[k->next_repeat++ % CONSOLE_REPEATS] = c->request;
 	if (k->fd >= 0)
 		console_want(k);
 	call_reply_nil(c);

@@ -114,9 +114,20 @@ void emergency_recorded(struct daemon *d)
 	char path[PATH_MAX];
 
 	plan_path(path, d->config->state_dir);
-	if (unlink(path) != 0 && errno != ENOENT)
-		log_warn("emergency.recorded", "path=%s error=\"%s\"", path,
-			strerror(errno));
+	if (unlink(path) != 0 && errno == ENOENT)
+		return;
+	/* A plan that is found again would make this host the only voter once more,
+	 * beside those that have a vote by then. */
+	if (access(path, F_OK) == 0 ||
+		files_sync_directory(d->config->state_dir, &(struct rv_error){0})) {
+		log_error("emergency.recorded",
+			"path=%s error=\"%s\" msg=\"this file can't be removed for good, "
+			"and "
+			"must not be found again: remove it, then start reeved\"",
+			path, strerror(errno));
+		*d->exit_status = EXIT_FAILURE;
+		loop_stop(d->loop);
+	}
 }
 
 /* --- how far everybody is ---------------------------------------------------------- */

@@ -111,8 +111,13 @@ void vm_host_event(void *arg, const struct hyper_event *event)
 	case HYPER_EV_STORED_LOST:
 		vm_note(h->mgr, "XENSTORED_LOST", 1, UUID_NONE,
 			"xenstored answers no more: VMs run on, but can't be managed "
-			"until "
-			"the host is restarted");
+			"until it does again. If it is dead, the host must be restarted: "
+			"it can't be started twice");
+		return;
+	case HYPER_EV_STORED_BACK:
+		vm_note(h->mgr, "XENSTORED_BACK", 3, UUID_NONE,
+			"xenstored answers again: VMs can be managed");
+		vm_manager_look(h->mgr);
 		return;
 	case HYPER_EV_RELEASED:
 		vm_ghost_forget(h, d->id.domid);

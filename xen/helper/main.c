@@ -255,14 +255,16 @@ static void undo(struct supervisor *s)
 	s->req->call = (uint32_t)call;
 	worker_run(s, false);
 	if (!s->answered || s->result.rc != 0) {
-		char why[RV_ERROR_DETAIL_MAX];
+		char why[RV_ERROR_DETAIL_MAX], first[RV_ERROR_DETAIL_MAX];
 
 		snprintf(why, sizeof why, "%s",
 			s->answered ? s->result.detail : "it was killed");
+		snprintf(first, sizeof first, "%s",
+			was.detail[0] ? was.detail : rv_error_text(was.rc));
 		was.left = makes;
 		snprintf(was.detail, sizeof was.detail,
-			"%.380s; and what was begun could not be undone: %.300s",
-			rv_error_text(was.rc), why);
+			"%.380s; and what was begun could not be undone: %.300s", first,
+			why);
 		was.rc = RV_EOUTCOME;
 	} else {
 		was.left = false;

@@ -42,9 +42,17 @@ static int do_unpause(struct real_domain *d, struct rv_error *e)
 		if (rc == 0)
 			rc = real_rescan(r, e);
 		d = real_by_domid(r, domid);
-		if (d == NULL || !d->info.paused)
-			break;
+		if (rc == 0 && d == NULL)
+			return rv_error_set(e, RV_ENOENT,
+				"domain %u has gone while it was unpaused", domid);
+		if (rc == 0 && !d->info.paused)
+			return 0;
 	}
+	if (rc == 0)
+		rc = rv_error_set(e, RV_EHYPERVISOR,
+			"domain %u is still paused though it was unpaused again and "
+			"again: another tool pauses it",
+			domid);
 	return rc;
 }
 

@@ -94,6 +94,12 @@ static void job_release(struct xen_job *j)
 	free(j);
 }
 
+/* Every byte of the stream, to its end, has been taken. */
+static bool save_is_out(const struct xen_job *j)
+{
+	return j->ended && envelope_writer_idle(&j->writer);
+}
+
 /* The helper's own account of what happened, or what we make of its silence. */
 static void judge_helper(struct xen_job *j, struct xen_job_result *r)
 {
@@ -120,7 +126,8 @@ static void judge_helper(struct xen_job *j, struct xen_job_result *r)
 		rv_error_clear(&j->error);
 		(void)rv_error_set(&j->error, h->rc, "%s%s%s", j->name,
 			j->name[0] ? ": " : "", h->detail);
-	} else if (h->rc == 0 && j->error.code == RV_ECANCELLED) {
+	} else if (h->rc == 0 && j->error.code == RV_ECANCELLED &&
+		   (j->call != HYPER_CALL_SAVE || save_is_out(j))) {
 		rv_error_clear(&j->error); /* it was done before the cancel came */
 	} else if (h->rc == 0 && j->error.code && j->call != HYPER_CALL_SAVE) {
 		r->left = true; /* it made what we no longer want */
@@ -204,12 +211,10 @@ static void job_precopy(struct xen_job *j, const struct helper_precopy *h)
 		m.verdict = HYPER_PRECOPY_ABORT;
 	else if (j->save.policy)
 		m.verdict = (uint32_t)j->save.policy(j->save.arg, &round);
-	if (m.verdict == HYPER_PRECOPY_ABORT)
-		(void)rv_error_set(&j->error,
-			j->error.code ? j->error.code : RV_ECANCELLED, "%s",
-			j->error.code ? j->error.detail
-				      : "the pre-copy was ended by its policy; the "
-					"guest goes on running");
+	if (m.verdict == HYPER_PRECOPY_ABORT && j->error.code == 0)
+		(void)rv_error_set(&j->error, RV_ECANCELLED,
+			"the pre-copy was ended by its policy; the guest goes on "
+			"running");
 	job_send(j, &m);
 }
 
