@@ -310,7 +310,8 @@ static void ring_draw(struct ring *r)
 	/* Migrations are short: what strikes them is given more chances. */
 	if (r->seed % 4 == 1)
 		r->faults |= UINT64_C(1) << RING_FAULT_STREAM_RESET |
-			     UINT64_C(1) << RING_FAULT_STREAM_CUT;
+			     UINT64_C(1) << RING_FAULT_STREAM_CUT |
+			     UINT64_C(1) << RING_FAULT_STREAM_SLOW;
 	/* And what is aimed is given many. */
 	if (r->seed % 3)
 		r->faults |= UINT64_C(1) << RING_FAULT_AIMED;

@@ -8,7 +8,7 @@
 #include "migrate/source.h"
 #include "ring.h"
 
-enum { AIM_MISSES = 3, AIM_EVENTS = 6, POINT_US = 20 * 1000000 };
+enum { AIM_MISSES = 3, AIM_EVENTS = 6, POINT_US = 20 * 1000000, CUT_OFF_MS = 75 * 1000 };
 
 const char *ring_phase_name(enum ring_phase phase)
 {
@@ -46,14 +46,38 @@ const char *ring_point_name(int point)
 /* --- points --------------------------------------------------------------------------
  */
 
-/* Those of the first half are passed all the time, those of migrations are not. */
+/* One after the other, each seed from another one on: at random some would be left out.
+ */
 static void point_draw(struct ring *r)
 {
-	r->point = (int)prng_below(&r->fault_prng, RING_POINT_COUNT);
-	if (prng_below(&r->fault_prng, 2))
-		r->point = (int)((r->seed * 7 + r->points++) % RING_POINT_COUNT);
+	r->point = (int)((r->seed * 7 + r->points++) % RING_POINT_COUNT);
 	r->point_power = prng_below(&r->fault_prng, 2);
 	r->point_us = loop_now_us(r->loop) + POINT_US;
+}
+
+static bool point_is(const struct ring *r, const char *name)
+{
+	return r->point >= 0 && !strcmp(points[r->point], name);
+}
+
+/* A target gives up only when its hand-over could not be recorded for as long as anybody
+ * waits: no master can be asked when it is about to. */
+static void point_cut_off(struct ring_host *h)
+{
+	struct ring *r = h->ring;
+
+	if (r->count == 1 || pool_is_master(h->pool))
+		return;
+	ring_note(r, "host%d fault: cut off before it takes over", h->index + 1);
+	ring_faults_count(r, RING_FAULT_PARTITION);
+	for (int i = 0; i < r->count; i++) {
+		if (i == h->index)
+			continue;
+		ring_link_cut(r, h->index, i, CUT_OFF_MS);
+		ring_link_cut(r, i, h->index, CUT_OFF_MS);
+		ring_link_reset(r, h->index, i);
+	}
+	r->point_us = loop_now_us(r->loop) + 2 * CUT_OFF_MS * INT64_C(1000);
 }
 
 bool ring_aim_point(void *arg, const char *point, const struct uuid *vm)
@@ -70,6 +94,9 @@ bool ring_aim_point(void *arg, const char *point, const struct uuid *vm)
 	if (h->dead_at_point || h->death_due)
 		return true;
 	r->totals->passed[at]++;
+	if (r->faults_on && point_is(r, "target.aborted") &&
+		!strcmp(point, "target.whole"))
+		point_cut_off(h);
 	if (!r->faults_on || at != r->point)
 		return false;
 	ring_note(r, "host%d fault: dies at %s", h->index + 1, point);
@@ -122,8 +149,10 @@ static void strike_with_patience(struct ring *r, struct ring_host *one,
 			one, HYPER_CALL_NONE, HYPER_SIM_FAULT_LATE, 1, 90 * 1000000);
 		return;
 	case 1:
-		if (stream)
+		if (stream) {
 			stream_sim_set(stream->link, 50, 400, 2048);
+			ring_faults_count(r, RING_FAULT_STREAM_SLOW);
+		}
 		return;
 	default:
 		storage_sim_set_hung(r->bytes, r->sr, to->uuid, true);
@@ -156,6 +185,11 @@ static void strike(struct ring *r, const struct source *s)
 		ring_faults_die(to, RING_POWER);
 		break;
 	case RING_FAILURE_CUT:
+		if (stream && prng_below(p, 3) == 0) {
+			ring_stream_cut(r, stream, (int)prng_below(p, 2), ms);
+			ring_faults_count(r, RING_FAULT_STREAM_CUT_ONE_WAY);
+			break;
+		}
 		ring_link_cut(r, from->index, to->index, ms);
 		ring_link_cut(r, to->index, from->index, ms);
 		break;
@@ -169,7 +203,11 @@ static void strike(struct ring *r, const struct source *s)
 			ring_faults_disk_full(master);
 		break;
 	case RING_FAILURE_ERROR:
-		if (r->aim.phase >= RING_PHASE_SUSPEND && prng_below(p, 2))
+		if (r->aim.phase == RING_PHASE_PREPARE && prng_below(p, 2))
+			/* It leaves a half-made domain behind. */
+			ring_faults_inject(
+				to, HYPER_CALL_RESTORE, HYPER_SIM_FAULT_CRASH, 1, 0);
+		else if (r->aim.phase >= RING_PHASE_SUSPEND && prng_below(p, 2))
 			ring_faults_inject(
 				to, HYPER_CALL_ATTACH_VBD, HYPER_SIM_FAULT_ERROR, 5, 0);
 		else
@@ -194,20 +232,14 @@ static void strike(struct ring *r, const struct source *s)
 /* Points that are passed only when something else has failed: it does. */
 static void point_help(struct ring *r, const struct source *s)
 {
-	const char *point = r->point >= 0 ? points[r->point] : "";
 	struct ring_host *to = ring_host_of(r, &s->journal.target);
-	struct ring_host *master = ring_host_master(r);
 
 	if (phase_of(s) != RING_PHASE_HANDOVER ||
 		uuid_eq(&r->helped, &s->journal.migration))
 		return;
-	if (!strcmp(point, "target.returning") || !strcmp(point, "target.returned"))
-		ring_faults_inject(
-			to, HYPER_CALL_ATTACH_VBD, HYPER_SIM_FAULT_ERROR, 5, 0);
-	else if (!strcmp(point, "target.aborted") && master)
-		ring_faults_disk_full(master);
-	else
+	if (!point_is(r, "target.returning") && !point_is(r, "target.returned"))
 		return;
+	ring_faults_inject(to, HYPER_CALL_ATTACH_VBD, HYPER_SIM_FAULT_ERROR, 5, 0);
 	r->helped = s->journal.migration;
 }
 
@@ -273,6 +305,12 @@ void ring_aim_start(struct ring *r)
 {
 	r->point = -1;
 	r->point_us = loop_now_us(r->loop);
+	/* One that takes long to come to. */
+	if (r->seed % 16 == 6 && (r->faults >> RING_FAULT_POINT) & 1) {
+		while (!point_is(r, "target.aborted"))
+			r->point++;
+		r->point_us += 5 * POINT_US;
+	}
 	if (!((r->faults >> RING_FAULT_AIMED) & 1))
 		return;
 	r->aim.phase = (enum ring_phase)(r->seed % RING_PHASE_COUNT);
