@@ -281,8 +281,11 @@ int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *s
 	const struct session_identity *who, const char *method, size_t method_len,
 	const msgpack_object *params)
 {
-	struct call *c = call_new(d, port, source);
+	struct call *c;
 
+	if (d->call_count >= RV_MAX_CALLS)
+		return RV_ELIMIT;
+	c = call_new(d, port, source);
 	if (!c)
 		return RV_ENOMEM;
 	c->who = *who;
@@ -509,6 +512,29 @@ static int name_to_txn(struct call *c, struct txn *t, const struct schema_field 
 	return rc;
 }
 
+/* Numbers that make sense only within bounds. */
+static int range_check(
+	const struct schema_field *f, const struct value *v, struct rv_error *e)
+{
+	static const struct {
+		enum schema_field_id field;
+		int64_t least, most;
+	} ranges[] = {
+		{POOL_CLOCK_SKEW_LIMIT_MS, 10, 3600 * 1000},
+		{POOL_MIGRATION_MAX_DOWNTIME_MS, 1, 3600 * 1000},
+		{POOL_MIGRATION_BANDWIDTH, 0, INT64_MAX},
+	};
+
+	for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+		if (ranges[i].field == f->id && (value_get_int(v) < ranges[i].least ||
+							value_get_int(v) > ranges[i].most))
+			return rv_error_set(e, RV_EINVAL,
+				"%s: %lld is not within %lld and %lld", f->name,
+				(long long)value_get_int(v), (long long)ranges[i].least,
+				(long long)ranges[i].most);
+	return 0;
+}
+
 static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *kv,
 	const struct schema_class *cls, struct uuid uuid, bool creating,
 	struct rv_error *e)
@@ -535,7 +561,7 @@ static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *
 	if (rc)
 		return rc;
 	rc = f->id == POOL_SCHEDULER ? policy_check(c->daemon, value_get_string(&v), e)
-				     : 0;
+				     : range_check(f, &v, e);
 	if (!rc && strcmp(f->name, "name_label") == 0)
 		rc = name_to_txn(c, t, f, uuid, value_get_string(&v), creating, e);
 	if (!rc)

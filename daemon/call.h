@@ -37,7 +37,7 @@ struct call_port {
 	void (*fail)(struct call *c, const struct rv_error *e);
 	/* Makes params, which may move, last until the reply. */
 	int (*keep)(struct call *c);
-	/* fn(c) once, if nobody waits for the reply any more. */
+	/* fn(c) once, if nobody waits for the reply any more; NULL: no more. */
 	void (*on_gone)(struct call *c, timer_fn *fn);
 };
 
@@ -93,12 +93,15 @@ struct call {
 void call_begin(void *arg, struct rpc_request *req);
 
 /* A call that another host forwards for `who`. `method` and `params` are borrowed until
- * port->keep or the reply. RV_ENOMEM: not begun, no reply follows. */
+ * port->keep or the reply. RV_ELIMIT beyond RV_MAX_CALLS, RV_ENOMEM: not begun, no reply
+ * follows. */
 int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *source,
 	const struct session_identity *who, const char *method, size_t method_len,
 	const msgpack_object *params) RV_MUST_CHECK;
 
-/* fn(c) once, if nobody waits for the reply any more. A reply is still due. */
+/* fn(c) once, if nobody waits for the reply any more. A reply is still due. With NULL
+ * nothing is called any more: so it must be wherever a call that waited goes on to be
+ * worked on by what can't be told to leave it. */
 void call_on_gone(struct call *c, timer_fn *fn);
 
 /* Frees the calls kept for reuse; when the daemon ends. */

@@ -5,22 +5,36 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/map.h"
 #include "base/mpcheck.h"
 #include "daemon/daemon.h"
 #include "daemon/eject.h"
 #include "daemon/members.h"
 #include "daemon/route.h"
+#include "daemon/served.h"
 #include "daemon/tasks.h"
 #include "rpc/message.h"
 
-enum { FORWARD_SEEN_MS = 10000 };
+enum {
+	FORWARD_SEEN_MS = 10000,
+	LOOK_AGAIN_MS = 100,
+	HOST_PATIENCE_MS = 3000, /* for a host that was live a moment ago */
+	TURN = 64,		 /* calls looked at in one callback */
+	/* A call without an answer: how often its task is looked up, and for how many
+	 * looks in a row it may have none. */
+	SENT_LOOK_MS = 30000,
+	SENT_LOOKS = 20,
+};
 
 /* A call of a client here, being carried out there. */
 struct sent {
-	struct list node;
-	struct call *call; /* NULL: its client has gone */
+	struct list node; /* sent, lost, or, once answered, answered */
+	struct list call; /* of one: see sent_call */
+	struct forward *forward;
 	struct uuid host;
-	uint64_t id;
+	uint64_t id; /* in by_id until it is answered or lost */
+	struct timer watch;
+	int looks;
 	/* answered: the result waits until this host has seen what that host had done */
 	bool answered;
 	struct pool_wait wait;
@@ -28,35 +42,19 @@ struct sent {
 	size_t result_len;
 };
 
-/* A call of a client there, being carried out here. */
-struct served {
-	struct list node;
-	struct forward *forward;
-	struct uuid from;
-	uint64_t id;
-	msgpack_zone zone;
-	msgpack_object params;
-	uint8_t *bytes; /* what params point into */
-	struct buf answer;
-	msgpack_packer pk;
-};
-
-/* A call that waits for a master, or for a host to be linked. */
-struct parked {
-	struct list node;
-	struct call *call;
-};
-
+/* Calls are in these lists by their `waiting`: they leave when they end. */
 struct forward {
 	struct daemon *daemon;
-	struct list sent, served, parked;
-	struct timer look; /* while some are parked */
-	uint64_t last_id;
-};
-
-enum {
-	LOOK_AGAIN_MS = 100,
-	HOST_PATIENCE_MS = 3000, /* for a host that was live a moment ago */
+	struct serving *serving;
+	struct map by_id; /* struct sent */
+	struct list sent, answered;
+	struct list lost;   /* struct sent: their host's link broke, to be looked at */
+	struct list parked; /* calls that wait for a master, or for a host's link */
+	struct list due;    /* of those: to be looked at */
+	struct timer look;  /* while some are parked */
+	struct timer turn;  /* while some are lost or due */
+	bool turning;
+	uint64_t start, last_id; /* see daemon/served.h */
 };
 
 /* --- sending
@@ -106,57 +104,73 @@ static void pack_params(msgpack_packer *pk, struct call *c, const struct uuid *o
 	}
 }
 
+static struct call *sent_call(const struct sent *s)
+{
+	return list_empty(&s->call) ? NULL
+				    : CONTAINER_OF(s->call.next, struct call, waiting);
+}
+
 static void sent_free(struct sent *s)
 {
 	if (s->answered)
 		pool_wait_cancel(&s->wait);
+	else
+		map_remove(&s->forward->by_id, &s->id, sizeof s->id);
+	timer_stop(&s->watch);
 	list_remove(&s->node);
+	list_remove(&s->call);
 	free(s->result);
 	free(s);
 }
 
-static void parked_free(struct parked *p)
+/* Frees it and gives its call back, whose client may now go without notice: the call may
+ * be at work here next. */
+static struct call *sent_take(struct sent *s)
 {
-	list_remove(&p->node);
-	free(p);
+	struct call *c = sent_call(s);
+
+	if (c) {
+		list_remove(&c->waiting);
+		call_on_gone(c, NULL);
+	}
+	sent_free(s);
+	return c;
 }
 
-static void on_client_gone(void *arg)
+/* Its answer, should it come, is for nobody. */
+static void on_sent_gone(void *arg)
 {
 	struct call *c = arg;
-	struct forward *f = c->daemon->forward;
 
-	LIST_FOR_EACH (node, &f->sent) {
-		struct sent *s = CONTAINER_OF(node, struct sent, node);
-
-		if (s->call == c)
-			s->call = NULL;
-	}
-	LIST_FOR_EACH_SAFE (node, &f->parked)
-		if (CONTAINER_OF(node, struct parked, node)->call == c)
-			parked_free(CONTAINER_OF(node, struct parked, node));
+	sent_free(CONTAINER_OF(c->waiting.prev, struct sent, call));
 	call_failf(c, RV_ECLOSED, "the client has gone");
+}
+
+static void on_parked_gone(void *arg)
+{
+	call_failf(arg, RV_ECLOSED, "the client has gone");
 }
 
 static int send_call(struct call *c, struct sent *s, const struct uuid *on)
 {
+	struct forward *f = s->forward;
 	char method[RPC_MAX_METHOD_BYTES + 1];
-	struct buf b;
-	msgpack_packer pk;
+	struct packing p;
 	int rc;
 
-	buf_init(&b, RV_MAX_RPC_MESSAGE_BYTES);
-	msgpack_packer_init(&pk, &b, rpc_pack_to_buf);
+	packing_init(&p, FORWARD_MESSAGE_BYTES);
 	snprintf(method, sizeof method, "%s.%s", c->method->group, c->method->name);
-	msgpack_pack_array(&pk, 5);
-	msgpack_pack_uint64(&pk, s->id);
-	rpc_pack_text(&pk, c->who.user);
-	msgpack_pack_int(&pk, c->who.role);
-	rpc_pack_key(&pk, method);
-	pack_params(&pk, c, on);
-	rc = members_send(
-		c->daemon->members, &s->host, MEMBERS_CALL, buf_data(&b), buf_len(&b));
-	buf_fini(&b);
+	msgpack_pack_array(&p.pk, 6);
+	msgpack_pack_uint64(&p.pk, s->id);
+	msgpack_pack_uint64(&p.pk, f->start);
+	rpc_pack_text(&p.pk, c->who.user);
+	msgpack_pack_int(&p.pk, c->who.role);
+	rpc_pack_key(&p.pk, method);
+	pack_params(&p.pk, c, on);
+	rc = p.rc ? p.rc
+		  : members_send(c->daemon->members, &s->host, MEMBERS_CALL,
+			    buf_data(&p.buf), buf_len(&p.buf));
+	buf_fini(&p.buf);
 	return rc;
 }
 
@@ -173,19 +187,14 @@ static bool forward_park(struct call *c, int64_t patience_ms)
 {
 	struct forward *f = c->daemon->forward;
 	int64_t now = loop_now_us(c->daemon->loop);
-	struct parked *p;
 
 	if (!c->park_until_us)
 		c->park_until_us = now + patience_ms * 1000;
 	if (now >= c->park_until_us || c->daemon->stopping || call_keep(c))
 		return false;
-	p = calloc(1, sizeof *p);
-	if (!p)
-		return false;
 	tasks_uuid(c); /* the same request, whoever is asked */
-	p->call = c;
-	list_push_back(&f->parked, &p->node);
-	call_on_gone(c, on_client_gone);
+	list_push_back(&f->parked, &c->waiting);
+	call_on_gone(c, on_parked_gone);
 	if (!timer_active(&f->look))
 		timer_start_ms(&f->look, LOOK_AGAIN_MS);
 	return true;
@@ -213,60 +222,96 @@ static void no_host(struct call *c, struct uuid host)
 		c->sent ? "whether it was begun is not known" : "nothing was done");
 }
 
-void forward_look(struct forward *f)
-{
-	struct list turn;
-
-	list_init(&turn);
-	while (!list_empty(&f->parked)) {
-		struct list *node = f->parked.next;
-
-		list_remove(node);
-		list_push_back(&turn, node);
-	}
-	while (!list_empty(&turn)) {
-		struct parked *p = CONTAINER_OF(turn.next, struct parked, node);
-		struct call *c = p->call;
-
-		parked_free(p);
-		call_again(c);
-	}
-}
-
 static void look_again(void *arg)
 {
 	forward_look(arg);
 }
 
+static void sent_watch(void *arg)
+{
+	struct sent *s = arg;
+	struct forward *f = s->forward;
+	struct call *c = sent_call(s);
+	const struct row *row;
+	struct uuid task;
+
+	if (!c)
+		return; /* the daemon ends */
+	task = pool_request_lookup(f->daemon->pool, &c->request);
+	row = db_row(pool_db(f->daemon->pool), CLASS_TASK, task);
+	if (!uuid_is_none(&task) && (!row || tasks_ended(row) || c->async)) {
+		tasks_follow(sent_take(s), task);
+	} else if (uuid_is_none(&task) && ++s->looks >= SENT_LOOKS) {
+		call_failf(sent_take(s), RV_EOUTCOME,
+			"the host that %s.%s was sent to is linked, but has not answered "
+			"for %d minutes, and there is no task of it: look whether it was "
+			"done before asking again",
+			c->method->group, c->method->name,
+			SENT_LOOKS * SENT_LOOK_MS / 60000);
+	} else {
+		if (!uuid_is_none(&task))
+			s->looks = 0; /* at work */
+		timer_start_ms(&s->watch, SENT_LOOK_MS);
+	}
+}
+
+static struct sent *sent_new(struct forward *f, struct uuid host)
+{
+	struct sent *s = calloc(1, sizeof *s);
+
+	if (!s)
+		return NULL;
+	s->forward = f;
+	s->host = host;
+	s->id = ++f->last_id;
+	list_init(&s->node);
+	list_init(&s->call);
+	timer_init(&s->watch, f->daemon->loop, "daemon.forward.watch", sent_watch, s);
+	if (map_add(&f->by_id, &s->id, sizeof s->id, s)) {
+		free(s);
+		return NULL;
+	}
+	return s;
+}
+
+static void not_sent(struct call *c, struct uuid host, int rc)
+{
+	struct uuid master = pool_master(c->daemon->pool);
+
+	if (rc == RV_ETOOBIG)
+		call_failf(c, rc,
+			"%s.%s is for host %s, and too big to be sent there; use fewer "
+			"or shorter parameters",
+			c->method->group, c->method->name, host_name(c->daemon, &host));
+	else if (uuid_eq(&master, &host))
+		no_master(c);
+	else
+		no_host(c, host);
+}
+
 void forward_to(struct call *c, struct uuid host, const struct uuid *on)
 {
 	struct forward *f = c->daemon->forward;
-	struct sent *s = calloc(1, sizeof *s);
+	struct sent *s;
 	int rc;
 
 	tasks_uuid(c);
-	if (!s || call_keep(c)) {
-		free(s);
+	s = call_keep(c) ? NULL : sent_new(f, host);
+	if (!s) {
 		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
 		return;
 	}
-	s->host = host;
-	s->call = c;
-	s->id = ++f->last_id;
 	rc = send_call(c, s, on);
 	if (rc) {
-		struct uuid master = pool_master(c->daemon->pool);
-
-		free(s);
-		if (uuid_eq(&master, &host))
-			no_master(c);
-		else
-			no_host(c, host);
+		sent_free(s);
+		not_sent(c, host, rc);
 		return;
 	}
 	c->sent = true;
 	list_push_back(&f->sent, &s->node);
-	call_on_gone(c, on_client_gone);
+	list_push_back(&s->call, &c->waiting);
+	call_on_gone(c, on_sent_gone);
+	timer_start_ms(&s->watch, SENT_LOOK_MS);
 }
 
 /* False: this host is the master. */
@@ -333,13 +378,9 @@ bool forward_call(struct call *c)
 
 static struct sent *sent_find(struct forward *f, const struct uuid *host, uint64_t id)
 {
-	LIST_FOR_EACH (node, &f->sent) {
-		struct sent *s = CONTAINER_OF(node, struct sent, node);
+	struct sent *s = map_get(&f->by_id, &id, sizeof id);
 
-		if (s->id == id && !s->answered && uuid_eq(&s->host, host))
-			return s;
-	}
-	return NULL;
+	return s && uuid_eq(&s->host, host) ? s : NULL;
 }
 
 static void reply_packed(struct call *c, const void *result, size_t len)
@@ -353,36 +394,76 @@ static void reply_packed(struct call *c, const void *result, size_t len)
 static void on_seen(struct pool_wait *w, int rc)
 {
 	struct sent *s = CONTAINER_OF(w, struct sent, wait);
+	struct call *c = sent_call(s);
 
 	if (rc)
 		log_warn("forward.seen", "msg=\"done there, but not yet seen here\"");
-	if (s->call)
-		reply_packed(s->call, s->result, s->result_len);
+	if (c) {
+		list_remove(&c->waiting);
+		call_on_gone(c, NULL);
+		reply_packed(c, s->result, s->result_len);
+	}
 	sent_free(s);
 }
 
 /* The client asks this host what came of it, so this host must know of it first. */
-static void reply_when_seen(
-	struct forward *f, struct sent *s, const msgpack_object *item, uint64_t seq)
+static void reply_when_seen(struct sent *s, const msgpack_object *item, uint64_t seq)
 {
+	struct forward *f = s->forward;
 	struct pool *pool = f->daemon->pool;
-	struct call *c = s->call;
+	struct call *c;
 
 	s->result_len = item->via.bin.size;
-	if (c && seq > pool_seq(pool))
+	if (seq > pool_seq(pool))
 		s->result = malloc(s->result_len);
 	if (s->result) {
 		memcpy(s->result, item->via.bin.ptr, s->result_len);
+		map_remove(&f->by_id, &s->id, sizeof s->id);
+		timer_stop(&s->watch);
+		list_remove(&s->node);
+		list_push_back(&f->answered, &s->node);
 		s->answered = true;
 		pool_wait_seq(pool, &s->wait, seq, FORWARD_SEEN_MS, on_seen);
 		return;
 	}
-	sent_free(s);
+	c = sent_take(s);
 	if (c)
 		reply_packed(c, item->via.bin.ptr, item->via.bin.size);
 }
 
-/* [id, error number, detail, packed result, change by which it was done] */
+/* The items of an answer to this start of the daemon. NULL: it is not one. */
+static const msgpack_object *answer_items(
+	const struct forward *f, const msgpack_object *answer)
+{
+	const msgpack_object *item = answer->via.array.ptr;
+
+	if (answer->type != MSGPACK_OBJECT_ARRAY || answer->via.array.size != 6 ||
+		item[0].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
+		item[1].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
+		item[2].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
+		item[3].type != MSGPACK_OBJECT_STR ||
+		item[4].type != MSGPACK_OBJECT_BIN || item[4].via.bin.size == 0 ||
+		item[5].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
+		mpcheck((const uint8_t *)item[4].via.bin.ptr, item[4].via.bin.size, NULL))
+		return NULL;
+	return item[1].via.u64 == f->start ? item : NULL;
+}
+
+static void sent_failed(
+	struct sent *s, const msgpack_object *code, const msgpack_object *detail)
+{
+	struct call *c = sent_take(s);
+
+	if (!c)
+		return;
+	/* Nothing was done there: it goes to the next master. */
+	if (code->via.u64 == (uint64_t)-RV_ENOTMASTER && !c->forwarded &&
+		forward_park(c, POOL_PATIENCE_MS))
+		return;
+	call_failf(c, -(int)(code->via.u64 & 0xffff), "%.*s", (int)detail->via.str.size,
+		detail->via.str.ptr);
+}
+
 void forward_answered(
 	struct forward *f, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
@@ -394,197 +475,98 @@ void forward_answered(
 
 	if (mpcheck(bytes, len, NULL) || !msgpack_zone_init(&zone, 1024))
 		return;
-	if (msgpack_unpack((const char *)bytes, len, &at, &zone, &o) >= 0 &&
-		o.type == MSGPACK_OBJECT_ARRAY && o.via.array.size == 5) {
-		item = o.via.array.ptr;
-		if (item[0].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
-			item[1].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
-			item[2].type == MSGPACK_OBJECT_STR &&
-			item[3].type == MSGPACK_OBJECT_BIN && item[3].via.bin.size > 0 &&
-			item[4].type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
-			mpcheck((const uint8_t *)item[3].via.bin.ptr,
-				item[3].via.bin.size, NULL) == 0)
-			s = sent_find(f, from, item[0].via.u64);
-	}
-	if (s) {
-		struct call *c = s->call;
+	if (msgpack_unpack((const char *)bytes, len, &at, &zone, &o) >= 0)
+		item = answer_items(f, &o);
+	if (item)
+		s = sent_find(f, from, item[0].via.u64);
+	if (s && item[2].via.u64)
+		sent_failed(s, &item[2], &item[3]);
+	else if (s)
+		reply_when_seen(s, &item[4], item[5].via.u64);
+	msgpack_zone_destroy(&zone);
+}
 
-		if (c && item[1].via.u64 == (uint64_t)-RV_ENOTMASTER && !c->forwarded &&
-			forward_park(c, POOL_PATIENCE_MS)) {
-			/* Nothing was done there: it goes to the next master. */
-			sent_free(s);
-		} else if (item[1].via.u64) {
-			sent_free(s);
-			if (c)
-				call_failf(c, -(int)(item[1].via.u64 & 0xffff), "%.*s",
-					(int)item[2].via.str.size, item[2].via.str.ptr);
+/* --- looking again ----------------------------------------------------------------- */
+
+/* The link broke before the answer: the task tells what came of it. */
+static void sent_lost(struct sent *s)
+{
+	struct forward *f = s->forward;
+	struct uuid host = s->host, task;
+	struct call *c = sent_take(s);
+
+	if (!c)
+		return;
+	if (c->method->id == METHOD_POOL_EJECT && ejection_is_leaving(f->daemon)) {
+		call_reply_nil(c); /* it was this host that had to go */
+		return;
+	}
+	task = pool_request_lookup(f->daemon->pool, &c->request);
+	if (!uuid_is_none(&task))
+		tasks_follow(c, task);
+	else if ((c->forwarded && !pool_is_master(f->daemon->pool)) ||
+		 !forward_park(c, POOL_PATIENCE_MS))
+		call_failf(c, RV_ECLOSED, "the link to host %s broke; ask again",
+			host_name(f->daemon, &host));
+}
+
+/* A bounded part of them: with thousands of calls, other callbacks come between. */
+static void on_turn(void *arg)
+{
+	struct forward *f = arg;
+
+	if (f->turning)
+		return;
+	f->turning = true;
+	for (int i = 0; i < TURN; i++) {
+		if (!list_empty(&f->lost)) {
+			sent_lost(CONTAINER_OF(f->lost.next, struct sent, node));
+		} else if (!list_empty(&f->due)) {
+			struct call *c = CONTAINER_OF(f->due.next, struct call, waiting);
+
+			/* It may run here now, and then its client may go. */
+			list_remove(&c->waiting);
+			call_on_gone(c, NULL);
+			call_again(c);
 		} else {
-			reply_when_seen(f, s, &item[3], item[4].via.u64);
+			break;
 		}
 	}
-	msgpack_zone_destroy(&zone);
+	f->turning = false;
+	if (!list_empty(&f->lost) || !list_empty(&f->due))
+		timer_start_ms(&f->turn, 0);
+}
+
+/* Every call that waits is due again: those left over from the last look first. */
+void forward_look(struct forward *f)
+{
+	list_append_all(&f->due, &f->parked);
+	if (!timer_active(&f->turn))
+		on_turn(f);
 }
 
 void forward_host_down(struct forward *f, const struct uuid *host)
 {
+	serving_host_down(f->serving, host);
 	LIST_FOR_EACH_SAFE (node, &f->sent) {
-		struct sent *s = CONTAINER_OF(node, struct sent, node);
-		struct call *c = s->call;
-		struct uuid task;
-
-		if (s->answered || !uuid_eq(&s->host, host))
+		if (!uuid_eq(&CONTAINER_OF(node, struct sent, node)->host, host))
 			continue;
-		sent_free(s);
-		if (!c)
-			continue;
-		if (c->method->id == METHOD_POOL_EJECT &&
-			ejection_is_leaving(f->daemon)) {
-			call_reply_nil(c); /* it was this host that had to go */
-			continue;
-		}
-		task = pool_request_lookup(f->daemon->pool, &c->request);
-		if (!uuid_is_none(&task))
-			tasks_follow(c, task);
-		else if ((c->forwarded && !pool_is_master(f->daemon->pool)) ||
-			 !forward_park(c, POOL_PATIENCE_MS))
-			call_failf(c, RV_ECLOSED, "the link to host %s broke; ask again",
-				host_name(f->daemon, host));
+		list_remove(node);
+		list_push_back(&f->lost, node);
 	}
+	if (!timer_active(&f->turn))
+		on_turn(f);
 }
 
-/* --- serving
- * ---------------------------------------------------------------------------------------
- */
-
-static msgpack_packer *served_begin(struct call *c)
+void forward_room(struct forward *f, const struct uuid *host)
 {
-	struct served *s = c->source;
-
-	msgpack_packer_init(&s->pk, &s->answer, rpc_pack_to_buf);
-	return &s->pk;
+	serving_room(f->serving, host);
 }
 
-static void served_send(struct served *s, int code, const char *detail)
-{
-	struct buf b;
-	msgpack_packer pk;
-
-	buf_init(&b, RV_MAX_RPC_MESSAGE_BYTES);
-	msgpack_packer_init(&pk, &b, rpc_pack_to_buf);
-	msgpack_pack_array(&pk, 5);
-	msgpack_pack_uint64(&pk, s->id);
-	msgpack_pack_int(&pk, -code);
-	rpc_pack_text(&pk, detail);
-	if (code) { /* a result is one object all the same */
-		msgpack_pack_bin(&pk, 1);
-		msgpack_pack_bin_body(&pk, "\xc0", 1);
-	} else {
-		msgpack_pack_bin(&pk, buf_len(&s->answer));
-		msgpack_pack_bin_body(&pk, buf_data(&s->answer), buf_len(&s->answer));
-	}
-	msgpack_pack_uint64(&pk, pool_seq(s->forward->daemon->pool));
-	if (members_send(s->forward->daemon->members, &s->from, MEMBERS_ANSWER,
-		    buf_data(&b), buf_len(&b)))
-		log_warn("forward.answer",
-			"msg=\"lost: the asking host follows the task\"");
-	buf_fini(&b);
-}
-
-static void served_free(struct served *s)
-{
-	list_remove(&s->node);
-	msgpack_zone_destroy(&s->zone);
-	buf_fini(&s->answer);
-	free(s->bytes);
-	free(s);
-}
-
-static void served_end(struct call *c)
-{
-	served_send(c->source, 0, "");
-	served_free(c->source);
-}
-
-static void served_fail(struct call *c, const struct rv_error *e)
-{
-	served_send(c->source, e->code, e->detail);
-	served_free(c->source);
-}
-
-static int served_keep(struct call *c)
-{
-	(void)c;
-	return 0; /* kept from the start */
-}
-
-static void served_on_gone(struct call *c, timer_fn *fn)
-{
-	(void)c; /* the asking host may have lost its link alone: the work goes on */
-	(void)fn;
-}
-
-static const struct call_port served_port = {
-	served_begin, served_end, served_fail, served_keep, served_on_gone};
-
-static bool served_parse(struct served *s, size_t len, struct session_identity *who,
-	const msgpack_object **method)
-{
-	const msgpack_object *item;
-	msgpack_object o;
-	size_t at = 0;
-
-	if (msgpack_unpack((const char *)s->bytes, len, &at, &s->zone, &o) < 0 ||
-		o.type != MSGPACK_OBJECT_ARRAY || o.via.array.size != 5)
-		return false;
-	item = o.via.array.ptr;
-	if (item[0].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
-		item[1].type != MSGPACK_OBJECT_STR ||
-		item[2].type != MSGPACK_OBJECT_POSITIVE_INTEGER ||
-		item[2].via.u64 > ROLE_POOL_ADMIN || item[3].type != MSGPACK_OBJECT_STR ||
-		item[4].type != MSGPACK_OBJECT_MAP)
-		return false;
-	s->id = item[0].via.u64;
-	snprintf(who->user, sizeof who->user, "%.*s", (int)item[1].via.str.size,
-		item[1].via.str.ptr);
-	who->role = (enum role)item[2].via.u64;
-	who->via = "another host";
-	*method = &item[3];
-	s->params = item[4];
-	return true;
-}
-
-/* Trusted as far as a host of the pool is; still checked before it is unpacked. */
 void forward_serve(
 	struct forward *f, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
-	struct session_identity who = {0};
-	const msgpack_object *method;
-	struct served *s;
-
-	if (mpcheck(bytes, len, NULL)) {
-		log_warn(
-			"forward.serve", "msg=\"a host sent a call that is no msgpack\"");
-		return;
-	}
-	s = calloc(1, sizeof *s);
-	if (!s)
-		return;
-	list_init(&s->node);
-	s->forward = f;
-	s->from = *from;
-	buf_init(&s->answer, RV_MAX_RPC_MESSAGE_BYTES);
-	s->bytes = malloc(len);
-	if (!s->bytes || !msgpack_zone_init(&s->zone, 4096)) {
-		free(s->bytes);
-		free(s);
-		return;
-	}
-	memcpy(s->bytes, bytes, len);
-	list_push_back(&f->served, &s->node);
-	if (!served_parse(s, len, &who, &method) ||
-		call_begin_forwarded(f->daemon, &served_port, s, &who,
-			method->via.str.ptr, method->via.str.size, &s->params))
-		served_free(s);
+	serving_asked(f->serving, from, bytes, len);
 }
 
 /* --- beginning and ending
@@ -596,25 +578,51 @@ int forward_new(struct forward **out, struct daemon *d)
 
 	if (!f)
 		return RV_ENOMEM;
+	if (serving_new(&f->serving, d)) {
+		free(f);
+		return RV_ENOMEM;
+	}
 	f->daemon = d;
+	f->start = prng_next(loop_prng(d->loop));
+	map_init(&f->by_id, prng_next(loop_prng(d->loop)));
 	list_init(&f->sent);
-	list_init(&f->served);
+	list_init(&f->answered);
+	list_init(&f->lost);
 	list_init(&f->parked);
+	list_init(&f->due);
 	timer_init(&f->look, d->loop, "daemon.forward.look", look_again, f);
+	timer_init(&f->turn, d->loop, "daemon.forward.turn", on_turn, f);
 	*out = f;
 	return 0;
+}
+
+/* Their calls, as those that are parked, end with the others. */
+static void sent_take_all(struct list *list)
+{
+	LIST_FOR_EACH_SAFE (node, list)
+		sent_take(CONTAINER_OF(node, struct sent, node));
+}
+
+void forward_stop(struct forward *f)
+{
+	if (!f)
+		return;
+	timer_stop(&f->look);
+	timer_stop(&f->turn);
+	serving_stop(f->serving);
+	sent_take_all(&f->sent);
+	sent_take_all(&f->lost);
+	sent_take_all(&f->answered);
 }
 
 void forward_free(struct forward *f)
 {
 	if (!f)
 		return;
-	timer_stop(&f->look);
-	LIST_FOR_EACH_SAFE (node, &f->parked)
-		parked_free(CONTAINER_OF(node, struct parked, node));
-	LIST_FOR_EACH_SAFE (node, &f->sent)
-		sent_free(CONTAINER_OF(node, struct sent, node));
-	LIST_FOR_EACH_SAFE (node, &f->served)
-		served_free(CONTAINER_OF(node, struct served, node));
+	forward_stop(f);
+	list_remove(&f->parked);
+	list_remove(&f->due);
+	serving_free(f->serving);
+	map_fini(&f->by_id);
 	free(f);
 }
