@@ -362,9 +362,15 @@ static void on_request(
 	a->acceptor = acceptor;
 	a->host = r->host;
 	if (!pool_is_master(d->pool)) {
+		const struct row *master =
+			db_row(pool_db(d->pool), CLASS_HOST, pool_master(d->pool));
+
 		rv_error_set(&e, RV_ENOTMASTER,
-			"this host is not the pool's master; join by the master's "
-			"address (`reeve pool-list` shows it)");
+			"this host is not the pool's master; join with "
+			"master-address=%.100s",
+			master ? db_string(master, HOST_ADDRESS)
+			       : "that of the master, once there is one (`reeve "
+				 "host-list params=name-label,address`)");
 	} else if (!token_look(d, r, &use, &verdict, token, &e)) {
 		const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, r->host);
 
