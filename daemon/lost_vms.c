@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vm/vm.h"
+
 enum { NAMED = 8 };
 
 static void end_task(const struct db *db, struct uuid task, const char *why,
@@ -52,7 +54,60 @@ static void let_go(const struct db *db, struct uuid vm, struct uuid host, struct
 			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, false);
 }
 
-void lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
+/* --- what was being made there ------------------------------------------------------ */
+
+/* Images that nobody completes: they are no drive's, and deleted by whoever has their SR
+ * (vm/). `drives`: all drives go, those with whole disks, too. */
+static void undo_disks(const struct db *db, struct uuid vm, bool drives, struct txn *t)
+{
+	struct value none = value_zero(VALUE_STRING_MAP);
+
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));) {
+		const struct row *vdi = db_follow(db, r, VBD_VDI);
+		bool half = vdi && strcmp(db_string(vdi, VDI_INTENT), VM_VDI_MAKE) == 0;
+
+		if (half) {
+			txn_expect_string(t, row_uuid(vdi), VDI_INTENT, VM_VDI_MAKE);
+			txn_set_string(t, row_uuid(vdi), VDI_INTENT, VM_VDI_DISCARD);
+			txn_set_value(t, row_uuid(vdi), VDI_INTENT_DATA, &none);
+		}
+		if (half || drives)
+			txn_delete(t, CLASS_VBD, row_uuid(r));
+	}
+}
+
+static bool is_half_clone(const struct row *vm)
+{
+	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+
+	return db_enum(vm, VM_INTENT) == VM_INTENT_PROVISION &&
+	       value_count(current) > 0 &&
+	       vm_operation_by_name(value_at(current, 0)) == VM_OP_CLONE;
+}
+
+/* It never was a VM: it goes, with all it has, and its origin is free again. */
+static void undo_clone(const struct db *db, const struct row *vm, const char *why,
+	int64_t wall_ms, struct txn *t)
+{
+	const struct row *origin = db_follow(db, vm, VM_PARENT);
+	const struct row *metrics = db_follow(db, vm, VM_METRICS);
+	const char *key = value_key_at(row_value(vm, VM_CURRENT_OPERATIONS), 0);
+	struct uuid uuid = row_uuid(vm), task;
+
+	txn_expect_key(t, uuid, VM_CURRENT_OPERATIONS, key, NULL);
+	if (!uuid_parse(&task, key, strlen(key)))
+		end_task(db, task, why, wall_ms, t);
+	if (origin && db_map_get(origin, VM_CURRENT_OPERATIONS, key))
+		txn_map_remove(t, row_uuid(origin), VM_CURRENT_OPERATIONS, key);
+	undo_disks(db, uuid, true, t);
+	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, uuid, r));)
+		txn_delete(t, CLASS_VIF, row_uuid(r));
+	txn_delete(t, CLASS_VM, uuid);
+	if (metrics)
+		txn_delete(t, CLASS_VM_METRICS, row_uuid(metrics));
+}
+
+bool lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
 	int64_t wall_ms, struct txn *t)
 {
 	struct uuid uuid = row_uuid(vm), on = db_ref(vm, VM_RESIDENT_ON);
@@ -65,7 +120,13 @@ void lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
 	txn_expect_ref(t, uuid, VM_RESIDENT_ON, on);
 	txn_expect_int(t, uuid, VM_OWNER_GENERATION, generation);
 	txn_expect_ref(t, uuid, VM_INTENT_HOST, db_ref(vm, VM_INTENT_HOST));
+	if (is_half_clone(vm)) {
+		undo_clone(db, vm, why, wall_ms, t);
+		return false;
+	}
 	end_operations(db, vm, why, wall_ms, t);
+	if (db_enum(vm, VM_INTENT) == VM_INTENT_PROVISION)
+		undo_disks(db, uuid, false, t);
 	if (uuid_is_none(&on))
 		on = db_ref(vm, VM_INTENT_HOST);
 	let_go(db, uuid, on, t);
@@ -85,6 +146,7 @@ void lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
 	txn_set_ref(t, uuid, VM_MIGRATION, UUID_NONE);
 	txn_set_enum(t, uuid, VM_MIGRATION_PHASE, VM_MIGRATION_PHASE_NONE);
 	txn_set_ref(t, uuid, VM_MIGRATION_TARGET, UUID_NONE);
+	return true;
 }
 
 /* --- a host ------------------------------------------------------------------------ */
@@ -122,6 +184,8 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	char why[200], body[LOST_WORDS_MAX + 300];
 	struct uuid uuid = row_uuid(host);
 	struct account a = {.count = 0};
+	unsigned undone = 0;
+	int len;
 
 	snprintf(why, sizeof why, "host %.64s, where it was at work, was declared dead",
 		row_name(host));
@@ -129,8 +193,8 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	txn_set_bool(t, uuid, HOST_DECLARED_DEAD, true);
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
-		lost_vm_txn(db, vm, why, wall_ms, t);
-		account_add(&a, row_name(vm));
+		if (lost_vm_txn(db, vm, why, wall_ms, t))
+			account_add(&a, row_name(vm));
 	}
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_INTENT_HOST, uuid, vm));) {
@@ -138,12 +202,17 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 
 		if (!uuid_is_none(&on))
 			continue; /* with those above, or another host's */
-		lost_vm_txn(db, vm, why, wall_ms, t);
-		account_add(&a, row_name(vm));
+		if (lost_vm_txn(db, vm, why, wall_ms, t))
+			account_add(&a, row_name(vm));
+		else
+			undone++;
 	}
-	snprintf(account, LOST_WORDS_MAX, "%u VMs of host %.64s count as halted%s%s%s",
-		a.count, row_name(host), a.count ? ": " : "", a.names,
-		a.count > NAMED ? " and more" : "");
+	len = snprintf(account, LOST_WORDS_MAX,
+		"%u VMs of host %.64s count as halted%s%s%s", a.count, row_name(host),
+		a.count ? ": " : "", a.names, a.count > NAMED ? " and more" : "");
+	if (undone)
+		snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
+			"; %u clones that it was making are undone", undone);
 	snprintf(body, sizeof body,
 		"Host %.64s was declared dead%s%.64s. %s. They may be started elsewhere. "
 		"Should the host still run, they run twice and ruin their disks: make "

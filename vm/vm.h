@@ -30,6 +30,11 @@ struct memctl_config;
 struct vm_manager;
 struct vm_memory;
 
+/* VDI.intent as operations of VMs write it. Not whole yet, by one that has not ended: */
+#define VM_VDI_MAKE "make"
+/* To be deleted, by whichever host has its SR; nothing refers to it. */
+#define VM_VDI_DISCARD "discard"
+
 enum {
 	VM_MAX_HOSTS = 64, /* driven by one manager; today the daemon drives its own */
 	VM_SHUTDOWN_TIMEOUT_MS = 10 * 60 * 1000, /* how long a guest may take */

@@ -159,6 +159,18 @@ static void op_unlist(struct vm_op *o)
 	o->mgr->op_count--;
 }
 
+/* Gives the guest disks: only whole ones, that nothing else changes. */
+static bool takes_disks(const struct vm_op *o)
+{
+	return o->kind == VM_OP_START || o->kind == VM_OP_START_ON ||
+	       o->kind == VM_OP_RESUME || o->kind == VM_OP_VBD_PLUG;
+}
+
+static struct uuid drive_of(const struct vm_op *o)
+{
+	return o->kind == VM_OP_VBD_PLUG ? o->args.device : UUID_NONE;
+}
+
 static void txn_intent(void *arg, const struct db *db, struct txn *t)
 {
 	struct vm_op *o = arg;
@@ -200,6 +212,8 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 		if (o->args.start_paused)
 			txn_map_put(t, o->vm, VM_INTENT_DATA, "start_paused", "true");
 	}
+	if (takes_disks(o))
+		vm_txn_disks_whole(db, t, o->vm, drive_of(o));
 	if (o->verb->intend)
 		o->verb->intend(o, db, t);
 }
@@ -421,6 +435,8 @@ static int op_run(struct vm_op *o, struct rv_error *e)
 			rc = rv_error_set(e, RV_ENOHOST,
 				"VM %s: its host is not reachable from here", o->name);
 	}
+	if (!rc && !o->rerun && takes_disks(o))
+		rc = vm_disks_whole(db, o->vm, drive_of(o), e);
 	if (!rc && o->verb->admit)
 		rc = o->verb->admit(o, db, e);
 	if (rc) {

@@ -109,6 +109,34 @@ static bool devices_want(const struct row *row, const struct uuid *only)
 	return uuid_is_none(only) || uuid_eq(&uuid, only);
 }
 
+int vm_disks_whole(
+	const struct db *db, struct uuid vm, struct uuid only, struct rv_error *e)
+{
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));) {
+		const struct row *vdi = db_follow(db, r, VBD_VDI);
+
+		if (vdi && devices_want(r, &only) && *db_string(vdi, VDI_INTENT))
+			return rv_error_set(e, RV_EBUSY,
+				"VM %s: its disk %s is not whole or is being changed "
+				"(intent %s); wait for that to end, or take it out "
+				"(vbd-destroy)",
+				row_name(db_row(db, CLASS_VM, vm)), row_name(vdi),
+				db_string(vdi, VDI_INTENT));
+	}
+	return 0;
+}
+
+void vm_txn_disks_whole(
+	const struct db *db, struct txn *t, struct uuid vm, struct uuid only)
+{
+	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));) {
+		struct uuid vdi = db_ref(r, VBD_VDI);
+
+		if (!uuid_is_none(&vdi) && devices_want(r, &only))
+			txn_expect_string(t, vdi, VDI_INTENT, "");
+	}
+}
+
 int vm_devices_load(struct vm_devices *d, const struct db *db, const struct row *vm,
 	struct uuid only, struct rv_error *e)
 {

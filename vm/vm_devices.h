@@ -65,6 +65,14 @@ void vm_devices_init(
 /* Takes over what the database says of the VM's VBDs and VIFs; `only`: that one alone (or
  * none: all). RV_EPARAM with the device that can't be (place taken twice, unknown place),
  * RV_ELIMIT, RV_ENOMEM. May be called again. */
+/* RV_EBUSY: a disk in a drive of the VM, or in `only` of them, is not whole or is being
+ * changed (VDI.intent): nothing may use it. */
+int vm_disks_whole(const struct db *db, struct uuid vm, struct uuid only,
+	struct rv_error *e) RV_MUST_CHECK;
+/* And they still are when the entry's turn comes. */
+void vm_txn_disks_whole(
+	const struct db *db, struct txn *t, struct uuid vm, struct uuid only);
+
 int vm_devices_load(struct vm_devices *d, const struct db *db, const struct row *vm,
 	struct uuid only, struct rv_error *e) RV_MUST_CHECK;
 

@@ -31,9 +31,6 @@ static const struct op_state states[] = {
 
 static const struct op_table table = {"vm.make", states, 4, MAKE};
 
-/* Of VDI.intent: made by an operation that has not ended. */
-#define MAKING "make"
-
 struct make_disk {
 	struct uuid sr, vdi;
 	struct uuid source_sr, source; /* none: an empty one */
@@ -181,7 +178,7 @@ static void txn_making(struct txn *t, struct uuid vdi, struct uuid task)
 {
 	char text[UUID_TEXT_SIZE];
 
-	txn_set_string(t, vdi, VDI_INTENT, MAKING);
+	txn_set_string(t, vdi, VDI_INTENT, VM_VDI_MAKE);
 	txn_map_put(t, vdi, VDI_INTENT_DATA, "task", uuid_format(&task, text));
 }
 
@@ -496,7 +493,7 @@ static void find_again(struct make *s, const struct db *db)
 	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, s->target, r));) {
 		const struct row *vdi = db_follow(db, r, VBD_VDI);
 
-		if (!vdi || strcmp(db_string(vdi, VDI_INTENT), MAKING) != 0 ||
+		if (!vdi || strcmp(db_string(vdi, VDI_INTENT), VM_VDI_MAKE) != 0 ||
 			s->count == HYPER_MAX_VBDS)
 			continue;
 		s->disks[s->count].vdi = row_uuid(vdi);

@@ -233,7 +233,7 @@ void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bo
 	if (gone)
 		txn_delete(t, CLASS_VDI, image);
 	else
-		txn_set_string(t, image, VDI_INTENT, "discard");
+		txn_set_string(t, image, VDI_INTENT, VM_VDI_DISCARD);
 }
 
 void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,

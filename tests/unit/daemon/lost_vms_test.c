@@ -144,7 +144,7 @@ static void test_moved_meanwhile(void **state)
 	struct txn late;
 
 	(void)state;
-	lost_vm_txn(db, vm(runs), "why", 5, &t);
+	(void)lost_vm_txn(db, vm(runs), "why", 5, &t);
 	late = t;
 	txn_init(&t, db, 1000);
 	txn_set_ref(&t, runs, VM_RESIDENT_ON, a);
@@ -156,11 +156,86 @@ static void test_moved_meanwhile(void **state)
 	assert_int_equal(db_enum(vm(runs), VM_POWER_STATE), VM_POWER_STATE_RUNNING);
 }
 
+static bool is_gone(enum schema_class_id cls, struct uuid uuid)
+{
+	return !db_row(db, cls, uuid);
+}
+
+/* What was being made is undone: nobody else would, and nobody may start it. */
+static void test_half_made(void **state)
+{
+	static const struct uuid origin = {{20}}, clone = {{21}}, metrics = {{22}},
+				 half = {{23}}, drive = {{24}}, cd = {{25}}, nic = {{26}},
+				 network = {{27}}, making = {{28}}, filled = {{29}},
+				 half2 = {{30}}, drive2 = {{31}}, old = {{32}};
+	char account[LOST_WORDS_MAX], text[UUID_TEXT_SIZE];
+
+	(void)state;
+	txn_create(&t, CLASS_NETWORK, network);
+	txn_create(&t, CLASS_TASK, making);
+	uuid_format(&making, text);
+	make_vm(origin, "origin", VM_POWER_STATE_HALTED);
+	txn_map_put(&t, origin, VM_CURRENT_OPERATIONS, text, "clone");
+	txn_create(&t, CLASS_VM_METRICS, metrics);
+	make_vm(clone, "copy", VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, clone, VM_PARENT, origin);
+	txn_set_ref(&t, clone, VM_METRICS, metrics);
+	txn_map_put(&t, clone, VM_CURRENT_OPERATIONS, text, "clone");
+	txn_set_enum(&t, clone, VM_INTENT, VM_INTENT_PROVISION);
+	txn_set_ref(&t, clone, VM_INTENT_TASK, making);
+	txn_set_ref(&t, clone, VM_INTENT_HOST, b);
+	txn_create(&t, CLASS_VDI, half);
+	txn_set_ref(&t, half, VDI_SR, sr);
+	txn_set_string(&t, half, VDI_INTENT, "make");
+	txn_create(&t, CLASS_VBD, drive);
+	txn_set_ref(&t, drive, VBD_VM, clone);
+	txn_set_ref(&t, drive, VBD_VDI, half);
+	txn_create(&t, CLASS_VBD, cd);
+	txn_set_ref(&t, cd, VBD_VM, clone);
+	txn_set_ref(&t, cd, VBD_VDI, vdi);
+	txn_create(&t, CLASS_VIF, nic);
+	txn_set_ref(&t, nic, VIF_VM, clone);
+	txn_set_ref(&t, nic, VIF_NETWORK, network);
+	/* And a template that was being given disks. */
+	make_vm(filled, "filled", VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, filled, VM_INTENT_HOST, b);
+	txn_set_enum(&t, filled, VM_INTENT, VM_INTENT_PROVISION);
+	txn_create(&t, CLASS_VDI, half2);
+	txn_set_ref(&t, half2, VDI_SR, sr);
+	txn_set_string(&t, half2, VDI_INTENT, "make");
+	txn_create(&t, CLASS_VBD, drive2);
+	txn_set_ref(&t, drive2, VBD_VM, filled);
+	txn_set_ref(&t, drive2, VBD_VDI, half2);
+	txn_create(&t, CLASS_VBD, old);
+	txn_set_ref(&t, old, VBD_VM, filled);
+	txn_set_ref(&t, old, VBD_VDI, vdi);
+	assert_int_equal(apply(), 0);
+
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_non_null(strstr(account, "; 1 clones that it was making are undone"));
+	assert_null(strstr(account, "copy"));
+	assert_int_equal(apply(), 0);
+	assert_true(is_gone(CLASS_VM, clone) && is_gone(CLASS_VM_METRICS, metrics));
+	assert_true(is_gone(CLASS_VBD, drive) && is_gone(CLASS_VBD, cd));
+	assert_true(is_gone(CLASS_VIF, nic));
+	assert_string_equal(
+		db_string(db_row(db, CLASS_VDI, half), VDI_INTENT), "discard");
+	assert_string_equal(db_string(db_row(db, CLASS_VDI, vdi), VDI_INTENT), "");
+	assert_int_equal(value_count(row_value(vm(origin), VM_CURRENT_OPERATIONS)), 0);
+	assert_int_equal(db_enum(db_row(db, CLASS_TASK, making), TASK_STATUS),
+		TASK_STATUS_FAILURE);
+	is_off(filled, VM_POWER_STATE_HALTED);
+	assert_true(is_gone(CLASS_VBD, drive2) && !is_gone(CLASS_VBD, old));
+	assert_string_equal(
+		db_string(db_row(db, CLASS_VDI, half2), VDI_INTENT), "discard");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_half_made, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -519,6 +519,47 @@ static void test_squeezed(void **state)
 	world_free(w);
 }
 
+static void set_intent(struct world *w, size_t vm, const char *intent)
+{
+	const struct row *vdi = db_follow(pool_db(w->pool),
+		db_next_ref(pool_db(w->pool), VBD_VM, w->vm[vm], NULL), VBD_VDI);
+	struct txn t;
+
+	world_txn(w, &t);
+	txn_set_string(&t, row_uuid(vdi), VDI_INTENT, intent);
+	world_commit(w, &t);
+}
+
+/* A disk that is not whole, or being changed, is no guest's. */
+static void test_disk_in_the_making(void **state)
+{
+	struct world *w = world_new(45);
+	size_t vm = world_add_vm(w, 2, 1);
+	struct vm_op_args args = {.vm = w->vm[vm]};
+	struct uuid task;
+
+	(void)state;
+	set_intent(w, vm, "make");
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_EBUSY);
+	assert_non_null(strstr(w->accepted_error.detail, "not whole"));
+	set_intent(w, vm, "");
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_SUSPEND, vm);
+	set_intent(w, vm, "resize");
+	assert_int_equal(world_begin(w, VM_OP_RESUME, vm, &task), RV_EBUSY);
+	set_intent(w, vm, "");
+	world_must(w, VM_OP_RESUME, vm);
+	args.device = row_uuid(db_next_ref(pool_db(w->pool), VBD_VM, w->vm[vm], NULL));
+	assert_int_equal(world_begin_args(w, VM_OP_VBD_UNPLUG, &args, &task), 0);
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	set_intent(w, vm, "resize");
+	assert_int_equal(world_begin_args(w, VM_OP_VBD_PLUG, &args, &task), RV_EBUSY);
+	set_intent(w, vm, "");
+	assert_int_equal(world_begin_args(w, VM_OP_VBD_PLUG, &args, &task), 0);
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +583,7 @@ int main(void)
 		cmocka_unit_test(test_two_hundred),
 		cmocka_unit_test(test_more_than_fit),
 		cmocka_unit_test(test_squeezed),
+		cmocka_unit_test(test_disk_in_the_making),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
