@@ -13,6 +13,7 @@ from machine import Failed, Machine, Wire
 
 LOCK = "/tmp/xenlab.lock"
 QUIET_S = 50
+TOOLS = ("qemu-system-x86_64", "apt-cache", "lz4", "depmod", "busybox", "gcc")
 
 
 class Lab:
@@ -51,6 +52,9 @@ class Lab:
             fcntl.flock(self.lock, fcntl.LOCK_EX)
 
     def __enter__(self):
+        for tool in TOOLS:
+            if not shutil.which(tool):
+                raise packages.Missing(f"there is no {tool}: ./run xenlab installs what the lab needs")
         threading.Thread(target=self._tick, daemon=True).start()
         self._take_lock()
         self.folder = tempfile.mkdtemp(prefix=f"reeve-xenlab-{self.name}-")

@@ -13,6 +13,7 @@ def one_host(lab, **options):
     machine = lab.boot(("host1",), ports=(RPC_PORT,), **{"memory": 1408, "dom0": 768, **options})[0]
     host = Reeve(machine)
     form_pool(lab, [host])
+    host.run_outside("host-list", "--minimal")
     machine.sh(f"mkdir -p {SR}")
     host.run("sr-create", "name-label=local", "type=file", f"device-config:location={SR}")
     sr = host.value("sr-list", "name-label=local", "params=uuid")
@@ -67,9 +68,9 @@ def clear(host, *names):
 def balloon(lab, host, guest, kind):
     before = guest.last(host.machine)["total"]
     host.run("vm-memory-dynamic-range-set", f"vm={guest.name}", "min=80MiB", "max=80MiB")
-    until(f"{guest.name} gave 16 MiB", lambda: before - guest.last(host.machine)["total"] >= 14 << 10, 90)
+    until(f"{guest.name} gave 16 MiB", lambda: before - guest.last(host.machine)["total"] >= 14 << 10, 240)
     host.run("vm-memory-dynamic-range-set", f"vm={guest.name}", f"min={MIB}MiB", f"max={MIB}MiB")
-    until(f"{guest.name} has it back", lambda: before - guest.last(host.machine)["total"] < 2 << 10, 90)
+    until(f"{guest.name} has it back", lambda: before - guest.last(host.machine)["total"] < 2 << 10, 240)
     lab.say(f"{kind}: gave 16 MiB by its balloon, and got them back")
 
 

@@ -16,6 +16,9 @@ CACHE = os.environ.get("REEVE_XENLAB_CACHE") or os.path.join(
 )
 
 
+FETCH_S = 600
+
+
 class Missing(Exception):
     """Something this machine lacks; the message says what to do."""
 
@@ -111,10 +114,13 @@ def _fetch(names, folder, log):
     root = os.path.join(folder, "root")
     os.makedirs(root)
     for attempt in (1, 2):
-        done = subprocess.run(
-            ["apt-get", "-q", "download", *names],
-            cwd=folder, capture_output=True, text=True, timeout=900, check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["apt-get", "-q", "download", *names],
+                cwd=folder, capture_output=True, text=True, timeout=FETCH_S, check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Missing(f"apt-get download did not end within {FETCH_S} s") from None
         if done.returncode == 0:
             break
         if attempt == 2:
