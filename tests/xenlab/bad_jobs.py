@@ -223,7 +223,8 @@ def lose_target(lab, hosts, phase):
     if resident_name(source, name) != source.machine.name:
         source.run("vm-migrate", f"vm={name}", f"host={source.machine.name}")
     before = guest.last(source.machine)
-    command = source.start_command("vm-migrate", f"vm={name}", f"host={target.machine.name}", "live=true")
+    command = source.start_command("vm-migrate", f"vm={name}", f"host={target.machine.name}", "live=true",
+                                   "accept=true")
     try:
         until(f"the migration is in {phase}", lambda: (
             source.vm(name)["migration_phase"] or "").lower() == phase or command.poll() is not None, 200)
