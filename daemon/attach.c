@@ -1,7 +1,6 @@
 #include "daemon/attach.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "daemon/chore.h"
@@ -60,27 +59,6 @@ static bool pbd_is_due(struct attach *a, const struct row *pbd)
 	return db_bool(pbd, PBD_WANTED) && !storage_sr_attached(a->daemon->storage, &sr);
 }
 
-/* Of the hosts that have the SR, the first one clears away. */
-static bool is_first_of(const struct attach *a, const struct db *db, struct uuid sr)
-{
-	for (const struct row *pbd = NULL; (pbd = db_next_ref(db, PBD_SR, sr, pbd));)
-		if (db_bool(pbd, PBD_CURRENTLY_ATTACHED)) {
-			struct uuid host = db_ref(pbd, PBD_HOST);
-
-			return uuid_eq(&host, &a->daemon->host);
-		}
-	return false;
-}
-
-/* Images of suspended guests that could not be deleted when they were done with. */
-static void discard_round(struct attach *a, const struct db *db)
-{
-	for (const struct row *vdi = NULL; (vdi = db_next(db, CLASS_VDI, vdi));)
-		if (strcmp(db_string(vdi, VDI_INTENT), "discard") == 0 &&
-			is_first_of(a, db, db_ref(vdi, VDI_SR)))
-			attach_one(a, vdi_discard_chore(a->daemon, vdi, on_answer, a));
-}
-
 static void attach_round(struct attach *a, bool first)
 {
 	const struct db *db = pool_db(a->daemon->pool);
@@ -96,8 +74,6 @@ static void attach_round(struct attach *a, bool first)
 		if (db_bool(pif, PIF_WANTED) &&
 			(first || !db_bool(pif, PIF_CURRENTLY_ATTACHED)))
 			attach_one(a, pif_plug_chore(a->daemon, pif, on_answer, a));
-	if (!first)
-		discard_round(a, db);
 	on_answer(a);
 }
 

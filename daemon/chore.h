@@ -124,9 +124,4 @@ struct chore *sr_create_again(
 struct chore *sr_destroy_again(
 	struct daemon *d, const struct row *sr, const struct row *pbd);
 
-/* Deletes what a suspended guest left, which could not be deleted when it should have
- * been (VDI.intent "discard"). NULL: out of memory. Start it. */
-struct chore *vdi_discard_chore(
-	struct daemon *d, const struct row *vdi, timer_fn *after, void *arg);
-
 #endif

@@ -311,32 +311,6 @@ void vdi_resize(struct call *call)
 	chore_start(c);
 }
 
-/* --- images left over
- * ----------------------------------------------------------------------- */
-
-static void discard_failed(struct chore *c, struct txn *t)
-{
-	(void)t; /* it keeps its intent: tried again (attach.c) */
-	log_debug("vdi.discard", "msg=\"%s\"", c->op.error.detail);
-}
-
-static const struct chore_kind discard_kind = {.name = "vdi.discard",
-	.steps = (chore_step_fn *const[]){step_destroy, NULL},
-	.record = remove_record,
-	.give_up = discard_failed};
-
-struct chore *vdi_discard_chore(
-	struct daemon *d, const struct row *vdi, timer_fn *after, void *arg)
-{
-	struct chore *c = chore_new_own(d, &discard_kind, after, arg);
-
-	if (!c)
-		return NULL;
-	c->self = c->vdi = row_uuid(vdi);
-	c->sr = db_ref(vdi, VDI_SR);
-	return c;
-}
-
 /* --- after a crash
  * -------------------------------------------------------------------------- */
 

@@ -484,6 +484,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	}
 	vm_ghosts_end(h);
 	vm_complain(h, req);
+	vm_discard_look(h);
 	h->listed = true;
 	vm_manager_seen(m);
 }

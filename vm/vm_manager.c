@@ -218,6 +218,7 @@ int vm_manager_add_host(
 	}
 	vm_look_init(h);
 	vm_ghosts_init(h);
+	vm_discard_init(h);
 	hyper_listen(h->hyper, &h->listener, vm_host_event, h);
 	m->hosts[m->host_count++] = h;
 	return 0;
@@ -283,6 +284,7 @@ void vm_manager_stop(struct vm_manager *m)
 		hyper_unlisten(&m->hosts[i]->listener);
 		timer_stop(&m->hosts[i]->look_deadline);
 		vm_ghosts_stop(m->hosts[i]);
+		vm_discard_stop(m->hosts[i]);
 		vm_memory_stop(m->hosts[i]->memory);
 	}
 }
@@ -297,6 +299,7 @@ void vm_manager_free(struct vm_manager *m)
 	for (size_t i = 0; i < m->host_count; i++) {
 		vm_memory_free(m->hosts[i]->memory);
 		free(m->hosts[i]->ghosts);
+		vm_discard_fini(m->hosts[i]);
 		free(m->hosts[i]);
 	}
 	map_fini(&m->by_vm);

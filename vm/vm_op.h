@@ -17,6 +17,7 @@
 #include "reactor/op.h"
 #include "vm/vm.h"
 #include "vm/vm_devices.h"
+#include "vm/vm_discard.h"
 #include "vm/vm_entry.h"
 #include "vm/vm_memory.h"
 #include "vm/vm_told.h"
@@ -60,6 +61,7 @@ struct vm_host {
 	struct timer label_deadline;
 	struct uuid label_vm;
 	char refusal[RV_ERROR_DETAIL_MAX / 2]; /* vm_host_refuse */
+	struct vm_discard discard;
 	uint64_t total_kib, dom0_kib;
 	uint64_t placed_kib; /* of operations that did not yet ask for their memory */
 };
@@ -181,7 +183,7 @@ void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
 	enum vm_power_state state, const struct vm_devices *d);
 
 /* A suspended guest's image is done with: `gone`, or to be deleted later, by whoever
- * finds VDI.intent "discard" (daemon/attach.c). */
+ * finds VM_VDI_DISCARD (vm_discard.c). */
 void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bool gone);
 
 /* The VM's domain. */

@@ -309,6 +309,32 @@ static void test_seeds(void **state)
 			    tally[TASK_STATUS_CANCELLED] > 0);
 }
 
+/* Its image could not be deleted when the guest was ended: the look does it, once the SR
+ * answers again. */
+static void test_image_is_discarded_later(void **state)
+{
+	static const struct storage_sim_faults none = {.latency_min_us = 200,
+		.latency_max_us = 2000,
+		.copy_bytes_per_s = 256 << 20};
+	struct storage_sim_faults all = none;
+	struct world *w = world_new(77);
+	size_t vm = world_add_vm(w, 1, 1);
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_SUSPEND, vm);
+	all.fail_ppm = 1000000;
+	storage_sim_set_faults(w->bytes, &all);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	world_run_ms(w, 60 * 1000);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VDI), 2);
+	storage_sim_set_faults(w->bytes, &none);
+	world_run_ms(w, 60 * 1000);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VDI), 1);
+	check_world(w);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -318,6 +344,7 @@ int main(void)
 		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_suspend_on_a_full_disk),
 		cmocka_unit_test(test_sr_fails),
+		cmocka_unit_test(test_image_is_discarded_later),
 		cmocka_unit_test(test_seeds),
 	};
 

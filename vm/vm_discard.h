@@ -1,0 +1,29 @@
+/*
+ * Disks that nobody uses and that could not be deleted when they should have been: images
+ * of suspended guests whose SR was away, clones that a dead host was making. Their rows
+ * bear the intent VM_VDI_DISCARD. At each look the first host that has their SR tries
+ * again, one after the other. For vm/'s own files.
+ */
+#ifndef REEVE_VM_VM_DISCARD_H
+#define REEVE_VM_VM_DISCARD_H
+
+#include "vm/vm_entry.h"
+#include "vm/vm_request.h"
+
+struct vm_host;
+
+struct vm_discard {
+	struct vm_request request;
+	struct vm_entry entry;
+	struct vm_discard_disk {
+		struct uuid vdi, sr;
+	} * list; /* owned: those of the look; NULL: at rest */
+	size_t count, next;
+};
+
+void vm_discard_init(struct vm_host *h);
+void vm_discard_look(struct vm_host *h);
+void vm_discard_stop(struct vm_host *h);
+void vm_discard_fini(struct vm_host *h); /* after the pool is freed */
+
+#endif
