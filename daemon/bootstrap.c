@@ -16,6 +16,7 @@
 #include "daemon/members.h"
 #include "daemon/turnover.h"
 #include "pool/db/schema.h"
+#include "vm/vm_cpu.h"
 
 /* --- identity ------------------------------------------------------------------------
  */
@@ -221,6 +222,20 @@ static void set_capabilities(struct daemon *d, struct txn *t)
 	}
 }
 
+/* A few KiB: written only when it differs. A pool that is made now has this host's. */
+static void set_cpu_policy(struct daemon *d, struct txn *t, struct uuid new_pool)
+{
+	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	const struct hyper_host *h = &d->hyper_host;
+	char text[VM_CPU_TEXT_SIZE];
+
+	vm_cpu_format(h->cpu_policy, h->cpu_policy_len, text);
+	if (!host || strcmp(db_string(host, HOST_CPU_POLICY), text) != 0)
+		txn_set_string(t, d->host, HOST_CPU_POLICY, text);
+	if (!uuid_is_none(&new_pool))
+		txn_set_string(t, new_pool, POOL_CPU_POLICY, text);
+}
+
 /* What may have changed since the last start. */
 static void update_host(struct daemon *d, struct txn *t)
 {
@@ -274,28 +289,29 @@ void bootstrap_recorded(struct daemon *d)
 void bootstrap_txn(struct daemon *d, struct txn *t)
 {
 	const struct db *db = pool_db(d->pool);
+	struct uuid pool = UUID_NONE;
 
 	txn_init(t, db, loop_wall_ms(d->loop));
 	if (!db_pool(db)) {
 		log_info("daemon.bootstrap",
 			"msg=\"first start: making a pool of this host\"");
-		struct uuid pool = make_pool(d, t);
-
+		pool = make_pool(d, t);
 		make_host(d, t, pool);
 		if (d->members)
 			record_ca(d, t, pool);
 		make_roles(d, t);
 	}
 	if (d->members) {
-		const struct row *pool = db_pool(db);
+		const struct row *row = db_pool(db);
 
-		if (pool && !*db_string(pool, POOL_CA_CERTIFICATE))
-			record_ca(d, t, row_uuid(pool));
+		if (row && !*db_string(row, POOL_CA_CERTIFICATE))
+			record_ca(d, t, row_uuid(row));
 		txn_set_string(t, d->host, HOST_ADDRESS, members_address(d->members));
 		txn_set_string(t, d->host, HOST_CERTIFICATE,
 			members_identity(d->members)->cert_pem);
 	}
 	update_host(d, t);
+	set_cpu_policy(d, t, pool);
 	say_left(d, t);
 	emergency_txn(d, t);
 }

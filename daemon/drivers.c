@@ -12,6 +12,35 @@
 #include "xen/real.h"
 #include "xen/sim.h"
 
+/* Takes the named features away. */
+static int take_features(const char *names, uint32_t *features, struct rv_error *e)
+{
+	static const struct {
+		const char *name;
+		uint32_t feature;
+	} known[] = {{"sse4.2", HYPER_SIM_CPU_SSE42}, {"aes", HYPER_SIM_CPU_AES},
+		{"avx", HYPER_SIM_CPU_AVX}, {"avx2", HYPER_SIM_CPU_AVX2},
+		{"bmi2", HYPER_SIM_CPU_BMI2}, {"rdrand", HYPER_SIM_CPU_RDRAND}};
+
+	for (const char *at = names + strspn(names, " "); *at; at += strspn(at, " ")) {
+		size_t len = strcspn(at, " "), i = 0;
+
+		while (i < sizeof known / sizeof *known &&
+			(strlen(known[i].name) != len ||
+				memcmp(known[i].name, at, len) != 0))
+			i++;
+		if (i == sizeof known / sizeof *known)
+			return rv_error_set(e, RV_EINVAL,
+				"hypervisor.sim-cpu-lacks: '%.*s' is none of sse4.2, "
+				"aes, "
+				"avx, avx2, bmi2, rdrand",
+				(int)len, at);
+		*features &= ~known[i].feature;
+		at += len;
+	}
+	return 0;
+}
+
 static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
 {
 	const struct config *c = d->config;
@@ -26,6 +55,13 @@ static int open_simulated(struct daemon *d, const char *why, struct rv_error *e)
 	sim.cpus = (uint32_t)c->sim_cpus;
 	sim.step_us = (int64_t)c->sim_step_ms * 1000;
 	sim.state_path = state;
+	if (sscanf(c->sim_version, "%3u.%3u", &sim.version_major, &sim.version_minor) !=
+		2)
+		return rv_error_set(e, RV_EINVAL,
+			"hypervisor.sim-version: '%s' is no version such as 4.17",
+			c->sim_version);
+	if (take_features(c->sim_cpu_lacks, &sim.cpu_features, e))
+		return e->code;
 	log_warn("daemon.drivers", "hypervisor=simulated msg=\"NO VM REALLY RUNS: %s\"",
 		why);
 	return hyper_sim_new(&d->hyper, d->loop, &sim, e);

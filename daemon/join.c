@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
 #include "daemon/turnover.h"
@@ -91,7 +92,7 @@ void pool_issue_join_token(struct call *c)
 /* --- the desk: what hosts say of themselves
  * ------------------------------------------------- */
 
-/* Facts are a map: name, address, level, running. */
+/* Facts are a map: name, address, level, running, simulated, xen, cpu. */
 static const msgpack_object *fact(
 	const msgpack_object *facts, const char *name, msgpack_object_type type)
 {
@@ -143,6 +144,27 @@ static int facts_check(struct daemon *d, const struct join_request *r,
 			"the joining host's software is too old for this pool; update it "
 			"first");
 	return clock_check(d, r->clock_ms, r->travel_max_ms, e);
+}
+
+/* What the pool's CPU level is to be with this host; len 0: as it is. */
+static int hypervisor_check(struct daemon *d, const msgpack_object *facts,
+	struct vm_cpu_level *level, struct rv_error *e)
+{
+	const msgpack_object *simulated =
+		fact(facts, "simulated", MSGPACK_OBJECT_BOOLEAN);
+	const msgpack_object *xen = fact(facts, "xen", MSGPACK_OBJECT_STR);
+	const msgpack_object *cpu = fact(facts, "cpu", MSGPACK_OBJECT_BIN);
+	struct cpu_level_joiner j = {.is_simulated = simulated && simulated->via.boolean};
+	char version[64] = "";
+
+	if (simulated && xen && cpu) {
+		snprintf(version, sizeof version, "%.*s", (int)xen->via.str.size,
+			xen->via.str.ptr);
+		j.policy = (const uint8_t *)cpu->via.bin.ptr;
+		j.policy_len = cpu->via.bin.size;
+	}
+	j.xen = version;
+	return cpu_level_join(d->hyper, pool_db(d->pool), &j, level, e);
 }
 
 /* --- the desk: tokens
@@ -309,9 +331,24 @@ static void text_of(const msgpack_object *o, char *text, size_t size)
 	snprintf(text, size, "%.*s", (int)o->via.str.size, o->via.str.ptr);
 }
 
+/* So that the level is right before the host itself has said it. */
+static void record_hypervisor(struct txn *t, struct uuid host,
+	const msgpack_object *facts, char text[static VM_CPU_TEXT_SIZE])
+{
+	const msgpack_object *cpu = rpc_map_get(facts, "cpu");
+	const msgpack_object *simulated = rpc_map_get(facts, "simulated");
+
+	txn_set_string(t, host, HOST_CPU_POLICY,
+		vm_cpu_format(
+			(const uint8_t *)cpu->via.bin.ptr, cpu->via.bin.size, text));
+	txn_set_enum(t, host, HOST_HYPERVISOR,
+		simulated->via.boolean ? HOST_HYPERVISOR_SIMULATED : HOST_HYPERVISOR_XEN);
+}
+
 /* Records the host and that the token is spent, in one entry. */
 static void applicant_record(struct applicant *a, const struct join_request *r,
-	const struct token_use *use, const char *token, const msgpack_object *facts)
+	const struct token_use *use, const char *token, const msgpack_object *facts,
+	const struct vm_cpu_level *level)
 {
 	struct daemon *d = a->joining->daemon;
 	const struct db *db = pool_db(d->pool);
@@ -320,6 +357,7 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 		host[UUID_TEXT_SIZE];
 	char key[HEX_SIZE], value[256];
 	const char *old = db_map_get(pool, POOL_JOIN_TOKENS, token);
+	char cpu[VM_CPU_TEXT_SIZE];
 	struct rv_error e = {0};
 	struct txn t;
 
@@ -337,6 +375,12 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 	txn_set_string(&t, a->host, HOST_ADDRESS, address);
 	txn_set_time(&t, a->host, HOST_JOINED, loop_wall_ms(d->loop));
 	txn_set_enum(&t, a->host, HOST_RAFT_ROLE, HOST_RAFT_ROLE_LEARNER);
+	txn_expect_string(
+		&t, row_uuid(pool), POOL_CPU_POLICY, db_string(pool, POOL_CPU_POLICY));
+	if (level->len)
+		txn_set_string(&t, row_uuid(pool), POOL_CPU_POLICY,
+			vm_cpu_format(level->policy, level->len, cpu));
+	record_hypervisor(&t, a->host, facts, cpu);
 	if (pool_commit(d->pool, &a->commit, &t, on_recorded, &e))
 		applicant_refuse(a, &e);
 }
@@ -349,6 +393,7 @@ static void on_request(
 	struct applicant *a = calloc(1, sizeof *a);
 	enum token_verdict verdict;
 	struct token_use use;
+	struct vm_cpu_level level;
 	struct rv_error e = {0};
 	char token[HEX_SIZE];
 	msgpack_object facts;
@@ -382,8 +427,9 @@ static void on_request(
 			rv_error_set(&e, RV_EEXIST,
 				"host %s is a member of the pool already",
 				row_name(host));
-		} else if (!facts_check(d, r, &facts, &e)) {
-			applicant_record(a, r, &use, token, &facts);
+		} else if (!facts_check(d, r, &facts, &e) &&
+			   !hypervisor_check(d, &facts, &level, &e)) {
+			applicant_record(a, r, &use, token, &facts, &level);
 			a = NULL;
 		}
 	}
@@ -517,10 +563,11 @@ static uint64_t running_here(struct daemon *d)
 static void facts_pack(struct daemon *d, struct buf *b)
 {
 	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	const struct hyper_host *h = &d->hyper_host;
 	msgpack_packer pk;
 
 	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
-	msgpack_pack_map(&pk, 4);
+	msgpack_pack_map(&pk, 7);
 	rpc_pack_key(&pk, "name");
 	rpc_pack_text(&pk, row_name(host));
 	rpc_pack_key(&pk, "address");
@@ -529,6 +576,16 @@ static void facts_pack(struct daemon *d, struct buf *b)
 	msgpack_pack_int(&pk, SCHEMA_LEVEL);
 	rpc_pack_key(&pk, "running");
 	msgpack_pack_uint64(&pk, running_here(d));
+	rpc_pack_key(&pk, "simulated");
+	if (h->is_simulated)
+		msgpack_pack_true(&pk);
+	else
+		msgpack_pack_false(&pk);
+	rpc_pack_key(&pk, "xen");
+	rpc_pack_text(&pk, h->version);
+	rpc_pack_key(&pk, "cpu");
+	msgpack_pack_bin(&pk, h->cpu_policy_len);
+	msgpack_pack_bin_body(&pk, h->cpu_policy, h->cpu_policy_len);
 }
 
 /* Whether this host may leave what it has for another pool. */
@@ -571,7 +628,7 @@ void pool_join(struct call *c)
 	free(j->csr_pem);
 	ca_key_free(j->key_pem);
 	j->csr_pem = j->key_pem = NULL;
-	buf_init(&facts, 4096);
+	buf_init(&facts, JOIN_FACTS_MAX);
 	facts_pack(d, &facts);
 	spec.facts = buf_data(&facts);
 	spec.facts_len = buf_len(&facts);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
 #include "daemon/forward.h"
 #include "daemon/members.h"
@@ -230,7 +231,7 @@ static int role_of(const struct voters_member *m)
 					   : HOST_RAFT_ROLE_LEARNER;
 }
 
-/* Who leads and who votes, for people; nothing is decided by it. */
+/* Who leads and who votes, for people, nothing is decided by it; and the CPU level. */
 static void record(struct voters *v)
 {
 	const struct db *db = pool_db(pool_of(v));
@@ -252,6 +253,7 @@ static void record(struct voters *v)
 		txn_expect_exists(&t, CLASS_HOST, row_uuid(h));
 		txn_set_enum(&t, row_uuid(h), HOST_RAFT_ROLE, role_of(&v->members[i]));
 	}
+	cpu_level_txn(v->daemon->hyper, db, &t);
 	if (txn_is_empty(&t)) {
 		txn_fini(&t);
 		return;

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "vm/vm_cpu.h"
 
 #define SOURCE_BACK                                                                      \
 	(OP_TO(SOURCE_FIND) | OP_TO(SOURCE_WAIT) | OP_TO(SOURCE_TEARDOWN) |              \
@@ -152,6 +153,7 @@ static bool source_may_run_live(const struct source *s, const struct hyper_host 
 
 static void send_prepare(struct source *s, const struct hyper_host *h)
 {
+	struct vm_cpu_level level;
 	struct migrate_message m = {
 		.type = MIGRATE_PREPARE,
 		.as.prepare =
@@ -176,6 +178,12 @@ static void send_prepare(struct source *s, const struct hyper_host *h)
 			},
 	};
 
+	/* A VM that was shown the pool's level may go where that is offered. */
+	vm_cpu_booted(pool_db(s->migrate->pool), s->vm.row, &level);
+	if (level.len) {
+		m.as.prepare.cpu_policy = level.policy;
+		m.as.prepare.cpu_policy_len = level.len;
+	}
 	snprintf(m.as.prepare.driver, sizeof m.as.prepare.driver, "%s", h->driver);
 	wire_send(s->wire, &m);
 	wire_watch(s->wire);

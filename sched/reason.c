@@ -166,8 +166,7 @@ static void add_reason(
 		add(t, "is not among the hosts that the VM must run on");
 		break;
 	case SCHED_CPU_FEATURES:
-		add(t, "its CPUs lack %llu feature%s that the VM uses", need,
-			need == 1 ? "" : "s");
+		add(t, "its CPUs lack features that the VM is shown");
 		break;
 	case SCHED_XEN_VERSION:
 		add(t, "runs Xen %llu.%llu, the VM needs %llu.%llu or newer", have >> 16,

@@ -52,6 +52,11 @@ int vm_domain_describe(struct vm_domain_spec *s, const struct vm_op *o,
 		.on_crash = HYPER_ON_EXIT_PRESERVE,
 		.platform = s->platform,
 	};
+	vm_cpu_shown(pool_db(o->mgr->pool), o->host->uuid, &s->cpu);
+	if (s->cpu.len) {
+		s->spec.cpu_policy = s->cpu.policy;
+		s->spec.cpu_policy_len = s->cpu.len;
+	}
 	/* Unique on the host whatever people call their VMs, and short enough. */
 	snprintf(s->name, sizeof s->name, "%.80s-%.8s", o->name,
 		uuid_format(&o->vm, text));

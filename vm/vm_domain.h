@@ -5,6 +5,7 @@
 #ifndef REEVE_VM_VM_DOMAIN_H
 #define REEVE_VM_VM_DOMAIN_H
 
+#include "vm/vm_cpu.h"
 #include "vm/vm_op.h"
 
 /* The spec and what it points at. Not to be copied. */
@@ -13,6 +14,7 @@ struct vm_domain_spec {
 	struct hyper_vbd_spec vbds[HYPER_MAX_VBDS];
 	struct hyper_vif_spec vifs[HYPER_MAX_VIFS];
 	char platform[4096], name[HYPER_NAME_SIZE];
+	struct vm_cpu_level cpu;
 };
 
 /* From o->row, with what `devices` (up) give; strings are borrowed from both.

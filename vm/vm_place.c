@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "sched/sched.h"
+#include "vm/vm_cpu.h"
 #include "vm/vm_op.h"
 
 enum { PLACE_MAX_OBJECTS = HYPER_MAX_VBDS + HYPER_MAX_VIFS + 1, PLACE_BATCH = 256 };
@@ -100,7 +101,8 @@ static void place_forget(struct vm_manager *m)
 static bool place_changed(struct vm_manager *m, const struct db *db)
 {
 	const uint64_t classes = CHANGES_CLASS(CLASS_HOST) | CHANGES_CLASS(CLASS_PBD) |
-				 CHANGES_CLASS(CLASS_PIF) | CHANGES_CLASS(CLASS_NETWORK);
+				 CHANGES_CLASS(CLASS_PIF) | CHANGES_CLASS(CLASS_NETWORK) |
+				 CHANGES_CLASS(CLASS_POOL);
 	struct place_look look = {.m = m};
 	enum changes_status status;
 
@@ -203,6 +205,18 @@ static void place_load(const struct vm_manager *m, const struct db *db,
 	}
 }
 
+/* The one feature that counts: whether it offers the pool's level. */
+static void place_cpus(struct vm_manager *m, const struct db *db, const struct row *r,
+	struct sched_host *host)
+{
+	const char *xen = db_map_get(r, HOST_SOFTWARE_VERSION, "hypervisor-version");
+	struct rv_error e;
+
+	host->features.w[0] = vm_cpu_offers(m->hosts[0]->hyper, r, db_pool(db), &e) == 0;
+	/* Not known: its own daemon will tell. */
+	host->xen_version = xen ? vm_cpu_xen_version(xen) : UINT32_MAX;
+}
+
 static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_error *e)
 {
 	bool changed = place_changed(m, db) || sched_host_count(m->sched) == 0;
@@ -229,6 +243,7 @@ static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_er
 		host.live = vm_host_find(m, &host.uuid) || db_bool(r, HOST_LIVE);
 		host.clock_ok = !db_bool(r, HOST_CLOCK_OFF);
 		host.pcpus = (uint32_t)db_int(r, HOST_CPU_COUNT);
+		place_cpus(m, db, r, &host);
 		host.srs = srs;
 		host.n_srs = host_srs(db, host.uuid, srs);
 		host.networks = networks;
@@ -265,6 +280,8 @@ static void place_wish(struct vm_manager *m, const struct db *db, const struct r
 		.networks = w->networks,
 		.exclude = w->exclude,
 		.affinity = db_ref(vm, VM_AFFINITY),
+		.min_xen_version = vm_cpu_xen_needed(db, vm),
+		.features.w[0] = 1,
 	};
 	if (on)
 		q->on = *on;

@@ -9,6 +9,7 @@
  */
 #include "base/log.h"
 #include "vm/vm_build.h"
+#include "vm/vm_cpu.h"
 
 enum { BUILD, MOVE, END, ENDED };
 
@@ -236,6 +237,7 @@ const struct vm_verb vm_verb_start = {
 	.intent = VM_INTENT_START,
 	.size = sizeof(struct start),
 	.admit = start_admit,
+	.intend = vm_cpu_txn_boot,
 	.begin = start_begin,
 	.cancellable = start_cancellable,
 	.stop = start_stop,

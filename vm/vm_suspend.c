@@ -9,6 +9,7 @@
  * makes the VM Suspended: before it the guest goes on whatever happens, after it only the
  * image counts.
  */
+#include "vm/vm_cpu.h"
 #include "vm/vm_image.h"
 #include "vm/vm_teardown.h"
 
@@ -149,9 +150,9 @@ static void txn_commit(void *arg, const struct db *db, struct txn *t)
 {
 	struct suspend *s = arg;
 
-	(void)db;
 	txn_expect_ref(t, s->vm.vm, VM_INTENT_TASK, s->vm.task);
 	txn_expect_enum(t, s->vm.vm, VM_POWER_STATE, VM_POWER_STATE_RUNNING);
+	vm_cpu_txn_saved(db, t, s->vm.vm, s->vm.host->uuid);
 	txn_set_enum(t, s->vm.vm, VM_POWER_STATE, VM_POWER_STATE_SUSPENDED);
 }
 

@@ -56,7 +56,7 @@ static void cpus(void **state)
 	h.features.w[3] = 5;
 	r.features.w[3] = 7;
 	refuses(&h, &r,
-		"host h1: its CPUs lack 1 feature that the VM uses "
+		"host h1: its CPUs lack features that the VM is shown "
 		"(VM_INCOMPATIBLE_WITH_THIS_HOST)");
 	r.features.w[3] = 5;
 	r.min_xen_version = 4 << 16 | 19;
