@@ -526,8 +526,9 @@ static int range_check(
 	};
 
 	for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
-		if (ranges[i].field == f->id && (value_get_int(v) < ranges[i].least ||
-							value_get_int(v) > ranges[i].most))
+		if (ranges[i].field == f->id &&
+			(value_get_int(v) < ranges[i].least ||
+				value_get_int(v) > ranges[i].most))
 			return rv_error_set(e, RV_EINVAL,
 				"%s: %lld is not within %lld and %lld", f->name,
 				(long long)value_get_int(v), (long long)ranges[i].least,

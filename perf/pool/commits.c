@@ -12,7 +12,7 @@
 
 #include "perf/child.h"
 
-enum { ROUNDS = 5 };
+enum { ROUNDS = 5, ENTRY_BYTES = 64, ENTRY_BYTES_MAX = 1 << 16 };
 
 struct bench {
 	struct report *report;
@@ -50,11 +50,15 @@ static void measure(struct bench *b, const char *name, const char *outstanding)
 {
 	double us[ROUNDS], them[ROUNDS];
 	char rest[64];
+	int bytes;
 
 	for (int i = 0; i < b->rounds; i++) {
 		us[i] = run(
 			b, "perf/peer_pool_pool", outstanding, NULL, rest, sizeof rest);
-		snprintf(b->entry_bytes, sizeof b->entry_bytes, "%d", atoi(rest));
+		bytes = atoi(rest);
+		/* So short a round that it committed nothing tells no size. */
+		snprintf(b->entry_bytes, sizeof b->entry_bytes, "%d",
+			bytes > 0 && bytes < ENTRY_BYTES_MAX ? bytes : ENTRY_BYTES);
 #ifdef HAVE_UV
 		them[i] = run(b, "perf/peer_pool_uv", outstanding, b->entry_bytes, rest,
 			sizeof rest);
