@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import time
 
 import host
@@ -59,14 +60,14 @@ def settled(client, method, /, **params):
 
 
 class Member(host.Host):
-    def __init__(self, base, name):
+    def __init__(self, base, name, step="1ms"):
         self.name = name
         self.address = f"tcp:127.0.0.1:{free_port()}"
         super().__init__(f"{base}/{name}", {
             "host.name-label": name,
             "pool.listen": self.address,
             "hypervisor.sim-memory": "8GiB",
-            "hypervisor.sim-step": "1ms",
+            "hypervisor.sim-step": step,
         })
         os.makedirs(self.directory)
 
@@ -300,6 +301,46 @@ def changed(client):
         return False
 
 
+def test_stop_at_work(base):
+    """A host ends while it carries out another host's call; the caller follows the task."""
+    members = [Member(base, "asking"), Member(base, "asked", "2s")]
+    outcome = []
+
+    def start(vm, on):
+        caller = members[0].client()
+        while not outcome:
+            try:
+                outcome.append(caller.call("VM.start", self=vm, on=on))
+            except rpc.Refused as e:
+                if e.code == "TRY_AGAIN":  # the host has just come up
+                    time.sleep(0.2)
+                else:
+                    outcome.append(e)
+            except OSError as e:
+                outcome.append(e)
+
+    try:
+        client = form(members)
+        hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+        vm = client.change("VM.create", record={
+            "name_label": "slow", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
+        thread = threading.Thread(target=start, args=(vm, hosts["asked"]), daemon=True)
+        thread.start()
+        until("it is at work", lambda: any(
+            t["method"] == "VM.start" for t in client.call("task.get_all_records").values()))
+        members[1].stop()
+        assert not outcome, outcome
+        members[1].start().close()
+        thread.join(60)
+        assert not thread.is_alive(), "the caller was never told"
+        print("the caller of a host that ended and came back got", outcome)
+        client.close()
+    finally:
+        for member in reversed(members):
+            if member.process:
+                member.stop()
+
+
 def main():
     base = tempfile.mkdtemp(prefix="reeve-pool-")
     members = [Member(base, f"host{i + 1}") for i in range(3)]
@@ -318,6 +359,7 @@ def main():
         client.close()
         for member in reversed(members):
             member.stop()
+        test_stop_at_work(base)
     finally:
         for member in members:
             if member.process and member.process.poll() is None:
