@@ -335,10 +335,12 @@ def test_stop_at_work(base):
         assert not thread.is_alive(), "the caller was never told"
         print("the caller of a host that ended and came back got", outcome)
         client.close()
-    finally:
         for member in reversed(members):
-            if member.process:
-                member.stop()
+            member.stop()
+    finally:
+        for member in members:
+            if member.process and member.process.poll() is None:
+                member.kill()
 
 
 def main():
