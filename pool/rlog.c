@@ -89,7 +89,7 @@ enum rlog_state rlog_current_state(const struct rlog *rlog)
 		return RLOG_FAILED;
 	if (rlog->learner)
 		return rlog->opened_told ? RLOG_FOLLOWER : RLOG_OPENING;
-	if (!rlog->opened_told || !rlog->raft_live)
+	if (!rlog->opened_told || !rlog_raft_readable(rlog))
 		return RLOG_OPENING;
 	if (rlog->ready)
 		return RLOG_LEADER;
@@ -103,7 +103,7 @@ static uint64_t current_leader(const struct rlog *rlog)
 	const char *address;
 	struct learner_status s;
 
-	if (rlog->raft_live)
+	if (rlog_raft_readable(rlog))
 		raft_leader((struct raft *)&rlog->raft, &id, &address);
 	if (rlog->learner) { /* it knows hosts, not ids: to see that it changed */
 		learner_status(rlog->learner, &s);

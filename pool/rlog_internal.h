@@ -190,4 +190,11 @@ void rlog_forget_up_to(struct rlog *rlog, uint64_t index);
 void rlog_member_init(struct rlog *rlog);
 void rlog_member_fini(struct rlog *rlog);
 
+/* Whether libraft's state may be looked at: closing, it frees its configuration and log
+ * before it says that it has closed. */
+static inline bool rlog_raft_readable(const struct rlog *rlog)
+{
+	return rlog->raft_live && !rlog->raft_closing;
+}
+
 #endif

@@ -509,7 +509,7 @@ uint64_t rlog_feed_limit(const struct rlog *rlog)
 {
 	struct rio_stats stats;
 
-	if (!rlog->raft_live || !rlog->rio)
+	if (!rlog_raft_readable(rlog) || !rlog->rio)
 		return 0;
 	rio_stats(rlog->rio, &stats);
 	return rlog->raft.last_applied < stats.synced ? rlog->raft.last_applied

@@ -15,7 +15,7 @@ static void transfer_over(void *arg)
 	int rc = RV_ETIMEDOUT;
 
 	rlog->transferring = false;
-	if (rlog->raft_live)
+	if (rlog_raft_readable(rlog))
 		raft_leader(&rlog->raft, &id, &address);
 	if (id != 0 && id != rlog->config.id &&
 		(rlog->transfer_to == 0 || id == rlog->transfer_to))

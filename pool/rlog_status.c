@@ -64,7 +64,8 @@ int64_t rlog_fresh_us(const struct rlog *rlog)
 		learner_status(rlog->learner, &s);
 		return s.fresh_us;
 	}
-	return rlog->raft_live && rlog->ready ? majority_heard(rlog) : rlog->fresh_us;
+	return rlog_raft_readable(rlog) && rlog->ready ? majority_heard(rlog)
+						       : rlog->fresh_us;
 }
 
 int rlog_members(const struct rlog *rlog, struct rlog_member *out, int max)
@@ -72,7 +73,7 @@ int rlog_members(const struct rlog *rlog, struct rlog_member *out, int max)
 	const struct raft_configuration *c = &rlog->raft.configuration;
 	int n = 0;
 
-	if (!rlog->raft_live)
+	if (!rlog_raft_readable(rlog))
 		return 0;
 	for (; (unsigned)n < c->n && n < max; n++) {
 		const struct raft_server *s = &c->servers[n];
@@ -127,7 +128,7 @@ void rlog_status(const struct rlog *rlog, struct rlog_status *out)
 	out->low_space = stats.low_space;
 	out->appends = stats.appends;
 	out->syncs = stats.syncs;
-	if (rlog->raft_live)
+	if (rlog_raft_readable(rlog))
 		fill_servers(rlog, out);
 	if (out->last_term < out->applied_term) /* the entry is in the snapshot */
 		out->last_term = out->applied_term;

@@ -4,7 +4,7 @@ usage: with_xenstored.py SHIM.so PROGRAM [ARGUMENT...]
 
 xenstored comes from the packages that the lab caches (tests/xenlab/packages.py). The
 program finds its socket in XENSTORED_PATH and its process id in XENSTORED_PID. The
-answer is the program's; 77 (skipped) when the packages can't be had and REEVE_NO_LAB=1.
+answer is the program's; 77 (skipped) when the packages can't be had.
 """
 import os
 import subprocess
@@ -25,7 +25,7 @@ def find():
         got = packages.get(log)
     except packages.Missing as e:
         log(e)
-        sys.exit(77 if os.environ.get("REEVE_NO_LAB") == "1" else 1)
+        sys.exit(77)
     return os.path.join(got.root, "usr", "lib", f"xen-{got.xen}", "bin", "xenstored")
 
 
