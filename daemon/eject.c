@@ -52,6 +52,23 @@ static void on_restart(void *arg)
 	loop_stop(j->daemon->loop);
 }
 
+/* Who asked for it here, and was forwarded to the master, is told now: the links are
+ * gone, and sent again after the restart the call would reach another pool. */
+static void tell_who_asked(struct daemon *d)
+{
+	LIST_FOR_EACH_SAFE (node, &d->calls) {
+		struct call *c = CONTAINER_OF(node, struct call, node);
+		struct uuid host;
+
+		if (!c->port || c->forwarded || !c->method ||
+			c->method->id != METHOD_POOL_EJECT)
+			continue;
+		host = call_ref(c, "host");
+		if (uuid_eq(&host, &d->host))
+			call_reply_nil(c);
+	}
+}
+
 static void leave(struct daemon *d, const char *words)
 {
 	struct ejection *j = d->ejection;
@@ -69,6 +86,7 @@ static void leave(struct daemon *d, const char *words)
 		return;
 	}
 	j->leaving = true;
+	tell_who_asked(d);
 	log_warn("eject.leave",
 		"msg=\"%s This daemon starts again as a pool of its own\"", words);
 	timer_start_ms(&j->restart, EJECT_RESTART_MS);
