@@ -38,7 +38,7 @@ def refused(code, client, method, **params):
         try:
             value = client.change(method, **params)
         except rpc.Refused as e:
-            if e.code == "OTHER_OPERATION_IN_PROGRESS" and code != e.code and time.monotonic() < end:
+            if e.code in ("OTHER_OPERATION_IN_PROGRESS", "TRY_AGAIN") and code != e.code and time.monotonic() < end:
                 time.sleep(0.05)
                 continue
             assert e.code == code, f"{method}: expected {code}, got {e}"
