@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
 #include "daemon/eject_check.h"
@@ -33,14 +34,6 @@ struct ejection {
 	struct timer restart;
 	bool leaving;
 };
-
-static const char *hex(
-	const uint8_t bytes[static CA_FINGERPRINT_SIZE], char text[static HEX_SIZE])
-{
-	for (int i = 0; i < CA_FINGERPRINT_SIZE; i++)
-		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-	return text;
-}
 
 /* --- at the host that was ejected -------------------------------------------------- */
 
@@ -134,7 +127,8 @@ int ejection_admit(
 	const struct row *pool = db_pool(pool_db(d->pool));
 	char key[HEX_SIZE];
 
-	if (!pool || !db_map_get(pool, POOL_EJECTED, hex(fingerprint, key)))
+	if (!pool || !db_map_get(pool, POOL_EJECTED,
+			     bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, key)))
 		return 0;
 	return rv_error_set(e, RV_EEJECTED,
 		"this host was ejected from the pool %.64s; to come back, it needs a new "
@@ -180,7 +174,7 @@ static void eject(struct call *c)
 		return;
 	}
 	if (!ca_fingerprint(db_string(host, HOST_CERTIFICATE), fingerprint, &e))
-		hex(fingerprint, key);
+		bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, key);
 	txn_init(&t, db, loop_wall_ms(d->loop));
 	eject_txn(db, uuid, key, d->host, uuid_random(loop_prng(d->loop)), c->who.user,
 		loop_wall_ms(d->loop), &t);
@@ -319,7 +313,7 @@ int ejection_new(struct ejection **out, struct daemon *d, struct rv_error *e)
 	*out = j; /* freed by ejection_free, whatever follows */
 	rc = ca_fingerprint(members_identity(d->members)->cert_pem, fingerprint, e);
 	if (!rc)
-		hex(fingerprint, j->own);
+		bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, j->own);
 	return rc;
 }
 

@@ -12,6 +12,7 @@
 #include "daemon/daemon.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
+#include "link/frame.h"
 
 enum {
 	EMERGENCY_ANSWERS_MS = 3000,
@@ -164,29 +165,14 @@ static struct emergency_standing own_standing(struct daemon *d)
 	};
 }
 
-static void put64(uint8_t *at, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		at[i] = (uint8_t)(v >> (56 - 8 * i));
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | at[i];
-	return v;
-}
-
 void emergency_asked(struct daemon *d, const struct uuid *by)
 {
 	struct emergency_standing s = own_standing(d);
 	uint8_t bytes[STANDING_BYTES];
 
-	put64(bytes, s.generation);
-	put64(bytes + 8, s.term);
-	put64(bytes + 16, s.index);
+	link_put64(bytes, s.generation);
+	link_put64(bytes + 8, s.term);
+	link_put64(bytes + 16, s.index);
 	bytes[24] = s.has_master;
 	memcpy(bytes + 25, s.generation_id.b, 16);
 	if (members_send(d->members, by, MEMBERS_STANDING, bytes, sizeof bytes))
@@ -208,9 +194,9 @@ void emergency_answered(
 
 		if (uuid_eq(&a->host, by)) {
 			a->known = true;
-			a->standing = (struct emergency_standing){get64(bytes),
-				get64(bytes + 8), get64(bytes + 16), bytes[24] != 0,
-				{{0}}};
+			a->standing = (struct emergency_standing){link_get64(bytes),
+				link_get64(bytes + 8), link_get64(bytes + 16),
+				bytes[24] != 0, {{0}}};
 			memcpy(a->standing.generation_id.b, bytes + 25, 16);
 		}
 		all &= a->known;

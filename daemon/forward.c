@@ -367,8 +367,6 @@ bool forward_call(struct call *c)
 			return false; /* it moved meanwhile: this host refuses */
 		forward_to(c, host, NULL);
 		return true;
-	case ROUTE_FAILED:
-		break;
 	}
 	return true;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/files.h"
 
@@ -173,8 +174,7 @@ static int identity_write(const struct identity *id, const char *state_dir,
 
 	snprintf(path, sizeof path, "%s/%s", state_dir, name);
 	rc = files_make_directory(path, 0700, e);
-	for (int i = 0; i < CA_SECRET_SIZE; i++)
-		snprintf(secret + 2 * i, 3, "%02x", id->secret[i]);
+	bytes_hex(id->secret, CA_SECRET_SIZE, secret);
 	if (!rc)
 		rc = write_part(path, "ca.pem", id->ca_pem, strlen(id->ca_pem), e);
 	if (!rc)

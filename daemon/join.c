@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
@@ -41,13 +42,6 @@ struct joining {
 	bool busy;
 };
 
-static char *hex(const uint8_t *bytes, size_t len, char *text)
-{
-	for (size_t i = 0; i < len; i++)
-		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-	return text;
-}
-
 /* --- tokens
  * ------------------------------------------------------------------------------ */
 
@@ -83,8 +77,8 @@ void pool_issue_join_token(struct call *c)
 	snprintf(expiry, sizeof expiry, "%lld",
 		(long long)(loop_wall_ms(d->loop) + ttl_ms));
 	txn_init(&t, pool_db(d->pool), loop_wall_ms(d->loop));
-	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, hex(hash, sizeof hash, key),
-		expiry);
+	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS,
+		bytes_hex(hash, sizeof hash, key), expiry);
 	c->request = UUID_NONE; /* a repeat makes another token: this one is told once */
 	call_commit(c, &t, result, row_uuid(pool));
 }
@@ -206,7 +200,7 @@ static int token_look(struct daemon *d, const struct join_request *r,
 	int rc;
 
 	token_hash(r->secret, record.hash);
-	hex(record.hash, sizeof record.hash, key);
+	bytes_hex(record.hash, sizeof record.hash, key);
 	text = db_map_get(pool, POOL_JOIN_TOKENS, key);
 	if (!text || record_parse(&record, text))
 		return rv_error_set(e, RV_EAUTH,
@@ -365,7 +359,7 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 	text_of(rpc_map_get(facts, "address"), address, sizeof address);
 	snprintf(value, sizeof value, "%lld %s %s %s", strtoll(old, NULL, 10),
 		uuid_format(&r->request, request), uuid_format(&r->host, host),
-		hex(use->key, sizeof use->key, key));
+		bytes_hex(use->key, sizeof use->key, key));
 	txn_init(&t, db, loop_wall_ms(d->loop));
 	txn_expect_key(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, old);
 	txn_expect_name_free(&t, CLASS_HOST, name);

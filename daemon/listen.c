@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/call.h"
 #include "daemon/files.h"
@@ -54,8 +55,7 @@ static enum role certificate_role(void *arg, const struct tls_peer *peer)
 	const struct db *db = pool_db(d->pool);
 	char text[2 * sizeof peer->fingerprint + 1];
 
-	for (size_t i = 0; i < sizeof peer->fingerprint; i++)
-		snprintf(text + 2 * i, 3, "%02x", peer->fingerprint[i]);
+	bytes_hex(peer->fingerprint, sizeof peer->fingerprint, text);
 	for (const struct row *row = db_next(db, CLASS_USER, NULL); row;
 		row = db_next(db, CLASS_USER, row)) {
 		enum role role;
@@ -108,9 +108,8 @@ static void say_fingerprint(const char *cert_pem, const char *path)
 
 	if (ca_fingerprint(cert_pem, digest, NULL))
 		return; /* tls_context_new says why */
-	for (size_t i = 0; i < sizeof digest; i++)
-		snprintf(text + 2 * i, 3, "%02x", digest[i]);
-	log_info("daemon.listen", "certificate=%s fingerprint=%s", path, text);
+	log_info("daemon.listen", "certificate=%s fingerprint=%s", path,
+		bytes_hex(digest, sizeof digest, text));
 }
 
 /* The certificate of the RPC port: the admin's, or one that signs itself, made once. */

@@ -9,7 +9,6 @@ enum route {
 	ROUTE_HOST,   /* *host */
 	ROUTE_PLACE,  /* wherever the master's scheduler decides */
 	ROUTE_MASTER, /* whoever leads */
-	ROUTE_FAILED, /* the call has been failed */
 };
 
 enum route route_call(struct call *c, struct uuid *host);

@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
-#include "daemon/forward.h"
 #include "daemon/members.h"
 #include "pool/voters.h"
 

@@ -1,22 +1,13 @@
 #include "link/token.h"
 
+#include "base/bytes.h"
+
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 #include <string.h>
 
 /* So that a token's hash is no other thing's. */
 static const char hash_label[] = "reeve join token v1";
-
-static const char hex[] = "0123456789abcdef";
-
-static char *put_hex(char *text, const uint8_t *data, size_t len)
-{
-	for (size_t i = 0; i < len; i++) {
-		*text++ = hex[data[i] >> 4];
-		*text++ = hex[data[i] & 15];
-	}
-	return text;
-}
 
 static int digit(char c)
 {
@@ -50,11 +41,9 @@ int token_new(struct token *t, const uint8_t fingerprint[static CA_FINGERPRINT_S
 
 char *token_format(const struct token *t, char text[static TOKEN_TEXT_SIZE])
 {
-	char *p = put_hex(text, t->secret, sizeof t->secret);
-
-	*p++ = '.';
-	p = put_hex(p, t->fingerprint, sizeof t->fingerprint);
-	*p = '\0';
+	bytes_hex(t->secret, sizeof t->secret, text);
+	text[2 * sizeof t->secret] = '.';
+	bytes_hex(t->fingerprint, sizeof t->fingerprint, text + 2 * sizeof t->secret + 1);
 	return text;
 }
 

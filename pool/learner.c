@@ -9,7 +9,7 @@
 #include "pool/learner_internal.h"
 #include "pool/raft_conf.h"
 
-enum { WATCH_MS = 250, MAX_PEERS = 4096 };
+enum { WATCH_MS = 250 };
 
 static void seek(struct learner *l);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/bytes.h"
 #include "pool/raft_conf.h"
 #include "pool/remote_wire.h"
 
@@ -21,18 +22,6 @@ enum {
 	PLACE_BYTES = 8 + 16 + 8 + 8 + 1,
 };
 
-static void put32(uint8_t *p, uint32_t n)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(n >> (8 * i));
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-	       (uint32_t)p[3] << 24;
-}
-
 static int put_byte(struct buf *out, uint8_t v)
 {
 	return buf_append(out, &v, 1);
@@ -42,7 +31,7 @@ static int put64(struct buf *out, uint64_t v)
 {
 	uint8_t bytes[8];
 
-	remote_put_u64(bytes, v);
+	bytes_put_le64(bytes, v);
 	return buf_append(out, bytes, sizeof bytes);
 }
 
@@ -78,11 +67,11 @@ static int ask_decode(struct learn_message *m, const uint8_t *p, size_t len)
 {
 	if (len != ASK_BYTES || p[1] != LEARN_VERSION || p[50] > 1)
 		return RV_EPROTO;
-	m->session = remote_get_u64(p + 2);
-	m->generation.number = remote_get_u64(p + 10);
+	m->session = bytes_get_le64(p + 2);
+	m->generation.number = bytes_get_le64(p + 10);
 	memcpy(m->generation.id.b, p + 18, 16);
-	m->index = remote_get_u64(p + 34);
-	m->term = remote_get_u64(p + 42);
+	m->index = bytes_get_le64(p + 34);
+	m->term = bytes_get_le64(p + 42);
 	m->discard = p[50];
 	/* A place in the log has a term, no place has none. */
 	return (m->index == 0) == (m->term == 0) ? 0 : RV_EPROTO;
@@ -93,7 +82,7 @@ int learn_decode(struct learn_message *m, const uint8_t *bytes, size_t len)
 	*m = (struct learn_message){0};
 	if (len < BYE_BYTES)
 		return RV_EPROTO;
-	m->session = remote_get_u64(bytes + 1);
+	m->session = bytes_get_le64(bytes + 1);
 	switch (bytes[0]) {
 	case LEARN_ASK:
 		m->kind = LEARN_ASK;
@@ -102,8 +91,8 @@ int learn_decode(struct learn_message *m, const uint8_t *bytes, size_t len)
 		m->kind = LEARN_ACK;
 		if (len != ACK_BYTES)
 			return RV_EPROTO;
-		m->position = remote_get_u64(bytes + 9);
-		m->stored = remote_get_u64(bytes + 17);
+		m->position = bytes_get_le64(bytes + 9);
+		m->stored = bytes_get_le64(bytes + 17);
 		return 0;
 	case LEARN_BYE:
 		m->kind = LEARN_BYE;
@@ -147,8 +136,8 @@ int feed_put_entries(struct buf *out, uint64_t index, uint64_t term)
 {
 	uint8_t head[ENTRIES_HEAD] = {0};
 
-	remote_put_u64(head, index);
-	remote_put_u64(head + 8, term);
+	bytes_put_le64(head, index);
+	bytes_put_le64(head + 8, term);
 	return buf_append(out, head, sizeof head);
 }
 
@@ -158,16 +147,16 @@ int feed_put_entry(
 	uint8_t head[ENTRY_HEAD];
 	int rc;
 
-	remote_put_u64(head, term);
+	bytes_put_le64(head, term);
 	head[8] = (uint8_t)type;
-	put32(head + 9, (uint32_t)len);
+	bytes_put_le32(head + 9, (uint32_t)len);
 	rc = buf_append(out, head, sizeof head);
 	return rc ? rc : buf_append(out, bytes, len);
 }
 
 void feed_set_count(struct buf *out, uint32_t count)
 {
-	put32(buf_data(out) + DATA_HEAD + 16, count);
+	bytes_put_le32(buf_data(out) + DATA_HEAD + 16, count);
 }
 
 int feed_put_snapshot(struct buf *out, uint64_t index, uint64_t term, uint64_t conf_index,
@@ -204,7 +193,7 @@ void feed_end(struct buf *out, uint64_t *sum)
 	uint8_t *bytes = buf_data(out);
 
 	*sum = sum_of(*sum, bytes[0], bytes + DATA_HEAD, buf_len(out) - DATA_HEAD);
-	remote_put_u64(bytes + SUM_AT, *sum);
+	bytes_put_le64(bytes + SUM_AT, *sum);
 }
 
 uint64_t feed_next_sum(uint64_t sum, const struct feed_message *m)
@@ -220,9 +209,9 @@ bool feed_next_entry(const struct feed_message *m, size_t *at, struct feed_entry
 
 	if (m->entries_len - *at < ENTRY_HEAD)
 		return false;
-	entry->term = remote_get_u64(p);
+	entry->term = bytes_get_le64(p);
 	entry->type = p[8];
-	entry->len = get32(p + 9);
+	entry->len = bytes_get_le32(p + 9);
 	entry->bytes = p + ENTRY_HEAD;
 	if (entry->len > m->entries_len - *at - ENTRY_HEAD)
 		return false;
@@ -258,9 +247,9 @@ static int entries_decode(struct feed_message *m)
 
 	if (m->body_len < ENTRIES_HEAD)
 		return RV_EPROTO;
-	m->index = index = remote_get_u64(m->body);
-	m->entry_term = term = remote_get_u64(m->body + 8);
-	m->count = get32(m->body + 16);
+	m->index = index = bytes_get_le64(m->body);
+	m->entry_term = term = bytes_get_le64(m->body + 8);
+	m->count = bytes_get_le32(m->body + 16);
 	m->entries = m->body + ENTRIES_HEAD;
 	m->entries_len = m->body_len - ENTRIES_HEAD;
 	if (m->count == 0 || m->count > LEARN_BATCH_ENTRIES ||
@@ -284,10 +273,10 @@ static int snap_begin_decode(struct feed_message *m)
 
 	if (m->body_len < BEGIN_HEAD)
 		return RV_EPROTO;
-	m->index = remote_get_u64(m->body);
-	m->entry_term = remote_get_u64(m->body + 8);
-	m->conf_index = remote_get_u64(m->body + 16);
-	m->total = remote_get_u64(m->body + 24);
+	m->index = bytes_get_le64(m->body);
+	m->entry_term = bytes_get_le64(m->body + 8);
+	m->conf_index = bytes_get_le64(m->body + 16);
+	m->total = bytes_get_le64(m->body + 24);
 	m->conf = m->body + BEGIN_HEAD;
 	m->conf_len = m->body_len - BEGIN_HEAD;
 	if (m->index == 0 || m->entry_term == 0 || m->index == UINT64_MAX)
@@ -302,8 +291,8 @@ static int data_decode(struct feed_message *m, const uint8_t *p, size_t len)
 {
 	if (len < DATA_HEAD || len > LEARN_MAX_MESSAGE)
 		return RV_EPROTO;
-	m->position = remote_get_u64(p + 9);
-	m->sum = remote_get_u64(p + SUM_AT);
+	m->position = bytes_get_le64(p + 9);
+	m->sum = bytes_get_le64(p + SUM_AT);
 	m->body = p + DATA_HEAD;
 	m->body_len = len - DATA_HEAD;
 	switch (m->kind) {
@@ -327,14 +316,14 @@ int feed_decode(struct feed_message *m, const uint8_t *bytes, size_t len)
 	if (len < 9 || bytes[0] < FEED_BEAT || bytes[0] > FEED_SNAP_END)
 		return RV_EPROTO;
 	m->kind = (enum feed_kind)bytes[0];
-	m->session = remote_get_u64(bytes + 1);
+	m->session = bytes_get_le64(bytes + 1);
 	if (m->kind == FEED_BEAT) {
 		if (len != BEAT_BYTES)
 			return RV_EPROTO;
-		m->term = remote_get_u64(bytes + 9);
-		m->commit = remote_get_u64(bytes + 17);
+		m->term = bytes_get_le64(bytes + 9);
+		m->commit = bytes_get_le64(bytes + 17);
 		memcpy(m->master.b, bytes + 25, 16);
-		m->age_ms = remote_get_u64(bytes + 41);
+		m->age_ms = bytes_get_le64(bytes + 41);
 		return 0;
 	}
 	if (m->kind == FEED_REFUSE) {
@@ -363,10 +352,10 @@ int place_decode(struct place_message *m, const uint8_t *bytes, size_t len)
 {
 	if (len != PLACE_BYTES || bytes[40] > 1)
 		return RV_EPROTO;
-	*m = (struct place_message){.term = remote_get_u64(bytes + 24),
-		.id = remote_get_u64(bytes + 32),
+	*m = (struct place_message){.term = bytes_get_le64(bytes + 24),
+		.id = bytes_get_le64(bytes + 32),
 		.standby = bytes[40]};
-	m->generation.number = remote_get_u64(bytes);
+	m->generation.number = bytes_get_le64(bytes);
 	memcpy(m->generation.id.b, bytes + 8, 16);
 	if (m->standby && !m->id)
 		return RV_EPROTO;

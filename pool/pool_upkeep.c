@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "pool/pool_internal.h"
@@ -19,21 +20,6 @@ enum {
 };
 
 /* --- hashes ------------------------------------------------------------------------- */
-
-static void put64(uint8_t *at, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		at[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v |= (uint64_t)at[i] << (8 * i);
-	return v;
-}
 
 static void hash_ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
 {
@@ -52,9 +38,9 @@ static void hash_propose(void *arg)
 
 	if (pool->hash_pending || pool->stopping || !pool_is_master(pool))
 		return;
-	put64(bytes, db_seq(pool->db));
-	put64(bytes + 8, hash.hi);
-	put64(bytes + 16, hash.lo);
+	bytes_put_le64(bytes, db_seq(pool->db));
+	bytes_put_le64(bytes + 8, hash.hi);
+	bytes_put_le64(bytes + 16, hash.lo);
 	/* Refused now: the next entry's turn comes. */
 	pool->hash_pending =
 		rlog_propose(pool->log, &pool->hash_proposal, POOL_ENTRY_HASH, bytes,
@@ -91,8 +77,8 @@ void pool_hash_check(struct pool *pool, const uint8_t *bytes, size_t len)
 
 	if (len != HASH_BYTES || !pool->hashes)
 		return;
-	seq = get64(bytes);
-	hash = (struct db_hash){get64(bytes + 8), get64(bytes + 16)};
+	seq = bytes_get_le64(bytes);
+	hash = (struct db_hash){bytes_get_le64(bytes + 8), bytes_get_le64(bytes + 16)};
 	own = &pool->hashes[seq % POOL_HASHES];
 	if (seq > pool->hash_told_seq)
 		pool->hash_told_seq = seq;

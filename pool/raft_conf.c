@@ -1,18 +1,11 @@
 #include "pool/raft_conf.h"
 
+#include "base/bytes.h"
+
 #include <stdint.h>
 #include <string.h>
 
 enum { CONF_FORMAT = 1, CONF_MAX_SERVERS = 1024 };
-
-static uint64_t get64(const uint8_t *at)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v |= (uint64_t)at[i] << (8 * i);
-	return v;
-}
 
 /* One server at *at; moves it on. */
 static int conf_server(
@@ -24,7 +17,7 @@ static int conf_server(
 
 	if (end - *at < 10)
 		return RV_ECORRUPT;
-	id = get64(*at);
+	id = bytes_get_le64(*at);
 	nul = memchr(name, 0, (size_t)(end - name));
 	if (id == 0 || !nul || nul + 1 >= end || nul[1] > RAFT_SPARE)
 		return RV_ECORRUPT;
@@ -42,7 +35,7 @@ int raft_conf_decode(const uint8_t *bytes, size_t len, struct raft_configuration
 	raft_configuration_init(conf);
 	if (len < 9 || bytes[0] != CONF_FORMAT)
 		return RV_ECORRUPT;
-	n = get64(bytes + 1);
+	n = bytes_get_le64(bytes + 1);
 	if (n == 0 || n > CONF_MAX_SERVERS)
 		return RV_ECORRUPT;
 	for (uint64_t i = 0; i < n && !rc; i++)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mpcheck.h"
@@ -92,7 +93,7 @@ static int transport_send(struct rlog_transport *t, uint64_t to_id,
 	if (!r->pool->log)
 		return RV_ECLOSED; /* still opening */
 	rlog_status(r->pool->log, &s);
-	remote_put_u64(head, s.id);
+	bytes_put_le64(head, s.id);
 	buf_init(&b, len + RAFT_HEAD);
 	rc = buf_append(&b, head, sizeof head);
 	if (!rc)
@@ -129,7 +130,7 @@ static void deliver_raft(
 		return;
 	/* The address is the link's own word; the id is checked against it by raft's
 	 * configuration, which knows each id by its address. */
-	r->deliver(r->deliver_arg, remote_get_u64(bytes), uuid_format(from, address),
+	r->deliver(r->deliver_arg, bytes_get_le64(bytes), uuid_format(from, address),
 		bytes + RAFT_HEAD, len - RAFT_HEAD);
 }
 
@@ -496,8 +497,8 @@ static void deliver_ask(
 	if (remote_ask_decode(&ask, bytes, len) || ask.master != r->start)
 		return;
 	memcpy(key, from->b, 16);
-	remote_put_u64(key + 16, ask.start);
-	remote_put_u64(key + 24, ask.id);
+	bytes_put_le64(key + 16, ask.start);
+	bytes_put_le64(key + 24, ask.id);
 	s = map_get(&r->served, key, sizeof key);
 	if (s) {
 		if (s->done)
@@ -532,7 +533,7 @@ static void say_hello(struct remote *r, const struct uuid *host)
 {
 	uint8_t start[8];
 
-	remote_put_u64(start, r->start);
+	bytes_put_le64(start, r->start);
 	if (r->messenger->ops->send(
 		    r->messenger, host, POOL_MESSAGE_HELLO, start, sizeof start))
 		log_debug("pool.remote", "msg=\"the link went again\"");
@@ -603,8 +604,8 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 		deliver_raft(r, from, bytes, len);
 		break;
 	case POOL_MESSAGE_HELLO:
-		if (p && len == 8 && p->start != remote_get_u64(bytes)) {
-			p->start = remote_get_u64(bytes);
+		if (p && len == 8 && p->start != bytes_get_le64(bytes)) {
+			p->start = bytes_get_le64(bytes);
 			/* It may have come up after ours was sent, and not heard it. */
 			say_hello(r, from);
 			remote_look(r);

@@ -36,8 +36,4 @@ int remote_answer_encode(const struct remote_answer *a, struct buf *out) RV_MUST
 int remote_answer_decode(
 	struct remote_answer *a, const uint8_t *bytes, size_t len) RV_MUST_CHECK;
 
-/* Numbers in place. */
-void remote_put_u64(uint8_t *p, uint64_t n);
-uint64_t remote_get_u64(const uint8_t *p);
-
 #endif

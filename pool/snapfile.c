@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "pool/frame.h"
 #include "pool/raft_conf.h"
@@ -25,21 +26,6 @@ bool snapfile_parse_name(const char *name, uint64_t *index)
 	if (sscanf(name, "snap-%16" SCNx64, index) != 1)
 		return false;
 	return strcmp(snapfile_name(again, *index), name) == 0;
-}
-
-static void put64(uint8_t *at, uint64_t v)
-{
-	for (int i = 0; i < 8; i++)
-		at[i] = (uint8_t)(v >> (8 * i));
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-	uint64_t v = 0;
-
-	for (int i = 0; i < 8; i++)
-		v |= (uint64_t)at[i] << (8 * i);
-	return v;
 }
 
 /* --- writing ---------------------------------------------------------------------- */
@@ -96,8 +82,8 @@ static int write_tail(
 		raft_free(conf.base);
 		return rv_error_set(e, RV_ENOMEM, "write a snapshot: out of memory");
 	}
-	put64(body, meta->configuration_index);
-	put64(body + 8, w->bytes);
+	bytes_put_le64(body, meta->configuration_index);
+	bytes_put_le64(body + 8, w->bytes);
 	memcpy(body + TAIL_FIXED, conf.base, conf.len);
 	rc = write_frame(w, &f, body, e);
 	free(body);
@@ -184,8 +170,8 @@ static int read_tail(struct snapfile *s, const struct frame *f, const uint8_t *b
 		return RV_ECORRUPT;
 	s->index = f->index;
 	s->term = f->term;
-	s->conf_index = get64(body);
-	if (get64(body + 8) != s->data_bytes)
+	s->conf_index = bytes_get_le64(body);
+	if (bytes_get_le64(body + 8) != s->data_bytes)
 		return RV_ECORRUPT;
 	return raft_conf_decode(body + TAIL_FIXED, f->len - TAIL_FIXED, &s->conf);
 }

@@ -1,5 +1,7 @@
 #include "rpc/password.h"
 
+#include "base/bytes.h"
+
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
@@ -29,12 +31,6 @@ static int derive(const char *password, const uint8_t salt[static SALT_BYTES], i
 		return rv_error_set(e, RV_EINTERNAL,
 			"the password can't be hashed: scrypt failed (out of memory?)");
 	return 0;
-}
-
-static void to_hex(const uint8_t *bytes, size_t n, char *text)
-{
-	for (size_t i = 0; i < n; i++)
-		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
 }
 
 static bool from_hex(const char *text, size_t n, uint8_t *bytes)
@@ -84,8 +80,8 @@ int password_hash(
 	rc = derive(password, salt, COST_LN, COST_R, COST_P, key, e);
 	if (rc)
 		return rc;
-	to_hex(salt, sizeof salt, salt_hex);
-	to_hex(key, sizeof key, key_hex);
+	bytes_hex(salt, sizeof salt, salt_hex);
+	bytes_hex(key, sizeof key, key_hex);
 	snprintf(out, PASSWORD_HASH_SIZE, "$scrypt$ln=%d,r=%d,p=%d$%s$%s", COST_LN,
 		COST_R, COST_P, salt_hex, key_hex);
 	OPENSSL_cleanse(key, sizeof key);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
@@ -151,8 +152,7 @@ static int session_make(struct sessions *s, const char *user, enum role role,
 		return rv_error_set(
 			e, RV_EINTERNAL, "no random numbers for a session token");
 	}
-	for (size_t i = 0; i < sizeof random; i++)
-		snprintf(token + 2 * i, 3, "%02x", random[i]);
+	bytes_hex(random, sizeof random, token);
 	OPENSSL_cleanse(random, sizeof random);
 	snprintf(session->user, sizeof session->user, "%s", user);
 	session->role = role;

@@ -1,5 +1,7 @@
 #include "vm/vm_cpu.h"
 
+#include "base/bytes.h"
+
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -8,16 +10,7 @@
 
 char *vm_cpu_format(const uint8_t *policy, size_t len, char text[static VM_CPU_TEXT_SIZE])
 {
-	static const char digits[] = "0123456789abcdef";
-
-	if (len > HYPER_MAX_CPU_POLICY)
-		len = 0;
-	for (size_t i = 0; i < len; i++) {
-		text[2 * i] = digits[policy[i] >> 4];
-		text[2 * i + 1] = digits[policy[i] & 15];
-	}
-	text[2 * len] = '\0';
-	return text;
+	return bytes_hex(policy, len > HYPER_MAX_CPU_POLICY ? 0 : len, text);
 }
 
 static int digit(char c)

@@ -1,5 +1,7 @@
 #include "xen/sim_stream.h"
 
+#include "base/bytes.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,18 +64,6 @@ static void get_uuid(struct words *w, struct uuid *u)
 	memcpy(u->b, w->at, sizeof u->b);
 	w->at += sizeof u->b;
 	w->left -= sizeof u->b;
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-	return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
-	       (uint32_t)at[3] << 24;
-}
-
-static void put32(uint8_t *at, uint32_t value)
-{
-	for (int i = 0; i < 4; i++)
-		at[i] = (uint8_t)(value >> 8 * i);
 }
 
 /* --- the domain as words ----------------------------------------------------- */
@@ -214,13 +204,13 @@ static void record_ready(
 	size_t body = (size_t)(w->at - (x->head + SIM_RECORD_HEAD));
 	uint64_t sum;
 
-	put32(x->head, type);
-	put32(x->head + 4, (uint32_t)body);
-	put32(x->head + 8, pages);
-	put32(x->head + 12, x->round);
+	bytes_put_le32(x->head, type);
+	bytes_put_le32(x->head + 4, (uint32_t)body);
+	bytes_put_le32(x->head + 8, pages);
+	bytes_put_le32(x->head + 12, x->round);
 	sum = record_sum(x->head, body);
-	put32(x->head + 16, (uint32_t)sum);
-	put32(x->head + 20, (uint32_t)(sum >> 32));
+	bytes_put_le32(x->head + 16, (uint32_t)sum);
+	bytes_put_le32(x->head + 20, (uint32_t)(sum >> 32));
 	x->head_len = SIM_RECORD_HEAD + body;
 	x->head_at = 0;
 	x->pages = pages;
@@ -483,7 +473,8 @@ static int take_page(struct sim_decoder *x, const uint8_t *page, struct rv_error
 
 static int check_sum(const struct sim_decoder *x)
 {
-	uint64_t said = get32(x->head + 16) | (uint64_t)get32(x->head + 20) << 32;
+	uint64_t said = bytes_get_le32(x->head + 16) |
+			(uint64_t)bytes_get_le32(x->head + 20) << 32;
 
 	return record_sum(x->head, x->head_len - SIM_RECORD_HEAD) == said ? 0
 									  : RV_ECORRUPT;
@@ -494,14 +485,14 @@ static enum sim_decoder_step take_record(struct sim_decoder *x, struct rv_error 
 {
 	struct words w = {
 		.at = x->head + SIM_RECORD_HEAD, .left = x->head_len - SIM_RECORD_HEAD};
-	uint32_t type = get32(x->head);
+	uint32_t type = bytes_get_le32(x->head);
 	int rc;
 
 	if (check_sum(x) != 0) {
 		(void)corrupt(x, e, "a record's checksum differs");
 		return SIM_DECODER_ERROR;
 	}
-	x->pages = get32(x->head + 8);
+	x->pages = bytes_get_le32(x->head + 8);
 	x->page_at = 0;
 	if (x->pages > SIM_BATCH || (type != TYPE_PAGES && x->pages != 0)) {
 		(void)corrupt(x, e, "too many pages in a record");
@@ -573,8 +564,8 @@ enum sim_decoder_step sim_decoder_feed(struct sim_decoder *x, const uint8_t *dat
 		} else {
 			n = gather_head(x, data + at, len - at);
 			if (x->head_len == 0 && x->head_at == SIM_RECORD_HEAD) {
-				x->head_len =
-					SIM_RECORD_HEAD + (size_t)get32(x->head + 4);
+				x->head_len = SIM_RECORD_HEAD +
+					      (size_t)bytes_get_le32(x->head + 4);
 				if (x->head_len > sizeof x->head) {
 					(void)corrupt(x, e, "a record is too long");
 					step = SIM_DECODER_ERROR;
