@@ -15,6 +15,7 @@
 #include "daemon/files.h"
 #include "daemon/members.h"
 #include "daemon/turnover.h"
+#include "pool/db/message.h"
 #include "pool/db/schema.h"
 #include "vm/vm_cpu.h"
 
@@ -270,13 +271,12 @@ static void say_left(struct daemon *d, struct txn *t)
 
 	if (!words)
 		return;
-	txn_create(t, CLASS_MESSAGE, uuid);
-	txn_set_string(t, uuid, MESSAGE_NAME, "HOST_EJECTED");
-	txn_set_int(t, uuid, MESSAGE_PRIORITY, 2);
-	txn_set_string(t, uuid, MESSAGE_CLS, "host");
-	txn_set_ref(t, uuid, MESSAGE_OBJ_UUID, d->host);
-	txn_set_string(t, uuid, MESSAGE_BODY, words);
-	txn_set_time(t, uuid, MESSAGE_TIMESTAMP, loop_wall_ms(d->loop));
+	message_add(t, uuid,
+		&(struct message){.name = "HOST_EJECTED",
+			.priority = 2,
+			.cls = "host",
+			.obj = d->host,
+			.body = words});
 	free(words);
 }
 

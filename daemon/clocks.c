@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
+#include "pool/db/message.h"
 
 enum {
 	CLOCKS_LOOK_MS = 1000,
@@ -89,14 +90,13 @@ static void tell(struct clocks *c, struct txn *t, const struct row *host, bool o
 		row_name(host), off ? "true" : "false", skew_ms, (long long)limit_ms);
 	txn_expect_bool(t, uuid, HOST_CLOCK_OFF, !off);
 	txn_set_bool(t, uuid, HOST_CLOCK_OFF, off);
-	txn_create(t, CLASS_MESSAGE, message);
-	txn_set_string(t, message, MESSAGE_NAME,
-		off ? "HOST_CLOCK_SKEW_DETECTED" : "HOST_CLOCK_SKEW_CLEARED");
-	txn_set_int(t, message, MESSAGE_PRIORITY, off ? 2 : 4);
-	txn_set_string(t, message, MESSAGE_CLS, "host");
-	txn_set_ref(t, message, MESSAGE_OBJ_UUID, uuid);
-	txn_set_string(t, message, MESSAGE_BODY, body);
-	txn_set_time(t, message, MESSAGE_TIMESTAMP, loop_wall_ms(loop));
+	message_add(t, message,
+		&(struct message){.name = off ? "HOST_CLOCK_SKEW_DETECTED"
+					      : "HOST_CLOCK_SKEW_CLEARED",
+			.priority = off ? 2 : 4,
+			.cls = "host",
+			.obj = uuid,
+			.body = body});
 }
 
 static void on_told(struct pool_commit *commit)

@@ -118,7 +118,7 @@ void declare_look(struct daemon *d)
 		return;
 	log_warn("declare.back", "host=%s", row_name(h));
 	txn_init(&t, db, loop_wall_ms(d->loop));
-	lost_host_back_txn(h, uuid_random(loop_prng(d->loop)), loop_wall_ms(d->loop), &t);
+	lost_host_back_txn(h, uuid_random(loop_prng(d->loop)), &t);
 	memset(&d->back_commit, 0, sizeof d->back_commit);
 	d->back_pending = pool_commit(d->pool, &d->back_commit, &t, on_back, &e) == 0;
 }

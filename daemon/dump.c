@@ -422,7 +422,7 @@ static void restore(struct dump *u)
 	rc = check_head(u, &e);
 	if (!rc)
 		rc = dump_plan(db, u->then, call_bool(c, "force", false), c->who.user,
-			generation, message, loop_wall_ms(d->loop), &t, account, &e);
+			generation, message, &t, account, &e);
 	if (!rc && value_from_cstr(&words, account))
 		rc = rv_error_set(&e, RV_ENOMEM, "out of memory; ask again later");
 	if (rc) {

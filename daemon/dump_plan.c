@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/names.h"
+#include "pool/db/message.h"
+
 enum {
-	NAMED = 8,
 	/* Beyond what a VM that is forgotten now can have had since the dump. */
 	GENERATION_LEAP = 1 << 20,
 };
@@ -228,20 +230,9 @@ static void remove_class(struct plan *p, enum schema_class_id cls)
 
 /* --- what stands in the way --------------------------------------------------------- */
 
-static void add_name(char *names, size_t size, unsigned *count, const char *name)
-{
-	size_t len = strlen(names);
-
-	if ((*count)++ < NAMED)
-		snprintf(names + len, size - len, "%s%.40s", len ? ", " : "", name);
-	else if (*count == NAMED + 1)
-		snprintf(names + len, size - len, " and more");
-}
-
 static int check_vms(struct plan *p, struct rv_error *e)
 {
-	char names[NAMED * 44 + 16] = "";
-	unsigned count = 0;
+	struct names names = {.show = NAMES_SHOWN};
 
 	for (const struct row *vm = NULL; (vm = db_next(p->now, CLASS_VM, vm));) {
 		struct uuid on = db_ref(vm, VM_RESIDENT_ON);
@@ -251,18 +242,20 @@ static int check_vms(struct plan *p, struct rv_error *e)
 			!uuid_is_none(&on) || !uuid_is_none(&intent) ||
 			db_enum(vm, VM_INTENT) != VM_INTENT_NONE ||
 			value_count(row_value(vm, VM_CURRENT_OPERATIONS)))
-			add_name(names, sizeof names, &count, row_name(vm));
+			names_add(&names, row_name(vm));
 		/* Nor does one begin meanwhile. */
 		txn_expect_ref(p->t, uuid, VM_INTENT_HOST, UUID_NONE);
 		txn_expect_int(
 			p->t, uuid, VM_OWNER_GENERATION, db_int(vm, VM_OWNER_GENERATION));
 	}
-	return count ? rv_error_set(e, RV_ENOTALLOWED,
-			       "%u VMs are not halted or have an operation at work: %s. "
-			       "A restore can't tell what they do from what the dump "
-			       "says: shut them down first",
-			       count, names)
-		     : 0;
+	return names.count
+		       ? rv_error_set(e, RV_ENOTALLOWED,
+				 "%u VMs are not halted or have an operation at work: "
+				 "%s. "
+				 "A restore can't tell what they do from what the dump "
+				 "says: shut them down first",
+				 names.count, names_end(&names))
+		       : 0;
 }
 
 static int check_pool(struct plan *p, bool other_pool, struct rv_error *e)
@@ -308,17 +301,17 @@ static void add_counts(
 
 static void add_lost_names(const struct plan *p, char *text, size_t size)
 {
-	char names[NAMED * 44 + 16] = "";
-	unsigned count = 0;
+	struct names names = {.show = NAMES_SHOWN};
 	size_t len;
 
 	for (const struct row *vm = NULL; (vm = db_next(p->now, CLASS_VM, vm));)
 		if (!will_be(p, row_uuid(vm)))
-			add_name(names, sizeof names, &count, row_name(vm));
+			names_add(&names, row_name(vm));
 	len = strlen(text);
-	if (count)
+	if (names.count)
 		snprintf(text + len, size - len,
-			". VMs that are forgotten (their disks stay): %s", names);
+			". VMs that are forgotten (their disks stay): %s",
+			names_end(&names));
 }
 
 static void tell(const struct plan *p, char account[static DUMP_WORDS_MAX])
@@ -338,20 +331,19 @@ static void tell(const struct plan *p, char account[static DUMP_WORDS_MAX])
 			p->dropped);
 }
 
-static void add_message(struct plan *p, const char *user, struct uuid uuid,
-	int64_t wall_ms, const char *account)
+static void add_message(
+	struct plan *p, const char *user, struct uuid uuid, const char *account)
 {
 	char body[DUMP_WORDS_MAX + 120];
 
 	snprintf(body, sizeof body, "%.64s%srestored the pool's database from a dump: %s",
 		user, *user ? " " : "Somebody ", account);
-	txn_create(p->t, CLASS_MESSAGE, uuid);
-	txn_set_string(p->t, uuid, MESSAGE_NAME, "POOL_DATABASE_RESTORED");
-	txn_set_int(p->t, uuid, MESSAGE_PRIORITY, 2);
-	txn_set_string(p->t, uuid, MESSAGE_CLS, "pool");
-	txn_set_ref(p->t, uuid, MESSAGE_OBJ_UUID, row_uuid(db_pool(p->now)));
-	txn_set_string(p->t, uuid, MESSAGE_BODY, body);
-	txn_set_time(p->t, uuid, MESSAGE_TIMESTAMP, wall_ms);
+	message_add(p->t, uuid,
+		&(struct message){.name = "POOL_DATABASE_RESTORED",
+			.priority = 2,
+			.cls = "pool",
+			.obj = row_uuid(db_pool(p->now)),
+			.body = body});
 }
 
 static void begin_generation(struct plan *p, struct uuid id)
@@ -370,8 +362,8 @@ static void begin_generation(struct plan *p, struct uuid id)
 }
 
 int dump_plan(const struct db *now, const struct db *then, bool other_pool,
-	const char *user, struct uuid generation, struct uuid message, int64_t wall_ms,
-	struct txn *t, char account[static DUMP_WORDS_MAX], struct rv_error *e)
+	const char *user, struct uuid generation, struct uuid message, struct txn *t,
+	char account[static DUMP_WORDS_MAX], struct rv_error *e)
 {
 	struct plan p = {.now = now, .then = then, .t = t};
 	int rc = check_pool(&p, other_pool, e);
@@ -390,6 +382,6 @@ int dump_plan(const struct db *now, const struct db *then, bool other_pool,
 	if (rc)
 		return rc;
 	tell(&p, account);
-	add_message(&p, user, message, wall_ms, account);
+	add_message(&p, user, message, account);
 	return 0;
 }

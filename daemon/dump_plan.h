@@ -25,8 +25,7 @@ enum { DUMP_WORDS_MAX = 600 };
  * RV_ENOTALLOWED: names what runs or is at work; or the dump is of another pool and
  * `other_pool` is not set. RV_ECORRUPT: the dump contradicts itself or this pool. */
 int dump_plan(const struct db *now, const struct db *then, bool other_pool,
-	const char *user, struct uuid generation, struct uuid message, int64_t wall_ms,
-	struct txn *t, char account[static DUMP_WORDS_MAX],
-	struct rv_error *e) RV_MUST_CHECK;
+	const char *user, struct uuid generation, struct uuid message, struct txn *t,
+	char account[static DUMP_WORDS_MAX], struct rv_error *e) RV_MUST_CHECK;
 
 #endif

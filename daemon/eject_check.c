@@ -5,34 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAMED = 3 }; /* objects listed by name in one reason */
+#include "daemon/names.h"
+#include "daemon/tasks.h"
+#include "pool/db/message.h"
 
-/* --- names ------------------------------------------------------------------------- */
-
-/* "a, b, c and 4 more" */
-struct names {
-	char text[192];
-	unsigned count;
-};
-
-static void names_add(struct names *n, const char *name)
-{
-	size_t len = strlen(n->text);
-
-	if (n->count++ < NAMED)
-		snprintf(n->text + len, sizeof n->text - len, "%s%.48s", len ? ", " : "",
-			name);
-}
-
-static const char *names_end(struct names *n)
-{
-	size_t len = strlen(n->text);
-
-	if (n->count > NAMED)
-		snprintf(n->text + len, sizeof n->text - len, " and %u more",
-			n->count - NAMED);
-	return n->text;
-}
+enum { SHOW = 3 }; /* objects listed by name in one reason */
 
 /* --- reasons ----------------------------------------------------------------------- */
 
@@ -62,7 +39,7 @@ static void RV_PRINTF(3, 4) against(struct reasons *r, bool lasting, const char 
 static void check_vms(struct reasons *r)
 {
 	const struct row *host = db_row(r->db, CLASS_HOST, r->host);
-	struct names resident = {.count = 0}, coming = {.count = 0};
+	struct names resident = {.show = SHOW}, coming = {.show = SHOW};
 
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(r->db, VM_RESIDENT_ON, r->host, vm));)
@@ -92,7 +69,7 @@ static void check_vms(struct reasons *r)
 
 static void check_tasks(struct reasons *r)
 {
-	struct names tasks = {.count = 0};
+	struct names tasks = {.show = SHOW};
 
 	if (!db_bool(db_row(r->db, CLASS_HOST, r->host), HOST_LIVE))
 		return; /* it can't end them: the entry does */
@@ -107,7 +84,7 @@ static void check_tasks(struct reasons *r)
 
 static void check_writers(struct reasons *r)
 {
-	struct names disks = {.count = 0};
+	struct names disks = {.show = SHOW};
 
 	for (const struct row *vdi = NULL;
 		(vdi = db_next_ref(r->db, VDI_WRITER, r->host, vdi));)
@@ -143,7 +120,7 @@ static void check_sr(struct reasons *r, const struct row *pbd)
 {
 	const struct row *sr = db_follow(r->db, pbd, PBD_SR);
 	struct ways w = other_ways(r->db, row_uuid(sr), r->host);
-	struct names disks = {.count = 0};
+	struct names disks = {.show = SHOW};
 
 	for (const struct row *vdi = NULL;
 		(vdi = db_next_ref(r->db, VDI_SR, row_uuid(sr), vdi));)
@@ -212,24 +189,15 @@ static void delete_pbd(
 static void end_tasks(
 	const struct db *db, const struct row *host, int64_t wall_ms, struct txn *t)
 {
-	char why[160];
+	struct rv_error e = {0};
 
-	snprintf(why, sizeof why,
+	(void)rv_error_set(&e, RV_EEJECTED,
 		"host %.64s, which worked on it, was ejected from the pool before it was "
 		"done",
 		row_name(host));
 	for (const struct row *task = NULL;
 		(task = db_next_ref(db, TASK_RESIDENT_ON, row_uuid(host), task));) {
-		struct uuid uuid = row_uuid(task);
-
-		if (db_int(task, TASK_FINISHED) != 0)
-			continue;
-		txn_expect_enum(t, uuid, TASK_STATUS, db_enum(task, TASK_STATUS));
-		txn_set_time(t, uuid, TASK_FINISHED, wall_ms);
-		txn_set_enum(t, uuid, TASK_STATUS, TASK_STATUS_FAILURE);
-		txn_set_string(t, uuid, TASK_ERROR_CODE, rv_error_xenapi(RV_EEJECTED));
-		txn_set_string(t, uuid, TASK_ERROR_DETAIL, why);
-		txn_set_int(t, uuid, TASK_ERROR_NUMBER, -RV_EEJECTED);
+		tasks_abandon(t, task, wall_ms, &e);
 	}
 }
 
@@ -261,8 +229,8 @@ static void remember(const struct row *pool, const struct row *host,
 	txn_map_put(t, row_uuid(pool), POOL_EJECTED, fingerprint, value);
 }
 
-static void tell(const struct row *host, struct uuid message, const char *user,
-	int64_t wall_ms, struct txn *t)
+static void tell(
+	const struct row *host, struct uuid message, const char *user, struct txn *t)
 {
 	char body[400];
 
@@ -272,13 +240,12 @@ static void tell(const struct row *host, struct uuid message, const char *user,
 		"nothing any more. It has its former database back once it has heard of "
 		"this, and can join again with a new token",
 		row_name(host), *user ? " by " : "", user);
-	txn_create(t, CLASS_MESSAGE, message);
-	txn_set_string(t, message, MESSAGE_NAME, "HOST_EJECTED");
-	txn_set_int(t, message, MESSAGE_PRIORITY, 3);
-	txn_set_string(t, message, MESSAGE_CLS, "host");
-	txn_set_ref(t, message, MESSAGE_OBJ_UUID, row_uuid(host));
-	txn_set_string(t, message, MESSAGE_BODY, body);
-	txn_set_time(t, message, MESSAGE_TIMESTAMP, wall_ms);
+	message_add(t, message,
+		&(struct message){.name = "HOST_EJECTED",
+			.priority = 3,
+			.cls = "host",
+			.obj = row_uuid(host),
+			.body = body});
 }
 
 void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
@@ -301,5 +268,5 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 		delete_pif(db, row_uuid(pif), t);
 	remember(pool, row, fingerprint, wall_ms, t);
 	txn_delete(t, CLASS_HOST, host);
-	tell(row, message, user, wall_ms, t);
+	tell(row, message, user, t);
 }

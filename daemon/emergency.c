@@ -12,13 +12,14 @@
 #include "daemon/daemon.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
+#include "daemon/names.h"
 #include "link/frame.h"
+#include "pool/db/message.h"
 
 enum {
 	EMERGENCY_ANSWERS_MS = 3000,
 	EMERGENCY_RESTART_MS = 200, /* for the reply to leave */
 	STANDING_BYTES = 41,	    /* generation, term, index: u64; u8 has_master; id */
-	NAMES_MAX = 96,
 };
 
 struct answer {
@@ -100,13 +101,12 @@ void emergency_txn(struct daemon *d, struct txn *t)
 		"VMs on hosts that can't "
 		"be reached stay there until host-declare-dead",
 		plan.user, *plan.user ? " " : "Somebody ", plan.generation);
-	txn_create(t, CLASS_MESSAGE, message);
-	txn_set_string(t, message, MESSAGE_NAME, "POOL_EMERGENCY_TRANSITION");
-	txn_set_int(t, message, MESSAGE_PRIORITY, 1);
-	txn_set_string(t, message, MESSAGE_CLS, "pool");
-	txn_set_ref(t, message, MESSAGE_OBJ_UUID, uuid);
-	txn_set_string(t, message, MESSAGE_BODY, body);
-	txn_set_time(t, message, MESSAGE_TIMESTAMP, loop_wall_ms(d->loop));
+	message_add(t, message,
+		&(struct message){.name = "POOL_EMERGENCY_TRANSITION",
+			.priority = 1,
+			.cls = "pool",
+			.obj = uuid,
+			.body = body});
 	log_warn("emergency.generation", "number=%" PRIu64, plan.generation);
 }
 
@@ -224,30 +224,23 @@ static const char *name_of(struct daemon *d, struct uuid host)
 	return row ? row_name(row) : "that is not in the database";
 }
 
-static void names_add(char names[static NAMES_MAX], const char *name)
-{
-	size_t len = strlen(names);
-
-	snprintf(names + len, NAMES_MAX - len, "%s%.40s", len ? ", " : "", name);
-}
-
 /* What may be lost, in plain words. */
 static void account(struct emergency *m, const struct emergency_standing *own, char *text,
 	size_t size)
 {
 	struct daemon *d = m->daemon;
 	const struct db *db = pool_db(d->pool);
-	char here[NAMES_MAX] = "", away[NAMES_MAX] = "";
+	struct names here = {.show = NAMES_SHOWN}, away = {.show = NAMES_SHOWN};
 	unsigned short vms = 0;
 
 	for (const struct row *h = NULL; (h = db_next(db, CLASS_HOST, h));) {
 		struct uuid uuid = row_uuid(h);
 
 		if (uuid_eq(&uuid, &d->host) || members_is_up(d->members, &uuid)) {
-			names_add(here, row_name(h));
+			names_add(&here, row_name(h));
 			continue;
 		}
-		names_add(away, row_name(h));
+		names_add(&away, row_name(h));
 		for (const struct row *vm = NULL;
 			(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));)
 			vms++;
@@ -259,7 +252,8 @@ static void account(struct emergency *m, const struct emergency_standing *own, c
 		" is lost, also if it was reported as done. %u VMs stay with them until "
 		"host-declare-dead. When they come back, they discard what they have and "
 		"follow. Never do this while they may still be a pool by themselves",
-		here, *away ? away : "none", own->index, own->term, vms);
+		names_end(&here), away.count ? names_end(&away) : "none", own->index,
+		own->term, vms);
 }
 
 static void on_restart(void *arg)

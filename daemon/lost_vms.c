@@ -3,23 +3,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/names.h"
+#include "daemon/tasks.h"
+#include "pool/db/message.h"
 #include "vm/vm.h"
-
-enum { NAMED = 8 };
 
 static void end_task(const struct db *db, struct uuid task, const char *why,
 	int64_t wall_ms, struct txn *t)
 {
 	const struct row *row = db_row(db, CLASS_TASK, task);
+	struct rv_error e = {0};
 
-	if (!row || db_int(row, TASK_FINISHED) != 0)
-		return;
-	txn_expect_enum(t, task, TASK_STATUS, db_enum(row, TASK_STATUS));
-	txn_set_time(t, task, TASK_FINISHED, wall_ms);
-	txn_set_enum(t, task, TASK_STATUS, TASK_STATUS_FAILURE);
-	txn_set_string(t, task, TASK_ERROR_CODE, rv_error_xenapi(RV_ECLOSED));
-	txn_set_string(t, task, TASK_ERROR_DETAIL, why);
-	txn_set_int(t, task, TASK_ERROR_NUMBER, -RV_ECLOSED);
+	(void)rv_error_set(&e, RV_ECLOSED, "%s", why);
+	if (row)
+		tasks_abandon(t, row, wall_ms, &e);
 }
 
 static void end_operations(const struct db *db, const struct row *vm, const char *why,
@@ -151,30 +148,15 @@ bool lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
 
 /* --- a host ------------------------------------------------------------------------ */
 
-struct account {
-	char names[256];
-	unsigned count;
-};
-
-static void account_add(struct account *a, const char *name)
-{
-	size_t len = strlen(a->names);
-
-	if (a->count++ < NAMED)
-		snprintf(a->names + len, sizeof a->names - len, "%s%.28s",
-			len ? ", " : "", name);
-}
-
 static void tell(const struct row *host, const char *name, int priority,
-	struct uuid message, const char *body, int64_t wall_ms, struct txn *t)
+	struct uuid message, const char *body, struct txn *t)
 {
-	txn_create(t, CLASS_MESSAGE, message);
-	txn_set_string(t, message, MESSAGE_NAME, name);
-	txn_set_int(t, message, MESSAGE_PRIORITY, priority);
-	txn_set_string(t, message, MESSAGE_CLS, "host");
-	txn_set_ref(t, message, MESSAGE_OBJ_UUID, row_uuid(host));
-	txn_set_string(t, message, MESSAGE_BODY, body);
-	txn_set_time(t, message, MESSAGE_TIMESTAMP, wall_ms);
+	message_add(t, message,
+		&(struct message){.name = name,
+			.priority = priority,
+			.cls = "host",
+			.obj = row_uuid(host),
+			.body = body});
 }
 
 void lost_host_txn(const struct db *db, const struct row *host, const char *user,
@@ -183,7 +165,7 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 {
 	char why[200], body[LOST_WORDS_MAX + 300];
 	struct uuid uuid = row_uuid(host);
-	struct account a = {.count = 0};
+	struct names names = {.show = NAMES_SHOWN};
 	unsigned undone = 0;
 	int len;
 
@@ -194,7 +176,7 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
 		if (lost_vm_txn(db, vm, why, wall_ms, t))
-			account_add(&a, row_name(vm));
+			names_add(&names, row_name(vm));
 	}
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_INTENT_HOST, uuid, vm));) {
@@ -203,13 +185,13 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 		if (!uuid_is_none(&on))
 			continue; /* with those above, or another host's */
 		if (lost_vm_txn(db, vm, why, wall_ms, t))
-			account_add(&a, row_name(vm));
+			names_add(&names, row_name(vm));
 		else
 			undone++;
 	}
 	len = snprintf(account, LOST_WORDS_MAX,
-		"%u VMs of host %.64s count as halted%s%s%s", a.count, row_name(host),
-		a.count ? ": " : "", a.names, a.count > NAMED ? " and more" : "");
+		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),
+		names.count ? ": " : "", names_end(&names));
 	if (undone)
 		snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
 			"; %u clones that it was making are undone", undone);
@@ -219,11 +201,10 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 		"sure "
 		"that it is off",
 		row_name(host), *user ? " by " : "", user, account);
-	tell(host, "HOST_DECLARED_DEAD", 1, message, body, wall_ms, t);
+	tell(host, "HOST_DECLARED_DEAD", 1, message, body, t);
 }
 
-void lost_host_back_txn(
-	const struct row *host, struct uuid message, int64_t wall_ms, struct txn *t)
+void lost_host_back_txn(const struct row *host, struct uuid message, struct txn *t)
 {
 	char body[300];
 
@@ -234,5 +215,5 @@ void lost_host_back_txn(
 		"run "
 		"there are no VMs of the pool any more: messages name them",
 		row_name(host));
-	tell(host, "HOST_IS_BACK", 1, message, body, wall_ms, t);
+	tell(host, "HOST_IS_BACK", 1, message, body, t);
 }

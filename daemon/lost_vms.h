@@ -27,7 +27,6 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	char account[static LOST_WORDS_MAX]);
 
 /* Adds that a host that had been declared dead is back, and a message. */
-void lost_host_back_txn(
-	const struct row *host, struct uuid message, int64_t wall_ms, struct txn *t);
+void lost_host_back_txn(const struct row *host, struct uuid message, struct txn *t);
 
 #endif

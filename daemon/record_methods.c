@@ -6,6 +6,7 @@
 
 #include "daemon/daemon.h"
 #include "net/net.h"
+#include "pool/db/message.h"
 #include "rpc/message.h"
 
 /* Deletes the object; what still refers to it is named by the database. */
@@ -32,13 +33,12 @@ void message_create(struct call *c)
 		return;
 	}
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
-	txn_create(&t, CLASS_MESSAGE, uuid);
-	txn_set_string(&t, uuid, MESSAGE_NAME, call_text(c, "name"));
-	txn_set_string(&t, uuid, MESSAGE_BODY, call_text(c, "body"));
-	txn_set_int(&t, uuid, MESSAGE_PRIORITY, priority);
-	txn_set_string(&t, uuid, MESSAGE_CLS, call_text(c, "cls"));
-	txn_set_ref(&t, uuid, MESSAGE_OBJ_UUID, call_ref(c, "obj_uuid"));
-	txn_set_time(&t, uuid, MESSAGE_TIMESTAMP, loop_wall_ms(c->daemon->loop));
+	message_add(&t, uuid,
+		&(struct message){.name = call_text(c, "name"),
+			.priority = priority,
+			.cls = call_text(c, "cls"),
+			.obj = call_ref(c, "obj_uuid"),
+			.body = call_text(c, "body")});
 	call_commit(c, &t, value_ref(uuid), uuid);
 }
 

@@ -101,6 +101,15 @@ void tasks_add_finished(
 	tasks_end(t, task, loop_wall_ms(c->daemon->loop), text, NULL);
 }
 
+void tasks_abandon(
+	struct txn *t, const struct row *task, int64_t wall_ms, const struct rv_error *e)
+{
+	if (tasks_ended(task))
+		return;
+	txn_expect_enum(t, row_uuid(task), TASK_STATUS, db_enum(task, TASK_STATUS));
+	tasks_end(t, row_uuid(task), wall_ms, NULL, e);
+}
+
 bool tasks_ended(const struct row *task)
 {
 	int status = db_enum(task, TASK_STATUS);

@@ -24,6 +24,10 @@ void tasks_add_finished(
 void tasks_end(struct txn *t, struct uuid task, int64_t wall_ms, const char *result,
 	const struct rv_error *e);
 
+/* A task that nobody goes on with: it fails with `e`, unless it has ended. */
+void tasks_abandon(
+	struct txn *t, const struct row *task, int64_t wall_ms, const struct rv_error *e);
+
 bool tasks_ended(const struct row *task);
 
 /* Ends the call as the task has ended or will end; at once, with the task's UUID, where

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "pool/db/message.h"
 
 /* --- steps --- */
 
@@ -253,13 +254,12 @@ void vm_txn_message(struct txn *t, struct vm_manager *m, const char *name, int p
 {
 	struct uuid uuid = vm_uuid(m);
 
-	txn_create(t, CLASS_MESSAGE, uuid);
-	txn_set_string(t, uuid, MESSAGE_NAME, name);
-	txn_set_int(t, uuid, MESSAGE_PRIORITY, priority);
-	txn_set_string(t, uuid, MESSAGE_CLS, "VM");
-	txn_set_ref(t, uuid, MESSAGE_OBJ_UUID, vm);
-	txn_set_string(t, uuid, MESSAGE_BODY, body);
-	txn_set_time(t, uuid, MESSAGE_TIMESTAMP, loop_wall_ms(m->loop));
+	message_add(t, uuid,
+		&(struct message){.name = name,
+			.priority = priority,
+			.cls = "VM",
+			.obj = vm,
+			.body = body});
 }
 
 /* --- messages by themselves --- */

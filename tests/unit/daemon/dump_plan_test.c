@@ -151,8 +151,7 @@ static void go_on(void)
 static int plan(bool other_pool)
 {
 	rv_error_clear(&error);
-	return dump_plan(
-		db, then, other_pool, "ann", id, message, 1000, &t, account, &error);
+	return dump_plan(db, then, other_pool, "ann", id, message, &t, account, &error);
 }
 
 static const struct row *row(enum schema_class_id cls, struct uuid uuid)

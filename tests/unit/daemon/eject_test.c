@@ -219,11 +219,12 @@ static void test_tasks(void **state)
 	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
 	refused(RV_EBUSY, "tasks are at work there: SR.scan");
 	txn_set_time(&f.t, task, TASK_FINISHED, 3);
+	txn_set_enum(&f.t, task, TASK_STATUS, TASK_STATUS_SUCCESS);
 	applied();
 	eject("", 5);
 	applied();
 	assert_int_equal(db_enum(db_row(f.db, CLASS_TASK, task), TASK_STATUS),
-		TASK_STATUS_PENDING); /* as it was: it had ended */
+		TASK_STATUS_SUCCESS); /* as it was: it had ended */
 }
 
 /* What comes between the check and the entry's turn: all or nothing. */

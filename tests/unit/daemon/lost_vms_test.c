@@ -133,7 +133,7 @@ static void test_host(void **state)
 	assert_non_null(
 		strstr(db_string(db_row(db, CLASS_MESSAGE, message), MESSAGE_BODY),
 			"dead by root. 3 VMs of host beta"));
-	lost_host_back_txn(db_row(db, CLASS_HOST, b), back, 6, &t);
+	lost_host_back_txn(db_row(db, CLASS_HOST, b), back, &t);
 	assert_int_equal(apply(), 0);
 	assert_false(db_bool(db_row(db, CLASS_HOST, b), HOST_DECLARED_DEAD));
 }
