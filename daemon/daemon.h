@@ -124,6 +124,11 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
  */
 void daemon_stop(struct daemon *d);
 
+/* Stops the loop for another start, as what the state directory now says. Not once the
+ * end was asked for: that is an end. */
+void daemon_restart(struct daemon *d);
+bool daemon_starts_again(const struct daemon *d);
+
 /* Frees everything, after the loop has ended. */
 void daemon_fini(struct daemon *d);
 

@@ -41,8 +41,7 @@ static void on_restart(void *arg)
 {
 	struct ejection *j = arg;
 
-	j->daemon->restart = true;
-	loop_stop(j->daemon->loop);
+	daemon_restart(j->daemon);
 }
 
 /* Who asked for it here, and was forwarded to the master, is told now: the links are

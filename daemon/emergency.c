@@ -260,8 +260,7 @@ static void on_restart(void *arg)
 {
 	struct emergency *m = arg;
 
-	m->daemon->restart = true;
-	loop_stop(m->daemon->loop);
+	daemon_restart(m->daemon);
 }
 
 static void go(struct emergency *m, struct call *c, const char *text)

@@ -520,8 +520,7 @@ static void on_restart(void *arg)
 {
 	struct joining *j = arg;
 
-	j->daemon->restart = true;
-	loop_stop(j->daemon->loop);
+	daemon_restart(j->daemon);
 }
 
 static void on_joined(struct op *op)

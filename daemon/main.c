@@ -155,7 +155,7 @@ int main(int argc, char **argv)
 		} else {
 			loop_run(loop);
 		}
-		restart = daemon.restart;
+		restart = daemon_starts_again(&daemon);
 		daemon_fini(&daemon);
 	} while (restart && status == EXIT_SUCCESS);
 	loop_free(loop);

@@ -565,6 +565,19 @@ void daemon_stop(struct daemon *d)
 	pool_close(d->pool);
 }
 
+void daemon_restart(struct daemon *d)
+{
+	if (d->stopping)
+		return;
+	d->restart = true;
+	loop_stop(d->loop);
+}
+
+bool daemon_starts_again(const struct daemon *d)
+{
+	return d->restart && !d->stopping;
+}
+
 void daemon_fini(struct daemon *d)
 {
 	listen_close(d);
