@@ -265,22 +265,6 @@ static void look_on(struct cli *cli, struct viewer *v)
 	}
 }
 
-static int take_flag(struct cli *cli, const char *key, bool *out)
-{
-	const struct input in = {.key = key, .type = VALUE_BOOL};
-	const char *text = words_take(&cli->words, key);
-	struct value v;
-	int rc;
-
-	*out = false;
-	if (!text)
-		return CLI_OK;
-	rc = input_value(cli, &in, text, &v);
-	if (!rc)
-		*out = value_get_bool(&v);
-	return rc;
-}
-
 static int run(struct cli *cli, struct viewer *v, const struct options *o)
 {
 	struct keyboard keyboard;
@@ -319,9 +303,9 @@ int verb_console(struct cli *cli, const struct command *c)
 	int rc = input_self(cli, c->cls, &v.vm);
 
 	if (!rc)
-		rc = take_flag(cli, "read-only", &o.read_only);
+		rc = input_flag(cli, "read-only", &o.read_only);
 	if (!rc)
-		rc = take_flag(cli, "resize", &o.resize);
+		rc = input_flag(cli, "resize", &o.resize);
 	if (!rc)
 		rc = cli_check_used(cli, "vm=, read-only=, resize=");
 	if (!rc)

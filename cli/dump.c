@@ -33,22 +33,6 @@ static const char *take_filename(struct cli *cli, const struct command *c, int *
 	return path;
 }
 
-static int take_flag(struct cli *cli, const char *key, bool *force)
-{
-	const char *text = words_take(&cli->words, key);
-	struct input in = {.key = key, .type = VALUE_BOOL};
-	struct value v;
-	int rc;
-
-	*force = false;
-	if (!text)
-		return CLI_OK;
-	rc = input_value(cli, &in, text, &v);
-	if (!rc)
-		*force = value_get_bool(&v);
-	return rc;
-}
-
 static const msgpack_object *map_get(const msgpack_object *map, const char *key)
 {
 	for (uint32_t i = 0; map->type == MSGPACK_OBJECT_MAP && i < map->via.map.size;
@@ -156,7 +140,7 @@ int verb_database_dump(struct cli *cli, const struct command *c)
 	const char *path = take_filename(cli, c, &rc);
 
 	if (!rc)
-		rc = take_flag(cli, "stale", &stale);
+		rc = input_flag(cli, "stale", &stale);
 	if (!rc)
 		rc = cli_check_used(cli, "filename=, stale=");
 	if (!rc)
@@ -268,7 +252,7 @@ int verb_database_restore(struct cli *cli, const struct command *c)
 	const char *path = take_filename(cli, c, &rc);
 
 	if (!rc)
-		rc = take_flag(cli, "force", &force);
+		rc = input_flag(cli, "force", &force);
 	if (!rc)
 		rc = cli_check_used(cli, "filename=, force=");
 	if (!rc)

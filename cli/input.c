@@ -222,6 +222,22 @@ int input_value(
 	return CLI_OK;
 }
 
+int input_flag(struct cli *cli, const char *key, bool *out)
+{
+	const struct input in = {.key = key, .type = VALUE_BOOL};
+	const char *text = words_take(&cli->words, key);
+	struct value v;
+	int rc;
+
+	*out = false;
+	if (!text)
+		return CLI_OK;
+	rc = input_value(cli, &in, text, &v);
+	if (!rc)
+		*out = value_get_bool(&v);
+	return rc;
+}
+
 /* --- keys to params ------------------------------------------------------------------
  */
 

@@ -24,6 +24,9 @@ int input_parse(const struct input *in, const char *text, struct value *out,
 int input_value(
 	struct cli *cli, const struct input *in, const char *text, struct value *out);
 
+/* Takes the boolean `key` from the words: false when it was not typed. An exit status. */
+int input_flag(struct cli *cli, const char *key, bool *out);
+
 /* The object that the text names: a UUID, or a name that only one object has. */
 int input_object(struct cli *cli, const struct schema_class *cls, const char *key,
 	const char *text, struct uuid *out);

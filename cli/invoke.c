@@ -9,23 +9,6 @@
 #include "cli/task.h"
 #include "cli/verbs.h"
 
-/* A boolean key; false when it was not typed. */
-static int take_flag(struct cli *cli, const char *key, bool *out)
-{
-	const char *text = words_take(&cli->words, key);
-	struct input in = {.key = key, .type = VALUE_BOOL};
-	struct value v;
-	int rc;
-
-	*out = false;
-	if (!text)
-		return CLI_OK;
-	rc = input_value(cli, &in, text, &v);
-	if (!rc)
-		*out = value_get_bool(&v);
-	return rc;
-}
-
 static int print_result(struct cli *cli, const struct buf *result)
 {
 	size_t len = buf_len(result);
@@ -98,7 +81,7 @@ int verb_method(struct cli *cli, const struct command *c)
 	int rc = CLI_OK;
 
 	if (c->forced || c->destroys || c->warns)
-		rc = take_flag(cli, "force", &force);
+		rc = input_flag(cli, "force", &force);
 	if (rc)
 		return rc;
 	if (c->forced && force)

@@ -624,6 +624,11 @@ static inline uint64_t hyper_overhead_kib(
 	return h->ops->overhead_kib(h, spec);
 }
 
+/* What no driver takes: no identity, a type, number or size beyond Xen's or this port's
+ * bounds. For drivers. RV_EINVAL names the domain. */
+int hyper_check_spec(
+	const struct hyper_domain_spec *spec, struct rv_error *e) RV_MUST_CHECK;
+
 /* Xen's own rule, for drivers: 1 MiB for the domain itself (libxl's
  * LIBXL_MAXMEM_CONSTANT); PVH and HVM also 1 MiB per vcpu and 8 KiB per MiB of memory for
  * their paging (libxl_get_required_shadow_memory, libxl 4.17). */

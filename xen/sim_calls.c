@@ -41,31 +41,12 @@ static int check_spec(const struct sim *s, const struct hyper_domain_spec *spec,
 		[HYPER_PVH] = HYPER_CAP_PVH,
 		[HYPER_HVM] = HYPER_CAP_HVM,
 	};
+	int rc = hyper_check_spec(spec, e);
 
-	if (uuid_is_none(&spec->vm) || uuid_is_none(&spec->handle))
-		return rv_error_set(e, RV_EINVAL, "%s: vm and handle must be set", name);
-	if ((unsigned)spec->type > HYPER_HVM || !(s->config.caps & cap_of[spec->type]))
-		return rv_error_set(e, RV_EUNSUPPORTED,
+	if (!rc && !(s->config.caps & cap_of[spec->type]))
+		rc = rv_error_set(e, RV_EUNSUPPORTED,
 			"%s: this host can't run this type of guest", name);
-	if (spec->vcpus_max < 1 || spec->vcpus_max > HYPER_MAX_VCPUS ||
-		spec->vcpus_online > spec->vcpus_max)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: %u of %u vcpus; between 1 and %d can be", name,
-			spec->vcpus_online, spec->vcpus_max, HYPER_MAX_VCPUS);
-	if (spec->target_kib < SIM_PAGE_KIB || spec->target_kib > spec->static_max_kib)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: a memory target of %" PRIu64
-			" KiB is not between 4 KiB and the static maximum of %" PRIu64
-			" KiB",
-			name, spec->target_kib, spec->static_max_kib);
-	if (spec->static_max_kib > UINT64_C(16) << 30)
-		return rv_error_set(e, RV_EINVAL, "%s: more memory than 16 TiB", name);
-	if (spec->vbd_count > HYPER_MAX_VBDS || spec->vif_count > HYPER_MAX_VIFS)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: %zu disks and %zu interfaces; at most %d and %d can be",
-			name, spec->vbd_count, spec->vif_count, HYPER_MAX_VBDS,
-			HYPER_MAX_VIFS);
-	return 0;
+	return rc;
 }
 
 static void stage_guest(struct sim *s, const struct uuid *vm, struct hyper_sim_guest *g)

@@ -84,38 +84,6 @@ static struct hyper_domain_spec copy_spec(
 	return out;
 }
 
-static int check_spec(const struct hyper_domain_spec *spec, struct rv_error *e)
-{
-	const char *name = spec->name != NULL ? spec->name : "domain";
-
-	if (uuid_is_none(&spec->vm) || uuid_is_none(&spec->handle))
-		return rv_error_set(e, RV_EINVAL, "%s: vm and handle must be set", name);
-	if ((unsigned)spec->type > HYPER_HVM)
-		return rv_error_set(e, RV_EINVAL, "%s: no such type of guest", name);
-	if (spec->vcpus_max < 1 || spec->vcpus_max > HYPER_MAX_VCPUS ||
-		spec->vcpus_online > spec->vcpus_max)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: %u of %u vcpus; between 1 and %d can be", name,
-			spec->vcpus_online, spec->vcpus_max, HYPER_MAX_VCPUS);
-	if (spec->target_kib < 4 || spec->target_kib > spec->static_max_kib)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: a memory target of %" PRIu64
-			" KiB is not between 4 KiB and the static maximum of %" PRIu64
-			" KiB",
-			name, spec->target_kib, spec->static_max_kib);
-	if (spec->static_max_kib > UINT64_C(16) << 30)
-		return rv_error_set(e, RV_EINVAL, "%s: more memory than 16 TiB", name);
-	if (spec->vbd_count > HYPER_MAX_VBDS || spec->vif_count > HYPER_MAX_VIFS)
-		return rv_error_set(e, RV_EINVAL,
-			"%s: %zu disks and %zu interfaces; at most %d and %d can be",
-			name, spec->vbd_count, spec->vif_count, HYPER_MAX_VBDS,
-			HYPER_MAX_VIFS);
-	if (spec->cpu_policy_len > HYPER_MAX_CPU_POLICY)
-		return rv_error_set(e, RV_EINVAL, "%s: a CPU policy of %zu bytes", name,
-			spec->cpu_policy_len);
-	return 0;
-}
-
 static void copy_all(struct real_staged *s, struct copier *c, const struct hyper_req *req)
 {
 	c->size = 0;
@@ -142,7 +110,7 @@ int real_stage(struct real_staged *s, const struct hyper_req *req, struct rv_err
 
 	memset(s, 0, sizeof *s);
 	if (req->call == HYPER_CALL_CREATE || req->call == HYPER_CALL_RESTORE)
-		rc = check_spec(req->in.spec, e);
+		rc = hyper_check_spec(req->in.spec, e);
 	if (rc != 0)
 		return rc;
 	copy_all(s, &c, req);
