@@ -16,7 +16,7 @@ struct view {
 	size_t n;
 	struct voters_rules rules;
 	unsigned wanted;
-	size_t hosts; /* members that are no witness */
+	bool witness; /* whether a witness has a place among the voters */
 };
 
 static struct voters_rules rules_of(const struct voters_rules *given)
@@ -30,15 +30,35 @@ static struct voters_rules rules_of(const struct voters_rules *given)
 	return r;
 }
 
-/* A witness makes the third of two hosts, and is of no use to more. */
 static bool has_place(const struct view *v, const struct voters_member *m)
 {
-	return !m->gone && (!m->witness || v->hosts == 2);
+	return !m->gone && (!m->witness || v->witness);
 }
 
 static bool is_silent(const struct view *v, const struct voters_member *m)
 {
 	return !m->self && !m->alive && m->since_ms >= v->rules.replace_ms;
+}
+
+/* So many hosts and a witness are an odd number of voters, and no host is left out. */
+static bool is_made_odd(const struct view *v, size_t hosts)
+{
+	return hosts >= 2 && hosts % 2 == 0 && hosts < v->rules.most;
+}
+
+/* All hosts count, or those alone that are not silent: so the witness stays beside two of
+ * which one is silent, and comes to help when of three one is. */
+static bool witness_has_place(const struct view *v)
+{
+	size_t hosts = 0, able = 0;
+
+	for (size_t i = 0; i < v->n; i++) {
+		if (v->m[i].gone || v->m[i].witness)
+			continue;
+		hosts++;
+		able += !is_silent(v, &v->m[i]);
+	}
+	return is_made_odd(v, hosts) || is_made_odd(v, able);
 }
 
 /* A voter that should make place for another. */
@@ -59,8 +79,7 @@ static struct view view_of(const struct voters_member *members, size_t count,
 	struct view v = {.m = members, .n = count, .rules = rules_of(rules)};
 	unsigned places = 0;
 
-	for (size_t i = 0; i < count; i++)
-		v.hosts += !members[i].gone && !members[i].witness;
+	v.witness = witness_has_place(&v);
 	for (size_t i = 0; i < count; i++)
 		places += has_place(&v, &members[i]);
 	v.wanted = places < v.rules.most ? places : v.rules.most;
@@ -192,6 +211,7 @@ static struct voters_change rule_leader(const struct view *v)
 	for (size_t i = 0; i < v->n; i++)
 		if (v->m[i].role == VOTERS_VOTER && !v->m[i].self && !v->m[i].gone &&
 			!v->m[i].witness && v->m[i].alive &&
+			v->m[i].lag <= v->rules.lag_limit &&
 			(best == v->n || v->m[i].lag < v->m[best].lag))
 			best = i;
 	return best == v->n ? change(VOTERS_NOTHING, 0, "")

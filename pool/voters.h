@@ -7,6 +7,10 @@
  * Wanted are 1, 3, 5 or 7 voters, never an even number for long:
  * - one or two hosts: 1 voter; with a witness two hosts have 3;
  * - three and more: 3; five and more: 5; seven and more: 7 where `most` allows it.
+ * A witness votes where it makes an even number of hosts odd, so that one more of them
+ * may be lost: of all hosts (two, or four where `most` is 5), or of those that are not
+ * silent (two of three). Where hosts suffice they are preferred. It never leads for long:
+ * chosen after all, it hands over to the first host that lacks little.
  * A voter that has been silent for `replace_ms` gives its place to another host as soon
  * as one is ready; where none is, it keeps it, unless two silent ones can go at once and
  * the rest is still three. Voters are spread over failure domains, one swap at a time.
@@ -35,7 +39,7 @@ struct voters_member {
 	enum voters_role role;
 	bool self;	    /* the master, which decides */
 	bool gone;	    /* in the configuration, but no member of the pool any more */
-	bool witness;	    /* votes, but runs no VMs */
+	bool witness;	    /* may vote, but runs no VMs; one of a pool */
 	bool alive;	    /* the master hears from it */
 	int64_t since_ms;   /* alive, or not alive, for so long */
 	uint64_t lag;	    /* entries that it lacks, as far as is known */

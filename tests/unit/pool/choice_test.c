@@ -106,6 +106,51 @@ static void test_witness(void **state)
 	expect("VVWS", VOTERS_PROMOTE, 3);
 	expect("VVWV", VOTERS_DEMOTE, 2);
 	expect("WVV", VOTERS_HAND_OVER, 1);
+	expect("VvW", VOTERS_NOTHING, 0); /* it is what two hosts live by */
+	expect("VW", VOTERS_DEMOTE, 1);	  /* of no use to one */
+	expect("Vw", VOTERS_NOTHING, 0);
+	expect("Wvv", VOTERS_NOTHING, 0);
+}
+
+/* With more hosts it votes where it makes their number odd. */
+static void test_witness_of_many(void **state)
+{
+	(void)state;
+	expect("VVVw", VOTERS_NOTHING, 0);
+	expect("VVvw", VOTERS_PROMOTE, 3); /* of three one is silent: two are left */
+	expect("VVvW", VOTERS_DEMOTE, 2);
+	expect("VVsW", VOTERS_NOTHING, 0);
+	expect("VVSW", VOTERS_PROMOTE, 2); /* it is back */
+	expect("VVVW", VOTERS_DEMOTE, 3);
+	expect("VVVSw", VOTERS_PROMOTE, 3);
+	expect("VVVVw", VOTERS_PROMOTE, 4);
+	expect("VVVVW", VOTERS_NOTHING, 0);
+	expect("VVVVWS", VOTERS_PROMOTE, 5);
+	expect("VVVVWV", VOTERS_DEMOTE, 4);
+	expect("VVVVVw", VOTERS_NOTHING, 0);
+	expect("VVVVvw", VOTERS_PROMOTE, 5);
+	expect("VVVVVSw", VOTERS_NOTHING, 0); /* six hosts: five of them */
+	expect("VVVVWSS", VOTERS_PROMOTE, 5);
+}
+
+/* It hands over to who lacks little, and waits for that. */
+static void test_witness_leads(void **state)
+{
+	struct voters_member m[MAX];
+	size_t n = parse(m, "WVV");
+
+	(void)state;
+	m[1].lag = 5000;
+	m[2].lag = 7;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
+	assert_int_equal(voters_decide(m, n, NULL).which, 2);
+	m[2].alive = false;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_NOTHING);
+	m[1].lag = 1024;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
+	assert_int_equal(voters_decide(m, n, NULL).which, 1);
+	n = parse(m, "WVv"); /* one host is away for long: the other leads all the same */
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
 }
 
 static void test_times(void **state)
@@ -244,15 +289,16 @@ static void run_seed(uint64_t seed)
 	static const char *const domains[] = {"", "a", "b", "c"};
 	struct voters_member m[MAX];
 	struct prng prng;
-	size_t n;
+	size_t n, witness; /* at most one */
 
 	prng_seed(&prng, seed);
 	n = 1 + prng_below(&prng, MAX);
+	witness = prng_below(&prng, 2) ? prng_below(&prng, MAX) : MAX;
 	for (size_t i = 0; i < n; i++)
 		m[i] = (struct voters_member){.raft_id = i + 1,
 			.self = i == 0,
 			.role = i == 0 ? VOTERS_VOTER : VOTERS_OUTSIDE,
-			.witness = i > 0 && prng_below(&prng, 12) == 0,
+			.witness = i > 0 && i == witness,
 			.alive = true,
 			.since_ms = LONG,
 			.domain = domains[prng_below(&prng, 4)]};
@@ -294,6 +340,8 @@ int main(void)
 		cmocka_unit_test(test_replacing),
 		cmocka_unit_test(test_leaving),
 		cmocka_unit_test(test_witness),
+		cmocka_unit_test(test_witness_of_many),
+		cmocka_unit_test(test_witness_leads),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_domains),
 		cmocka_unit_test(test_limits),
