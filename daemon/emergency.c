@@ -20,6 +20,7 @@ enum {
 	EMERGENCY_ANSWERS_MS = 3000,
 	EMERGENCY_RESTART_MS = 200, /* for the reply to leave */
 	STANDING_BYTES = 41,	    /* generation, term, index: u64; u8 has_master; id */
+	UNSEEN_IDS = 1000,	    /* raft ids that the lost hosts may have given */
 };
 
 struct answer {
@@ -69,8 +70,8 @@ static int plan_write(struct daemon *d, const char *user, struct rv_error *e)
 	const struct row *pool = db_pool(pool_db(d->pool));
 	char path[PATH_MAX], text[160];
 	int len = snprintf(text, sizeof text, "%" PRId64 " %" PRId64 " %.60s\n",
-		db_int(pool, POOL_GENERATION_NUMBER) + 1, db_int(pool, POOL_NEXT_RAFT_ID),
-		user);
+		db_int(pool, POOL_GENERATION_NUMBER) + 1,
+		db_int(pool, POOL_NEXT_RAFT_ID) + UNSEEN_IDS, user);
 
 	plan_path(path, d->config->state_dir);
 	return files_write(path, text, (size_t)len, e);

@@ -523,13 +523,14 @@ static int take_recovered(struct learner *l, struct recovered *r)
 			return RV_ENOMEM;
 		l->conf_index = r->snapshot.conf_index;
 	}
+	l->discard = c->discard;
 	if (l->written_index < l->applied_index) {
 		/* Nothing is on disk (the owner saw to it): the state is what there is.
 		 */
 		l->segments.next = l->applied_index + 1;
 		l->written_index = l->applied_index;
 		l->written_term = l->applied_term;
-		l->save_first = true;
+		l->save_first = !l->discard;
 		if (c->conf && raft_conf_copy(c->conf, &l->conf))
 			return RV_ENOMEM;
 		l->conf_index = c->conf_index;
@@ -639,6 +640,7 @@ void learner_status(const struct learner *l, struct learner_status *out)
 		.feeder = l->session && l->greeted && l->feeder ? l->feeder->host
 								: UUID_NONE,
 		.installing = l->install.state != INSTALL_IDLE,
+		.discard = l->discard,
 		.snapshot_index = l->snapshot_index,
 		.snapshot_us = l->snapshot_us,
 		.disk_bytes = l->segment_bytes + l->snapshot_bytes,

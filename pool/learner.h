@@ -57,6 +57,7 @@ struct learner_config {
 	uint64_t applied_index, applied_term;
 	const struct raft_configuration *conf; /* of then; borrowed; NULL: none */
 	uint64_t conf_index;
+	bool discard; /* what it holds is wrong: see learner_discard */
 	const struct learner_events *events;
 	void *arg;
 };
@@ -93,6 +94,7 @@ struct learner_status {
 	struct uuid master; /* UUID_NONE: none known */
 	struct uuid feeder; /* UUID_NONE: seeking */
 	bool installing;
+	bool discard; /* what it holds is to be replaced by a snapshot */
 	uint64_t snapshot_index;
 	int64_t snapshot_us;
 	uint64_t disk_bytes;

@@ -326,6 +326,8 @@ static void apply_some(void *arg)
 	defer_start(&l->ack);
 	if (!list_empty(&l->applying))
 		defer_start(&l->apply);
+	else
+		learner_touched(l); /* it may be what it was told to become */
 	learner_snapshot_check(l);
 	learner_pump(l);
 }

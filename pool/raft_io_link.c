@@ -6,11 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
+#include "pool/life.h"
 #include "pool/raft_io_internal.h"
 #include "pool/raft_message.h"
 
 enum {
+	TO_BYTES = 8, /* behind each message: the id that it is for */
 	HELD_MAX = 256,
 	HELD_MAX_BYTES = 256 << 20,
 	LETTERS_MAX = 1024,
@@ -211,12 +214,48 @@ static void rio_skip_covered(struct rio *rio, struct raft_message *m)
 	a->prev_log_index = covered;
 }
 
+static uint64_t rio_term_of(const struct raft_message *m)
+{
+	switch (m->type) {
+	case RAFT_IO_APPEND_ENTRIES:
+		return m->append_entries.term;
+	case RAFT_IO_APPEND_ENTRIES_RESULT:
+		return m->append_entries_result.term;
+	case RAFT_IO_REQUEST_VOTE:
+		return m->request_vote.term;
+	case RAFT_IO_REQUEST_VOTE_RESULT:
+		return m->request_vote_result.term;
+	case RAFT_IO_INSTALL_SNAPSHOT:
+		return m->install_snapshot.term;
+	default:
+		return m->timeout_now.term;
+	}
+}
+
+/* Hosts are found by their address, whatever they have become meanwhile, and libraft asks
+ * nobody who he is: what was for this host under another id, or is of another life of the
+ * pool, would be taken for this log's. */
+static bool rio_for_another(
+	struct rio *rio, const struct raft_message *m, const uint8_t to[static TO_BYTES])
+{
+	return bytes_get_le64(to) != rio_raft(rio)->id ||
+	       (rio->meta.term != 0 && rio_term_of(m) != 0 &&
+		       !life_same(rio_term_of(m), rio->meta.term));
+}
+
 static void rio_receive(struct rio *rio, uint64_t from, const char *address,
 	const uint8_t *bytes, size_t len)
 {
 	struct raft_message m;
-	int rc = raft_message_decode(&m, bytes, len);
+	int rc;
 
+	len -= TO_BYTES;
+	rc = raft_message_decode(&m, bytes, len);
+	if (!rc && rio_for_another(rio, &m, bytes + len)) {
+		rio->stats.dropped++;
+		raft_message_fini(&m);
+		return;
+	}
 	if (!rc && (rio_absurd(rio, &m) || rio_second_vote(rio, &m))) {
 		raft_message_fini(&m);
 		rc = RV_EPROTO;
@@ -300,7 +339,7 @@ void rio_deliver(
 {
 	struct rio *rio = arg;
 
-	if (rio->failed || rio->closing || len < 2 || from == 0)
+	if (rio->failed || rio->closing || len < 2 + TO_BYTES || from == 0)
 		return;
 	/* What need not wait doesn't: raft bears other orders. */
 	if (rio_must_hold(rio, bytes[1]))
@@ -399,6 +438,7 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 	struct rlog_transport *t = rio->config.transport;
 	struct raft_message cut = *m;
 	struct rio_send *s = NULL;
+	uint8_t to[TO_BYTES];
 	int rc = t && !rio->failed ? 0 : RV_ECLOSED;
 
 	req->cb = cb;
@@ -415,6 +455,9 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 		rio_cut_result(rio, &cut.append_entries_result);
 	if (!rc)
 		rc = raft_message_encode(&cut, &rio->out);
+	bytes_put_le64(to, m->server_id);
+	if (!rc)
+		rc = buf_append(&rio->out, to, sizeof to);
 	if (!rc && rio_after_change(rio, m))
 		rc = rio_keep_letter(rio, m);
 	else if (!rc)

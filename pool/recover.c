@@ -568,10 +568,22 @@ static bool sole_voter(const struct recovered *r, uint64_t id)
 	return r->has_snapshot && raft_conf_sole_voter(&r->snapshot.conf, id);
 }
 
+static int write_meta(struct recovered *r, struct disk *d,
+	const struct recover_config *config, struct rv_error *e)
+{
+	struct disk_file *file = NULL;
+	int rc = disk_open(d, SEGMENTS_META, &file, e);
+
+	if (!rc)
+		rc = slots_write_both(file, FRAME_META, &r->meta, config->meta_first, e);
+	disk_close(file);
+	return rc;
+}
+
 /* What is in the log, known as committed or not, is so from now on: nobody else is left
  * to say otherwise. */
-static int refound(
-	struct recovered *r, const struct recover_config *config, struct rv_error *e)
+static int refound(struct recovered *r, struct disk *d,
+	const struct recover_config *config, struct rv_error *e)
 {
 	struct raft_entry entry = {.type = RAFT_CHANGE};
 	struct segments_batch batch = {&entry, 1};
@@ -582,9 +594,15 @@ static int refound(
 
 	if (r->meta.term < r->segments.term)
 		r->meta.term = r->segments.term;
+	if (r->meta.term < config->refound_term)
+		r->meta.term = config->refound_term;
 	if (sole_voter(r, config->id))
 		return 0;
-	f.term = entry.term = r->meta.term;
+	/* A term of its own: others may have an entry of the last one there. */
+	f.term = entry.term = ++r->meta.term;
+	rc = write_meta(r, d, config, e); /* an entry is readable only then */
+	if (rc)
+		return rc;
 	raft_configuration_init(&conf);
 	rc = raft_configuration_add(&conf, config->id,
 		     config->bootstrap->servers[0].address, RAFT_VOTER) ||
@@ -603,18 +621,6 @@ static int refound(
 		"server=%" PRIu64 " entry=%" PRIu64
 		" msg=\"this server is the only one of the log from now on\"",
 		config->id, f.index);
-	return rc;
-}
-
-static int write_meta(struct recovered *r, struct disk *d,
-	const struct recover_config *config, struct rv_error *e)
-{
-	struct disk_file *file = NULL;
-	int rc = disk_open(d, SEGMENTS_META, &file, e);
-
-	if (!rc)
-		rc = slots_write_both(file, FRAME_META, &r->meta, config->meta_first, e);
-	disk_close(file);
 	return rc;
 }
 
@@ -686,7 +692,7 @@ int recover(struct recovered *r, struct disk *d, const struct recover_config *co
 			rc = bootstrap(r, config, e);
 	}
 	if (!rc && config->refound)
-		rc = refound(r, config, e);
+		rc = refound(r, d, config, e);
 	if (!rc)
 		rc = begin_term(r, d, config, e);
 	if (!rc)

@@ -23,7 +23,8 @@ struct recover_config {
 	 * configuration that says so, of `bootstrap`'s first address, is put behind it,
 	 * unless the last one says it already. */
 	bool refound;
-	unsigned *meta_first; /* see slots_write_both; kept over failures */
+	uint64_t refound_term; /* the terms before are another life's */
+	unsigned *meta_first;  /* see slots_write_both; kept over failures */
 	/* What the state machine has applied and must find again (reopening); 0: none. */
 	uint64_t applied;
 };

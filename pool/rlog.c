@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "pool/life.h"
 #include "pool/raft_conf.h"
 #include "pool/rlog_internal.h"
 
@@ -615,6 +616,7 @@ static void open_begin(struct rlog *rlog)
 		.trailing = rlog->config.trailing_entries,
 		.bootstrap = &j->bootstrap,
 		.refound = rlog->config.refound,
+		.refound_term = life_base(rlog->config.refound_generation),
 		.meta_first = &rlog->meta_first,
 		/* What was carried into this life another log held. */
 		.applied = rlog->applied_index > rlog->carried || rlog->learns

@@ -38,7 +38,7 @@ struct rlog_open_job {
 struct rlog_wipe_job {
 	struct job job;
 	struct rlog *rlog;
-	uint64_t id, former;
+	uint64_t id, former, term;
 	bool running;
 	int rc;
 	struct rv_error error;
@@ -123,6 +123,7 @@ struct rlog {
 	uint64_t carried; /* applied when this host last became another */
 	struct raft_configuration kept_conf;
 	uint64_t kept_conf_index;
+	bool discard;		    /* the learner's state was found to be wrong */
 	struct place_message place; /* the master's word; term 0: none */
 	uint64_t placed_term, placed_conf;
 	struct rlog_generation clash; /* of another life that was met; number 0: none */
@@ -150,7 +151,8 @@ void rlog_wiped(struct rlog *rlog, int rc, const struct rv_error *e);
 /* rlog_learner.c */
 int rlog_learner_init(struct rlog *rlog);
 void rlog_learner_fini(struct rlog *rlog);
-int rlog_disk_wipe(struct disk *d, uint64_t id, uint64_t former, struct rv_error *e);
+int rlog_disk_wipe(
+	struct disk *d, uint64_t id, uint64_t former, uint64_t term, struct rv_error *e);
 int rlog_recover(struct rlog_open_job *j); /* on the lane */
 int rlog_start_learner(struct rlog *rlog, struct rv_error *e);
 void rlog_switch(struct rlog *rlog);

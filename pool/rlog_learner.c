@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "pool/life.h"
 #include "pool/raft_conf.h"
 #include "pool/rlog_internal.h"
 
@@ -51,10 +52,12 @@ static void note_newest(void *arg, const char *name, uint64_t bytes)
 		n->snapshot = index;
 }
 
-int rlog_disk_wipe(struct disk *d, uint64_t id, uint64_t former, struct rv_error *e)
+int rlog_disk_wipe(
+	struct disk *d, uint64_t id, uint64_t former, uint64_t term, struct rv_error *e)
 {
 	struct slots dirty = {.value = former | META_DIRTY}, mark = {0};
-	struct slots fresh = {.identity = id, .value = id ? 0 : former};
+	struct slots fresh = {
+		.identity = id, .value = id ? 0 : former, .term = id ? term : 0};
 	char name[DISK_NAME_MAX];
 	struct newest n;
 	int rc = slots_create(d, SEGMENTS_META, FRAME_META, &dirty, e);
@@ -95,7 +98,8 @@ static int adopt(struct rlog_open_job *j)
 	if (j->config.id)
 		return 0;
 	j->former = meta.value & ~META_DIRTY;
-	return meta.value & META_DIRTY ? rlog_disk_wipe(d, 0, j->former, &j->error) : 0;
+	return meta.value & META_DIRTY ? rlog_disk_wipe(d, 0, j->former, 0, &j->error)
+				       : 0;
 }
 
 /* A learner that is to be the log's only server. */
@@ -140,7 +144,7 @@ int rlog_recover(struct rlog_open_job *j)
 	log_error("pool.learner", "msg=\"%s; throwing it away, a voter has it all\"",
 		j->error.detail);
 	rv_error_clear(&j->error);
-	rc = rlog_disk_wipe(d, 0, j->former, &j->error);
+	rc = rlog_disk_wipe(d, 0, j->former, 0, &j->error);
 	return rc ? rc : recover(&j->recovered, d, &j->config, &j->error);
 }
 
@@ -189,6 +193,7 @@ static void keep_state(struct rlog *rlog)
 	rlog->applied_index = s.applied_index;
 	rlog->applied_term = s.applied_term;
 	rlog->fresh_us = s.fresh_us;
+	rlog->discard = s.discard;
 	keep_conf(rlog, conf, index);
 }
 
@@ -224,6 +229,7 @@ int rlog_start_learner(struct rlog *rlog, struct rv_error *e)
 		.applied_term = rlog->applied_term,
 		.conf = &rlog->kept_conf,
 		.conf_index = rlog->kept_conf_index,
+		.discard = rlog->discard,
 		.events = &learner_events,
 		.arg = rlog,
 	};
@@ -252,7 +258,7 @@ static void wipe_run(struct job *job)
 	struct rlog_wipe_job *w = CONTAINER_OF(job, struct rlog_wipe_job, job);
 
 	rv_error_clear(&w->error);
-	w->rc = rlog_disk_wipe(w->rlog->disk, w->id, w->former, &w->error);
+	w->rc = rlog_disk_wipe(w->rlog->disk, w->id, w->former, w->term, &w->error);
 }
 
 static void wipe_done(struct job *job, int rc)
@@ -292,12 +298,14 @@ void rlog_switch(struct rlog *rlog)
 static uint64_t used_id(const struct rlog *rlog)
 {
 	struct learner_status s;
+	uint64_t term;
 
 	if (rlog->learner) {
 		learner_status(rlog->learner, &s);
 		return s.former;
 	}
-	return rlog->raft.configuration.n > 0 || rlog_current_term(rlog) > 0
+	term = rlog_current_term(rlog);
+	return rlog->raft.configuration.n > 0 || term > life_base_of(term)
 		       ? rlog->config.id
 		       : rlog->config.id - 1;
 }
@@ -311,10 +319,23 @@ static void become(struct rlog *rlog, uint64_t id)
 	rlog->switching = true;
 	rlog->wipe.id = id;
 	rlog->wipe.former = used_id(rlog);
+	/* From its first moment on it is of the master's life. */
+	rlog->wipe.term = life_base_of(rlog->place.term);
 	if (!rlog->learner)
 		keep_conf(
 			rlog, &rlog->raft.configuration, rlog->raft.configuration_index);
 	rlog_close_mode(rlog);
+}
+
+/* Entries that the state machine has are passed over by a new server's log, by their
+ * index: they must be the same ones. A state that a former life of the pool made, or that
+ * was found to differ, is replaced first, by what a voter feeds. */
+static bool may_carry(const struct rlog *rlog, uint64_t term)
+{
+	struct learner_status s;
+
+	learner_status(rlog->learner, &s);
+	return !s.discard && (s.applied_index == 0 || life_same(s.applied_term, term));
 }
 
 /* What the master said last, once this host is in a state to follow it. */
@@ -335,12 +356,16 @@ void rlog_follow_place(struct rlog *rlog)
 			!uuid_eq(&m->generation.id, &own.id)))
 		return;
 	if (rlog->learns) {
-		if (id > used_id(rlog))
+		if (id > used_id(rlog) && may_carry(rlog, m->term))
 			become(rlog, id);
 	} else if (m->id != rlog->config.id &&
 		   (m->generation.number > own.number ||
 			   (!rlog->leads && m->term >= rlog_current_term(rlog)))) {
-		become(rlog, id > rlog->config.id ? id : 0);
+		/* First a learner, which tells what it has. */
+		become(rlog, id > rlog->config.id &&
+					     life_same(m->term, rlog_current_term(rlog))
+				     ? id
+				     : 0);
 	}
 }
 

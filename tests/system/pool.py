@@ -4,6 +4,7 @@ hosts, half-working hosts, wrong tokens, a member killed and started again, a ma
 usage: pool.py
 """
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -15,9 +16,15 @@ import rpc
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to connections: nobody else takes it before the daemon."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def until(what, test, patience=30):

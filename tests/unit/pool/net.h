@@ -29,6 +29,8 @@ struct host {
 	struct disk *disk;
 	struct pool *pool;
 	bool opened;
+	bool adopts; /* what it is, its disk says; at first the founder or a learner */
+	uint64_t refounded; /* it is to begin this generation, alone */
 };
 
 /* A message on its way. */
@@ -151,10 +153,14 @@ static void host_open(struct host *h)
 	struct pool_config config = {.messenger = &h->messenger, .self = h->uuid};
 	struct rv_error e = {0};
 
-	config.log.id = (uint64_t)h->index + 1;
+	config.log.segment_bytes = 256 << 10;
+	config.log.adopt = h->adopts;
+	config.log.id = h->adopts && h->index > 0 ? 0 : (uint64_t)h->index + 1;
+	config.log.refound = h->refounded != 0;
+	config.log.refound_generation = h->refounded;
 	uuid_format(&h->uuid, config.log.address);
-	if (h->index == 0) {
-		config.log.bootstrap[0].id = 1;
+	if (h->index == 0 || h->refounded) {
+		config.log.bootstrap[0].id = h->refounded ? 100 : 1;
 		config.log.bootstrap[0].voter = true;
 		uuid_format(&h->uuid, config.log.bootstrap[0].address);
 		config.log.bootstrap_count = 1;
@@ -182,7 +188,7 @@ static void on_added(void *arg, int rc)
 	*(int *)arg = rc;
 }
 
-static void net_open(struct net *n, uint64_t seed)
+__attribute__((unused)) static void net_open(struct net *n, uint64_t seed)
 {
 	struct rv_error e = {0};
 
