@@ -182,13 +182,22 @@ static void seek(struct learner *l)
 	l->switches++;
 	ask.session = l->session;
 	ask.discard = l->discard;
-	if (!l->discard) {
+	l->acked_stored = 0;
+	if (l->discard) {
+		ask.index = l->applied_index;
+		ask.term = l->applied_term;
+	} else {
 		ask.index = l->acked_stored = l->last_index;
 		ask.term = l->last_term;
 	}
 	if (l->config.fsm->generation)
 		l->config.fsm->generation(l->config.fsm_arg, &ask.generation);
 	send_message(l, &p->host, &ask);
+}
+
+static bool waits_for_snapshot(const struct learner *l)
+{
+	return l->discard && !l->replaced;
 }
 
 static void watch(void *arg)
@@ -205,7 +214,8 @@ static void watch(void *arg)
 	else if (l->leaderless_us &&
 		 now - l->leaderless_us > 1000 * (int64_t)LEARNER_LEADERLESS_MS)
 		learner_lose(l, "it knows no master");
-	else if (l->commit > l->last_index && !l->receiving && list_empty(&l->waiting) &&
+	else if ((l->commit > l->last_index || waits_for_snapshot(l)) && !l->receiving &&
+		 list_empty(&l->waiting) &&
 		 now - l->moved_us > 1000 * (int64_t)LEARNER_STUCK_MS)
 		learner_lose(l, "it knows of entries and sends none");
 }
@@ -218,7 +228,7 @@ static void ack(void *arg)
 	if (!l->session || l->closing)
 		return;
 	m.position = l->position > l->outstanding ? l->position - l->outstanding : 0;
-	m.stored = l->applied_index;
+	m.stored = l->discard ? 0 : l->applied_index;
 	if (m.position == l->acked_position && m.stored == l->acked_stored)
 		return;
 	if (!send_message(l, &l->feeder->host, &m))
@@ -281,7 +291,7 @@ static void take_beat(struct learner *l, const struct feed_message *m)
 	}
 	l->commit = m->commit;
 	note_fresh(l, m);
-	if (l->last_index >= m->commit)
+	if (l->last_index >= m->commit && !waits_for_snapshot(l))
 		l->moved_us = now;
 	if (!uuid_is_none(&m->master))
 		l->leaderless_us = 0;
@@ -313,7 +323,7 @@ static const char *data_wrong(const struct learner *l, const struct feed_message
 		return "it sends more than it may";
 	switch (m->kind) {
 	case FEED_ENTRIES:
-		if (l->receiving || (l->discard && !l->replaced))
+		if (l->receiving || waits_for_snapshot(l))
 			return "it sends entries where a snapshot is due";
 		if (m->index != l->last_index || m->entry_term != l->last_term)
 			return "its entries don't follow on this host's last";

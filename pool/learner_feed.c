@@ -33,6 +33,7 @@ struct feed {
 	size_t sending;	      /* the snapshot: where in the file */
 	bool begun;	      /* and SNAP_BEGIN is sent */
 	bool needs_snapshot;  /* which could not be had yet */
+	uint64_t least;	      /* it must be no older: a state never goes back */
 	int64_t wait_until_us;
 };
 
@@ -171,16 +172,18 @@ static int send_entries(struct feed *fd, uint64_t limit)
 static void begin_snapshot(struct feed *fd)
 {
 	struct feeder *f = fd->feeder;
-	int rc;
+	uint64_t newest = rlog_feed_snapshot(f->rlog);
+	int rc = RV_ENOENT;
 
 	source_close(&fd->source, &f->loads);
 	fd->sending = 0;
 	fd->begun = false;
-	rc = source_snapshot(&fd->source, &f->snapshots, f->disk,
-		rlog_feed_snapshot(f->rlog), &f->woken);
+	if (newest >= fd->least)
+		rc = source_snapshot(
+			&fd->source, &f->snapshots, f->disk, newest, &f->woken);
 	fd->needs_snapshot = rc != 0;
 	if (rc) {
-		/* There is none yet, or no memory: soon. */
+		/* There is none yet, it is too old, or no memory: soon. */
 		rlog_snapshot(f->rlog);
 		fd->wait_until_us =
 			loop_now_us(f->loop) + 1000 * (int64_t)SNAPSHOT_RETRY_MS;
@@ -414,8 +417,10 @@ static void feed_end_session(struct feed *fd)
 	free(fd);
 }
 
-/* 0, or why this host doesn't feed that learner. *discard: from a snapshot on. */
-static int ask_refused(struct feeder *f, const struct learn_message *m, bool *discard)
+/* 0, or why this host doesn't feed that learner. *discard: from a snapshot on, which is
+ * no older than *least. */
+static int ask_refused(
+	struct feeder *f, const struct learn_message *m, bool *discard, uint64_t *least)
 {
 	struct rlog_generation own;
 
@@ -427,10 +432,13 @@ static int ask_refused(struct feeder *f, const struct learn_message *m, bool *di
 		(m->generation.number == own.number && own.number &&
 			!uuid_eq(&m->generation.id, &own.id)))
 		return FEED_GENERATION;
+	*least = 0;
 	if (m->generation.number && m->generation.number < own.number)
 		*discard = true; /* it comes back from a life that was given up */
-	if (!*discard && m->index > rlog_feed_limit(f->rlog))
+	else if (m->index > rlog_feed_limit(f->rlog))
 		return FEED_BEHIND;
+	else if (m->discard)
+		*least = m->index;
 	return f->count >= FEED_MAX ? FEED_FULL : 0;
 }
 
@@ -438,12 +446,13 @@ static void deliver_ask(
 	struct feeder *f, const struct uuid *from, const struct learn_message *m)
 {
 	struct feed *fd = feed_find(f, from);
+	uint64_t least = 0;
 	bool discard;
 	int why;
 
 	if (fd)
 		feed_end_session(fd);
-	why = ask_refused(f, m, &discard);
+	why = ask_refused(f, m, &discard, &least);
 	fd = why ? NULL : calloc(1, sizeof *fd);
 	if (fd)
 		fd->host = *from;
@@ -455,7 +464,9 @@ static void deliver_ask(
 	fd->feeder = f;
 	fd->session = m->session;
 	fd->sum = feed_first_sum(m->session);
-	fd->index = fd->stored = m->index;
+	fd->index = m->index;
+	fd->stored = discard ? 0 : m->index;
+	fd->least = least;
 	fd->term = m->term;
 	fd->unproven = true;
 	source_init(&fd->source);

@@ -45,7 +45,7 @@ struct learn_message {
 	/* ASK */
 	struct rlog_generation generation;
 	uint64_t index, term; /* the last entry it holds; 0: none */
-	bool discard;	      /* what it holds is not to be built upon: a snapshot */
+	bool discard; /* what it holds is not to be built upon: a snapshot, no older */
 	/* ACK */
 	uint64_t position; /* of data taken in */
 	uint64_t stored;   /* entries up to here are on its disk and applied */

@@ -876,6 +876,31 @@ static void test_resumes(void **state)
 	net_free(net);
 }
 
+/* What it holds is replaced by something no older, though the voter's last snapshot is. */
+static void test_discards(void **state)
+{
+	struct net *net = net_new(12, 1, 1 << 20);
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		node_up(&net->nodes[i]);
+	run_ms(net, 1000);
+	write_many(net, 100);
+	rlog_snapshot(net->nodes[0].log);
+	run_ms(net, 1000);
+	write_many(net, 50);
+	run_ms(net, 1000);
+	assert_int_equal(net->nodes[1].machine.count, net->count);
+	total.restored = 0;
+	rlog_discard(net->nodes[1].log);
+	run_ms(net, 10000);
+	assert_int_equal(total.restored, 1);
+	write_many(net, 10);
+	run_ms(net, 1000);
+	assert_int_equal(net->nodes[1].machine.count, net->count);
+	net_free(net);
+}
+
 /* A voter dies: its learner asks another. */
 static void test_other_voter(void **state)
 {
@@ -966,6 +991,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resumes),
+		cmocka_unit_test(test_discards),
 		cmocka_unit_test(test_other_voter),
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_far_behind_entries),
