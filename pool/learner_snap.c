@@ -125,7 +125,7 @@ static void take_step(void *arg)
 	if (rc)
 		take_failed(t,
 			rv_error_set(&t->error, rc, "the database could not be encoded"));
-	else if (t->last || buf_len(&t->chunk) >= SNAPFILE_CHUNK)
+	else if (t->last || buf_len(&t->chunk) >= l->config.log->chunk_bytes)
 		take_submit(t);
 	else
 		defer_start(&t->step);

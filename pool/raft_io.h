@@ -36,6 +36,7 @@ struct rio_config {
 	struct rlog_transport *transport; /* may be NULL */
 	const struct rlog_fsm *fsm;
 	void *fsm_arg;
+	uint64_t chunk_bytes; /* see rlog_config */
 	unsigned *meta_first; /* see slots_write_both; outlives this voter */
 	/* libraft has just run and may be in another state. */
 	void (*touched)(void *arg);

@@ -122,7 +122,7 @@ static void take_step(void *arg)
 		rio_touched(t->rio);
 		return;
 	}
-	if (t->last || buf_len(&t->chunk) >= SNAPFILE_CHUNK)
+	if (t->last || buf_len(&t->chunk) >= t->rio->config.chunk_bytes)
 		take_submit(t);
 	else
 		defer_start(&t->step);
@@ -412,9 +412,15 @@ void rio_snapshot_end(struct rio *rio)
 	restore_cancel(&in->restore);
 	if (in->put) {
 		struct raft_io_snapshot_put *put = in->put;
+		struct raft_buffer *bufs = in->snapshot->bufs;
 
 		in->put = NULL;
 		in->put_cb(put, RAFT_CANCELED);
+#ifndef RAFT_VERSION_NUMBER /* 0.15 forgets it */
+		raft_free(bufs);
+#else
+		(void)bufs;
+#endif
 	}
 }
 

@@ -463,6 +463,7 @@ static int start_raft(struct rlog *rlog, struct rv_error *e)
 		.transport = rlog->transport,
 		.fsm = rlog->fsm,
 		.fsm_arg = rlog->arg,
+		.chunk_bytes = rlog->config.chunk_bytes,
 		.meta_first = &rlog->meta_first,
 		.touched = rio_touched_us,
 		.failed = rio_failed_us,
@@ -666,6 +667,7 @@ static void use_defaults(struct rlog_config *c)
 	DEFAULT(snapshot_entries, DEFAULT_SNAPSHOT_ENTRIES);
 	DEFAULT(snapshot_bytes, DEFAULT_SNAPSHOT_BYTES);
 	DEFAULT(trailing_entries, DEFAULT_TRAILING);
+	DEFAULT(chunk_bytes, SNAPFILE_CHUNK);
 	DEFAULT(reserve_bytes, DEFAULT_RESERVE_BYTES);
 	DEFAULT(outcome_timeout_ms, DEFAULT_OUTCOME_MS);
 	DEFAULT(retry_ms, DEFAULT_RETRY_MS);

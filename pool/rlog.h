@@ -137,6 +137,7 @@ struct rlog_config {
 	uint64_t snapshot_entries;   /* [16384] entries since the last snapshot, or */
 	uint64_t snapshot_bytes;     /* [16 MiB] bytes of entries */
 	unsigned trailing_entries;   /* [1024] kept in memory for slow followers */
+	uint64_t chunk_bytes;	     /* [256 KiB] about, of a snapshot's chunks */
 	uint64_t reserve_bytes;	     /* [256 KiB] of the log kept for essential entries */
 	unsigned outcome_timeout_ms; /* [5000] until an open outcome is `unknown` */
 	unsigned retry_ms; /* [1000] between attempts to reopen after a failure */
