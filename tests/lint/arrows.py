@@ -26,7 +26,9 @@ MAY_USE = {
     "rpc": REACTOR | {"rpc"},
     "vm": VM | {"vm"},
     "migrate": VM | {"vm", "migrate"},
-    "daemon": VM | {"vm", "migrate", "rpc", "daemon"},
+    "fence": {"base", "xen", "fence"},
+    "fence/xen": {"base", "fence"},
+    "daemon": VM | {"vm", "migrate", "rpc", "fence", "daemon"},
     "cli": {"base", "rpc", "pool/db", "cli"},
 }
 
@@ -34,7 +36,7 @@ MAY_USE = {
 # the helper processes may. What is bound to one Xen release is in the loadable driver.
 PRIVATE = {
     r"(libxl|_libxl|libxlutil|xenstore|xentoollog)\w*\.h": "xen/helper",
-    r"xen(ctrl|guest|call|gnttab|evtchn|foreignmemory|devicemodel)\w*\.h": "xen/real xen/helper",
+    r"xen(ctrl|guest|call|gnttab|evtchn|foreignmemory|devicemodel)\w*\.h": "xen/real xen/helper fence/xen",
     r"xen/.*": "xen/real xen/helper",
     r"ev\.h": "reactor",
     r"raft\.h": "pool",
