@@ -15,6 +15,7 @@
 #include "daemon/files.h"
 #include "daemon/members.h"
 #include "daemon/turnover.h"
+#include "daemon/witness.h"
 #include "pool/db/message.h"
 #include "pool/db/schema.h"
 #include "vm/vm_cpu.h"
@@ -237,11 +238,9 @@ static void set_cpu_policy(struct daemon *d, struct txn *t, struct uuid new_pool
 		txn_set_string(t, new_pool, POOL_CPU_POLICY, text);
 }
 
-/* What may have changed since the last start. */
-static void update_host(struct daemon *d, struct txn *t)
+static void update_hypervisor(struct daemon *d, struct txn *t)
 {
 	const struct hyper_host *h = &d->hyper_host;
-	struct utsname names;
 	char number[24];
 
 	txn_set_enum(t, d->host, HOST_HYPERVISOR,
@@ -251,12 +250,22 @@ static void update_host(struct daemon *d, struct txn *t)
 	txn_map_put(t, d->host, HOST_CPU_INFO, "model", h->cpu_model);
 	snprintf(number, sizeof number, "%u", h->cpu_mhz);
 	txn_map_put(t, d->host, HOST_CPU_INFO, "mhz", number);
-	txn_map_put(t, d->host, HOST_SOFTWARE_VERSION, "reeve", REEVE_VERSION);
 	txn_map_put(t, d->host, HOST_SOFTWARE_VERSION, "hypervisor", h->driver);
 	txn_map_put(t, d->host, HOST_SOFTWARE_VERSION, "hypervisor-version", h->version);
 	txn_set_int(t, d->host, HOST_MEMORY_OVERHEAD, (int64_t)h->dom0_kib * 1024);
-	txn_set_int(t, d->host, HOST_LEVEL, SCHEMA_LEVEL);
 	set_capabilities(d, t);
+}
+
+/* What may have changed since the last start. */
+static void update_host(struct daemon *d, struct txn *t)
+{
+	struct utsname names;
+
+	witness_txn(d, t);
+	if (!witness_is_here(d))
+		update_hypervisor(d, t);
+	txn_map_put(t, d->host, HOST_SOFTWARE_VERSION, "reeve", REEVE_VERSION);
+	txn_set_int(t, d->host, HOST_LEVEL, SCHEMA_LEVEL);
 	if (uname(&names) == 0) {
 		txn_set_string(t, d->host, HOST_HOSTNAME, names.nodename);
 		txn_map_put(t, d->host, HOST_SOFTWARE_VERSION, "linux", names.release);
@@ -311,7 +320,8 @@ void bootstrap_txn(struct daemon *d, struct txn *t)
 			members_identity(d->members)->cert_pem);
 	}
 	update_host(d, t);
-	set_cpu_policy(d, t, pool);
+	if (!witness_is_here(d))
+		set_cpu_policy(d, t, pool);
 	say_left(d, t);
 	emergency_txn(d, t);
 }

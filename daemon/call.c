@@ -15,6 +15,7 @@
 #include "daemon/methods.h"
 #include "daemon/policy.h"
 #include "daemon/tasks.h"
+#include "daemon/witness.h"
 #include "rpc/message.h"
 
 /* How long a read waits to see the write it names. */
@@ -82,7 +83,7 @@ static void call_run(struct call *c)
 	struct rv_error e;
 
 	rv_error_clear(&e);
-	if (daemon_refuses(c->daemon, c->method, &e)) {
+	if (daemon_refuses(c->daemon, c->method, &e) || witness_refuses(c, &e)) {
 		call_fail(c, &e);
 		return;
 	}
@@ -433,10 +434,12 @@ static void call_on_commit(struct pool_commit *commit)
 	if (commit->rc) {
 		if (tasks_join_first(c))
 			return;
-		if (commit->rc == RV_ECONFLICT && c->again)
+		if (commit->rc == RV_ECONFLICT && c->again) {
 			c->again(c);
-		else
-			call_fail(c, &commit->error);
+			return;
+		}
+		witness_advise(pool_db(c->daemon->pool), &commit->error);
+		call_fail(c, &commit->error);
 		return;
 	}
 	/* Perhaps a repeat of the request made it. */

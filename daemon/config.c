@@ -27,6 +27,9 @@ static const struct key keys[] = {
 	{"host", "state-dir", KEY_TEXT, AT(state_dir), "/var/lib/reeve",
 		"the database and what must outlive a restart"},
 	{"host", "run-dir", KEY_TEXT, AT(run_dir), "/run/reeve", "sockets"},
+	{"host", "witness", KEY_BOOL, AT(witness), "false",
+		"this machine is a pool's witness: it votes and keeps the database, but "
+		"runs no VMs and needs no Xen (the same as --witness)"},
 	{"hypervisor", "driver", KEY_TEXT, AT(hypervisor), "auto",
 		"auto, xen, or simulated (no VM really runs)"},
 	{"hypervisor", "sim-memory", KEY_BYTES, AT(sim_memory), "32GiB",
@@ -250,6 +253,10 @@ int config_check(const struct config *c, struct rv_error *e)
 		return rv_error_set(e, RV_EINVAL,
 			"log.level: '%s' is none of debug, info, warn, error",
 			c->log_level);
+	if (c->witness && !*c->pool_listen)
+		return rv_error_set(e, RV_EINVAL,
+			"host.witness: a witness must be reached by the hosts: set "
+			"[pool] listen, such as tcp:0.0.0.0:7473");
 	if (c->pool_patience < 1 || c->pool_patience > CONFIG_PATIENCE_MAX)
 		return rv_error_set(
 			e, RV_EINVAL, "pool.patience: 1 to %d", CONFIG_PATIENCE_MAX);

@@ -21,6 +21,7 @@ struct config {
 	char name_label[CONFIG_TEXT_MAX]; /* empty: the host name */
 	char state_dir[CONFIG_TEXT_MAX];
 	char run_dir[CONFIG_TEXT_MAX];
+	bool witness; /* votes and keeps the database, runs no VMs */
 	/* [hypervisor] */
 	char hypervisor[CONFIG_TEXT_MAX]; /* auto, xen, simulated */
 	uint64_t sim_memory;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/witness.h"
 
 /* The first VM that a change of the level would harm; NULL: none. */
 static const struct row *in_the_way(const struct db *db)
@@ -26,7 +27,7 @@ static void common(struct hyper *h, const struct db *db, struct vm_cpu_level *al
 		struct rv_error e = {0};
 		int rc;
 
-		if (*text && strcmp(text, before) == 0)
+		if (witness_is(r) || (*text && strcmp(text, before) == 0))
 			continue;
 		rc = !*text ? RV_ENOENT : vm_cpu_parse(&one, text);
 		if (!rc && !*before)
@@ -106,10 +107,19 @@ static int lower(struct hyper *h, const struct db *db, const struct vm_cpu_level
 	return rc ? rv_error_prefix(e, "the joining host's CPUs") : 0;
 }
 
+static const struct row *first_host(const struct db *db)
+{
+	const struct row *h = db_next(db, CLASS_HOST, NULL);
+
+	while (h && witness_is(h))
+		h = db_next(db, CLASS_HOST, h);
+	return h;
+}
+
 int cpu_level_join(struct hyper *h, const struct db *db, const struct cpu_level_joiner *j,
 	struct vm_cpu_level *level, struct rv_error *e)
 {
-	const struct row *host = db_next(db, CLASS_HOST, NULL);
+	const struct row *host = first_host(db);
 	bool simulated =
 		host && db_enum(host, HOST_HYPERVISOR) == HOST_HYPERVISOR_SIMULATED;
 	struct vm_cpu_level now;

@@ -45,7 +45,7 @@ struct daemon {
 
 	struct disk *disk;
 	struct pool *pool;
-	struct hyper *hyper;
+	struct hyper *hyper;	      /* a witness has none of the three */
 	struct hyper_host hyper_host; /* as the hypervisor said at start */
 	struct storage *storage;
 	struct net *net;
@@ -66,7 +66,7 @@ struct daemon {
 	struct joining *joining;
 	struct ejection *ejection;   /* NULL without members */
 	struct emergency *emergency; /* NULL without members */
-	struct migrate *migrate;     /* NULL without members */
+	struct migrate *migrate;     /* NULL without members, and on a witness */
 	struct voters *voters;	     /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */

@@ -7,6 +7,7 @@
 
 #include "daemon/names.h"
 #include "daemon/tasks.h"
+#include "daemon/witness.h"
 #include "pool/db/message.h"
 
 enum { SHOW = 3 }; /* objects listed by name in one reason */
@@ -143,10 +144,14 @@ int eject_check(const struct db *db, struct uuid host, struct rv_error *e)
 	struct reasons r = {.db = db, .host = host, .e = e};
 	const struct row *row = db_row(db, CLASS_HOST, host);
 
-	if (db_count(db, CLASS_HOST) <= 1)
+	if (!witness_is(row) && witness_count_hosts(db) <= 1)
 		return rv_error_set(e, RV_ENOTALLOWED,
-			"host %s is the only one of its pool: the last host can't leave",
-			row_name(row));
+			"host %s is the only one of its pool%s: the last host can't "
+			"leave",
+			row_name(row), witness_of(db) ? " besides the witness" : "");
+	if (db_count(db, CLASS_HOST) <= 1)
+		return rv_error_set(
+			e, RV_ENOTALLOWED, "%s is in no pool but its own", row_name(row));
 	e->detail[0] = '\0';
 	check_vms(&r);
 	check_writers(&r);
@@ -267,6 +272,8 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	for (const struct row *pif = NULL; (pif = db_next_ref(db, PIF_HOST, host, pif));)
 		delete_pif(db, row_uuid(pif), t);
 	remember(pool, row, fingerprint, wall_ms, t);
+	if (witness_is(row))
+		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
 	txn_delete(t, CLASS_HOST, host);
 	tell(row, message, user, t);
 }

@@ -13,6 +13,7 @@
 #include "daemon/route.h"
 #include "daemon/served.h"
 #include "daemon/tasks.h"
+#include "daemon/witness.h"
 #include "rpc/message.h"
 
 enum {
@@ -202,10 +203,14 @@ static bool forward_park(struct call *c, int64_t patience_ms)
 
 static void no_master(struct call *c)
 {
-	if (c->forwarded || !forward_park(c, POOL_PATIENCE_MS))
-		call_failf(c, RV_ENOTMASTER, "the pool has no master now; %s: try again",
-			c->sent ? "whether this was begun is not known"
-				: "nothing was done");
+	struct rv_error e = {0};
+
+	if (!c->forwarded && forward_park(c, POOL_PATIENCE_MS))
+		return;
+	(void)rv_error_set(&e, RV_ENOTMASTER, "the pool has no master now; %s: try again",
+		c->sent ? "whether this was begun is not known" : "nothing was done");
+	witness_advise(pool_db(c->daemon->pool), &e);
+	call_fail(c, &e);
 }
 
 /* Not linked. One that is live by the master's word is so again in a moment. */
@@ -339,7 +344,11 @@ static bool forward_placed(struct call *c)
 	if (forward_master(c))
 		return true;
 	if (!db_row(pool_db(d->pool), CLASS_VM, vm))
-		return false; /* refuses in its own words */
+		return false;	  /* refuses in its own words */
+	if (witness_is_here(d)) { /* it places nothing; a host leads in a moment */
+		no_master(c);
+		return true;
+	}
 	if (vm_place_explain(d->vms, &vm, NULL, &host, &e)) {
 		call_fail(c, &e);
 		return true;
@@ -357,12 +366,21 @@ bool forward_call(struct call *c)
 
 	switch (route_call(c, &host)) {
 	case ROUTE_HERE:
-		return false;
+		if (!witness_is_here(c->daemon) || !witness_lacks(c->method))
+			return false;
+		call_failf(c, RV_EAGAIN,
+			"this is the pool's witness, which runs no VMs, and no host is "
+			"linked to it now; nothing was done: try again when one is");
+		return true;
 	case ROUTE_PLACE:
 		return forward_placed(c);
 	case ROUTE_MASTER:
 		return forward_master(c);
 	case ROUTE_HOST:
+		if (c->forwarded && witness_is_here(c->daemon)) {
+			no_master(c); /* it was sent to who led */
+			return true;
+		}
 		if (c->forwarded)
 			return false; /* it moved meanwhile: this host refuses */
 		forward_to(c, host, NULL);

@@ -10,6 +10,7 @@
 #include "daemon/daemon.h"
 #include "daemon/members.h"
 #include "daemon/turnover.h"
+#include "daemon/witness.h"
 #include "link/join.h"
 #include "link/port.h"
 #include "rpc/message.h"
@@ -63,6 +64,12 @@ void pool_issue_join_token(struct call *c)
 			"configuration");
 		return;
 	}
+	if (witness_count_hosts(pool_db(d->pool)) == 0) {
+		call_failf(c, RV_ENOTALLOWED,
+			"this is a witness, and in no pool: a pool begins with a host; "
+			"pool-join here with a token of that pool");
+		return;
+	}
 	if (ttl_ms < 1000 || ttl_ms > JOIN_TTL_MAX_MS) {
 		call_failf(c, RV_EINVAL, "ttl_ms: from a second to a day");
 		return;
@@ -86,7 +93,7 @@ void pool_issue_join_token(struct call *c)
 /* --- the desk: what hosts say of themselves
  * ------------------------------------------------- */
 
-/* Facts are a map: name, address, level, running, simulated, xen, cpu. */
+/* Facts are a map: name, kind, address, level, running, simulated, xen, cpu. */
 static const msgpack_object *fact(
 	const msgpack_object *facts, const char *name, msgpack_object_type type)
 {
@@ -140,6 +147,15 @@ static int facts_check(struct daemon *d, const struct join_request *r,
 	return clock_check(d, r->clock_ms, r->travel_max_ms, e);
 }
 
+/* A witness says so; hosts need not say what they are. */
+static bool is_witness(const msgpack_object *facts)
+{
+	const msgpack_object *kind = fact(facts, "kind", MSGPACK_OBJECT_STR);
+
+	return kind && kind->via.str.size == strlen("witness") &&
+	       memcmp(kind->via.str.ptr, "witness", kind->via.str.size) == 0;
+}
+
 /* What the pool's CPU level is to be with this host; len 0: as it is. */
 static int hypervisor_check(struct daemon *d, const msgpack_object *facts,
 	struct vm_cpu_level *level, struct rv_error *e)
@@ -151,6 +167,13 @@ static int hypervisor_check(struct daemon *d, const msgpack_object *facts,
 	struct cpu_level_joiner j = {.is_simulated = simulated && simulated->via.boolean};
 	char version[64] = "";
 
+	level->len = 0;
+	if (is_witness(facts))
+		return witness_may_join(pool_db(d->pool), e);
+	if (witness_is_here(d))
+		return rv_error_set(e, RV_EAGAIN,
+			"the pool's witness leads for the moment, and can't tell whether "
+			"the joining host's CPUs fit; join again in some seconds");
 	if (simulated && xen && cpu) {
 		snprintf(version, sizeof version, "%.*s", (int)xen->via.str.size,
 			xen->via.str.ptr);
@@ -339,6 +362,16 @@ static void record_hypervisor(struct txn *t, struct uuid host,
 		simulated->via.boolean ? HOST_HYPERVISOR_SIMULATED : HOST_HYPERVISOR_XEN);
 }
 
+/* Two that join at once would both find none there. */
+static void record_witness(
+	struct txn *t, struct uuid pool, struct uuid host, const char *address)
+{
+	txn_expect_string(t, pool, POOL_WITNESS_ADDRESS, "");
+	txn_set_string(t, pool, POOL_WITNESS_ADDRESS, address);
+	txn_set_enum(t, host, HOST_KIND, HOST_KIND_WITNESS);
+	txn_set_bool(t, host, HOST_ENABLED, false);
+}
+
 /* Records the host and that the token is spent, in one entry. */
 static void applicant_record(struct applicant *a, const struct join_request *r,
 	const struct token_use *use, const char *token, const msgpack_object *facts,
@@ -374,7 +407,10 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 	if (level->len)
 		txn_set_string(&t, row_uuid(pool), POOL_CPU_POLICY,
 			vm_cpu_format(level->policy, level->len, cpu));
-	record_hypervisor(&t, a->host, facts, cpu);
+	if (is_witness(facts))
+		record_witness(&t, row_uuid(pool), a->host, address);
+	else
+		record_hypervisor(&t, a->host, facts, cpu);
 	if (pool_commit(d->pool, &a->commit, &t, on_recorded, &e))
 		applicant_refuse(a, &e);
 }
@@ -560,9 +596,11 @@ static void facts_pack(struct daemon *d, struct buf *b)
 	msgpack_packer pk;
 
 	msgpack_packer_init(&pk, b, rpc_pack_to_buf);
-	msgpack_pack_map(&pk, 7);
+	msgpack_pack_map(&pk, 8);
 	rpc_pack_key(&pk, "name");
 	rpc_pack_text(&pk, row_name(host));
+	rpc_pack_key(&pk, "kind");
+	rpc_pack_key(&pk, witness_is_here(d) ? "witness" : "host");
 	rpc_pack_key(&pk, "address");
 	rpc_pack_text(&pk, members_address(d->members));
 	rpc_pack_key(&pk, "level");

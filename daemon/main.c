@@ -19,13 +19,16 @@ enum { MAX_SETS = 64 };
 
 static void usage(FILE *out)
 {
-	fputs("usage: reeved [--config FILE] [--set SECTION.KEY=VALUE]...\n"
+	fputs("usage: reeved [--config FILE] [--set SECTION.KEY=VALUE]... [--witness]\n"
 	      "       reeved --help-config | --version\n"
 	      "\n"
 	      "The daemon of one host of a Reeve pool. Without --config it "
 	      "reads\n" DEFAULT_CONFIG
 	      " where that exists. It stays in the foreground and logs to stderr;\n"
-	      "SIGTERM ends it in order; VMs keep running.\n",
+	      "SIGTERM ends it in order; VMs keep running.\n"
+	      "\n"
+	      "With --witness this machine, on which no VM runs, votes in a pool and\n"
+	      "keeps its database: of two hosts either may then be lost.\n",
 		out);
 }
 
@@ -43,7 +46,8 @@ static int read_arguments(int argc, char **argv, struct config *c)
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"set", required_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
 		{"help-config", no_argument, NULL, 'H'},
-		{"version", no_argument, NULL, 'V'}, {0}};
+		{"version", no_argument, NULL, 'V'}, {"witness", no_argument, NULL, 'w'},
+		{0}};
 	/* One that is there but can't be read is told when it is tried. */
 	bool has_default = access(DEFAULT_CONFIG, F_OK) == 0 ||
 			   (errno != ENOENT && errno != ENOTDIR);
@@ -57,11 +61,13 @@ static int read_arguments(int argc, char **argv, struct config *c)
 			path = optarg;
 		} else if (option == 's' && count < MAX_SETS) {
 			sets[count++] = optarg;
-		} else if (option == 's') {
+		} else if (option == 'w' && count < MAX_SETS) {
+			sets[count++] = "host.witness=true";
+		} else if (option == 's' || option == 'w') {
 			fprintf(stderr,
 				"reeved: --set %s: at most %d can be given; write the "
 				"settings into a file for --config\n",
-				optarg, MAX_SETS);
+				option == 's' ? optarg : "host.witness=true", MAX_SETS);
 			return 2;
 		} else if (option == 'h') {
 			usage(stdout);

@@ -7,6 +7,7 @@
 #include "daemon/daemon.h"
 #include "daemon/members.h"
 #include "daemon/voters.h"
+#include "daemon/witness.h"
 #include "rpc/message.h"
 
 enum { STATUS_MAX_SERVERS = 64 };
@@ -60,11 +61,13 @@ static void pack_member(msgpack_packer *pk, struct daemon *d, const struct view 
 	struct peer_status peer = {0};
 	bool known = !self && d->members && !members_status(d->members, &uuid, &peer);
 
-	msgpack_pack_map(pk, 8);
+	msgpack_pack_map(pk, 9);
 	rpc_pack_key(pk, "host");
 	pack_uuid(pk, uuid);
 	rpc_pack_key(pk, "name_label");
 	rpc_pack_text(pk, row_name(host));
+	rpc_pack_key(pk, "kind");
+	rpc_pack_key(pk, witness_is(host) ? "witness" : "host");
 	rpc_pack_key(pk, "role");
 	rpc_pack_key(pk, !s ? "learner" : s->voter ? "voter" : "standby");
 	rpc_pack_key(pk, "link");
@@ -140,7 +143,7 @@ void pool_get_status(struct call *c)
 	pool_status(d->pool, &v.pool);
 	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
 	pk = call_reply_begin(c);
-	msgpack_pack_map(pk, 14);
+	msgpack_pack_map(pk, 15);
 	rpc_pack_key(pk, "host");
 	pack_uuid(pk, d->host);
 	rpc_pack_key(pk, "master");
@@ -148,6 +151,7 @@ void pool_get_status(struct call *c)
 	pack_truth(
 		pk, "quorum", !uuid_is_none(&master) && age >= 0 && age <= POOL_STALE_MS);
 	pack_text(pk, "trouble", trouble(d, &v));
+	pack_text(pk, "advice", witness_advice(db));
 	pack_text(pk, "state", rlog_state_name(v.pool.log.state));
 	pack_number(pk, "term", (int64_t)v.pool.log.term);
 	pack_number(

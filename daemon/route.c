@@ -4,6 +4,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/members.h"
+#include "daemon/witness.h"
 #include "rpc/message.h"
 
 enum { ROUTE_MAX_SRS = 64 };
@@ -186,7 +187,7 @@ static enum route route_field(
 	return row ? to_host(c, db_ref(row, field), host) : ROUTE_HERE;
 }
 
-enum route route_call(struct call *c, struct uuid *host)
+static enum route route_own(struct call *c, struct uuid *host)
 {
 	if (c->method->kind != METHOD_KIND_OWN || !c->daemon->members)
 		return ROUTE_HERE;
@@ -248,4 +249,15 @@ enum route route_call(struct call *c, struct uuid *host)
 	default:
 		return ROUTE_HERE;
 	}
+}
+
+enum route route_call(struct call *c, struct uuid *host)
+{
+	enum route route = route_own(c, host);
+
+	/* Where none is linked, it refuses: see witness_lacks. */
+	if (route == ROUTE_HERE && witness_is_here(c->daemon) &&
+		witness_lacks(c->method) && witness_stand_in(c->daemon, host))
+		route = ROUTE_HOST;
+	return route;
 }

@@ -10,6 +10,8 @@
  *record up to date. RPC is served from there on; questions before, where that takes long:
  *the disk is full, or nobody leads (daemon_refuses). ATTACH plugs what is wanted;
  *RECONCILE compares the domains that exist with the database. VM operations wait for UP.
+ *A witness has no hypervisor to ask and nothing to plug: it goes from LEAD to RECORD to
+ *UP.
  */
 #include "daemon/daemon.h"
 
@@ -52,6 +54,7 @@
 #include "daemon/turnover.h"
 #include "daemon/vm_live.h"
 #include "daemon/voters.h"
+#include "daemon/witness.h"
 #include "migrate/migrate.h"
 
 enum {
@@ -76,9 +79,9 @@ enum start_state {
 
 static const struct op_state start_states[STATE_COUNT] = {
 	[OPEN] = {"open", OP_TO(LEAD) | OP_TO(FAILED)},
-	[LEAD] = {"lead", OP_TO(PROBE) | OP_TO(FAILED)},
+	[LEAD] = {"lead", OP_TO(PROBE) | OP_TO(RECORD) | OP_TO(FAILED)},
 	[PROBE] = {"probe", OP_TO(RECORD) | OP_TO(FAILED)},
-	[RECORD] = {"record", OP_TO(ATTACH) | OP_TO(FAILED)},
+	[RECORD] = {"record", OP_TO(ATTACH) | OP_TO(UP) | OP_TO(FAILED)},
 	[ATTACH] = {"attach", OP_TO(RECONCILE)},
 	[RECONCILE] = {"reconcile", OP_TO(UP)},
 	[UP] = {"up", 0},
@@ -96,6 +99,18 @@ static struct daemon *start_daemon(struct op *op)
 static void start_fail(struct daemon *d)
 {
 	op_move(&d->start, FAILED);
+	op_finish(&d->start);
+}
+
+static void start_up(struct daemon *d)
+{
+	bool witness = witness_is_here(d);
+
+	op_move(&d->start, UP);
+	log_info("daemon.up", "host=%s driver=%s", d->config->name_label,
+		witness ? "none" : d->hyper_host.driver);
+	if (witness)
+		log_info("daemon.up", "msg=\"this is a witness: it runs no VMs\"");
 	op_finish(&d->start);
 }
 
@@ -339,6 +354,11 @@ static void on_recorded(struct pool_commit *commit)
 		return;
 	}
 	d->recorded = true;
+	if (witness_is_here(d)) {
+		clocks_start(d->clocks);
+		start_up(d);
+		return;
+	}
 	op_move(&d->start, ATTACH);
 	op_kick(&d->start);
 }
@@ -348,6 +368,11 @@ static void start_record(struct daemon *d)
 	struct rv_error e = {0};
 	struct txn t;
 
+	if (witness_may_start(d, &e)) {
+		op_fail_with(&d->start, &e);
+		start_fail(d);
+		return;
+	}
 	bootstrap_txn(d, &t);
 	d->start_token = op_await(&d->start, 0);
 	if (!pool_commit(d->pool, &d->commit, &t, on_recorded, &e))
@@ -380,12 +405,9 @@ static void on_reconciled(void *arg)
 
 	if (!op_resume(&d->start, d->start_token))
 		return;
-	op_move(&d->start, UP);
 	if (d->migrate)
 		migrate_begin(d->migrate);
-	log_info("daemon.up", "host=%s driver=%s", d->config->name_label,
-		d->hyper_host.driver);
-	op_finish(&d->start);
+	start_up(d);
 }
 
 /* The master may; a member may once it has the database, its own record in it, and a way
@@ -428,6 +450,11 @@ static void start_step(struct op *op)
 	case LEAD:
 		if (!start_may_record(d))
 			return; /* comes again when the pool or its database changes */
+		if (witness_is_here(d)) {
+			op_move(op, RECORD);
+			start_record(d);
+			break;
+		}
 		op_move(op, PROBE);
 		d->start_token = op_await(op, 30000);
 		hyper_req_init(&d->hyper_req, on_host, d);
@@ -465,7 +492,8 @@ static int start_vms(struct daemon *d, struct rv_error *e)
 		.uuid = d->host, .hyper = d->hyper, .storage = d->storage, .net = d->net};
 	int rc = vm_manager_new(&d->vms, &config, e);
 
-	return rc ? rc : vm_manager_add_host(d->vms, &host, e);
+	/* A witness has none to drive, so its manager never starts. */
+	return rc || witness_is_here(d) ? rc : vm_manager_add_host(d->vms, &host, e);
 }
 
 static int daemon_open(struct daemon *d, struct rv_error *e)
@@ -482,7 +510,7 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = bootstrap_identity(d, e);
 	if (!rc)
 		rc = disk_open_dir(&d->disk, d->loop, path, e);
-	if (!rc)
+	if (!rc && !witness_is_here(d))
 		rc = drivers_open(d, e);
 	if (!rc && *d->config->pool_listen) {
 		rc = forward_new(&d->forward, d);
@@ -499,7 +527,7 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = start_pool(d, e);
 	if (!rc)
 		rc = start_vms(d, e);
-	if (!rc && d->members)
+	if (!rc && d->members && !witness_is_here(d))
 		rc = migration_open(d, e);
 	if (!rc && d->members)
 		rc = voters_new(&d->voters, d);

@@ -8,6 +8,7 @@
 #include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
+#include "daemon/witness.h"
 #include "pool/voters.h"
 
 enum {
@@ -81,7 +82,7 @@ static void member_add(struct voters *v, const struct uuid *host,
 				   : VOTERS_STANDBY,
 		.self = uuid_eq(host, &v->daemon->host),
 		.gone = !row,
-		.witness = row && db_enum(row, HOST_RAFT_ROLE) == HOST_RAFT_ROLE_WITNESS,
+		.witness = row && witness_is(row),
 		.alive = seen->alive,
 		.since_ms = (now - seen->since_us) / 1000,
 		.lag = s && last > s->match ? last - s->match : 0,
@@ -223,7 +224,7 @@ static void on_recorded(struct pool_commit *commit)
 
 static int role_of(const struct voters_member *m)
 {
-	if (m->witness)
+	if (m->witness && m->role == VOTERS_VOTER)
 		return HOST_RAFT_ROLE_WITNESS;
 	return m->role == VOTERS_VOTER	   ? HOST_RAFT_ROLE_VOTER
 	       : m->role == VOTERS_STANDBY ? HOST_RAFT_ROLE_STANDBY
@@ -252,7 +253,8 @@ static void record(struct voters *v)
 		txn_expect_exists(&t, CLASS_HOST, row_uuid(h));
 		txn_set_enum(&t, row_uuid(h), HOST_RAFT_ROLE, role_of(&v->members[i]));
 	}
-	cpu_level_txn(v->daemon->hyper, db, &t);
+	if (!witness_is_here(v->daemon))
+		cpu_level_txn(v->daemon->hyper, db, &t);
 	if (txn_is_empty(&t)) {
 		txn_fini(&t);
 		return;

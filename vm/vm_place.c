@@ -234,6 +234,8 @@ static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_er
 	for (const struct row *r = NULL; !rc && (r = db_next(db, CLASS_HOST, r));) {
 		struct sched_host host = {.uuid = row_uuid(r)};
 
+		if (db_enum(r, HOST_KIND) == HOST_KIND_WITNESS)
+			continue; /* it runs no VMs */
 		place_load(m, db, r, &host.load);
 		if (!changed) {
 			rc = sched_host_load(m->sched, &host.uuid, &host.load);
