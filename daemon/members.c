@@ -21,6 +21,14 @@ struct keeping {
 	bool running;
 };
 
+enum {
+	/* How much calmer a link is kept that no decision waits for ... */
+	CALM = 8,
+	CALM_HOSTS = 64, /* ... and the more so, the more of them there are */
+	/* The master's links in a large pool: so many hosts double the pause. */
+	MASTER_HOSTS = 256,
+};
+
 struct members {
 	struct pool_messenger messenger;
 	struct daemon *daemon;
@@ -29,6 +37,8 @@ struct members {
 	struct port *port;
 	struct changes_token token;
 	uint64_t followed_seq; /* rows changed up to here have been seen */
+	struct uuid master;    /* for whom the links' calm was chosen ... */
+	bool votes;	       /* ... and for this host as a voter or not */
 	bool attached;	       /* the pool listens */
 	bool compare_due;      /* members that are gone are to be looked for */
 	bool keep_due;	       /* who is a member, or where, changed */
@@ -228,9 +238,49 @@ bool members_clock(
 /* --- the list
  * ------------------------------------------------------------------------------- */
 
+static bool is_voter(const struct row *host)
+{
+	return host && db_enum(host, HOST_RAFT_ROLE) != HOST_RAFT_ROLE_LEARNER &&
+	       db_enum(host, HOST_RAFT_ROLE) != HOST_RAFT_ROLE_STANDBY;
+}
+
+/* The end of a voter is to be known to voters at once, that of the master to all, and
+ * that of any host to the master. Of others it is enough to find it out in a while. */
+static int calm_of(const struct members *m, const struct row *host)
+{
+	int hosts = (int)db_count(pool_db(m->daemon->pool), CLASS_HOST);
+	struct uuid uuid = row_uuid(host);
+
+	if (m->votes && is_voter(host))
+		return 1;
+	if (uuid_eq(&m->master, &uuid) || uuid_eq(&m->master, &m->daemon->host))
+		return 1 + hosts / MASTER_HOSTS;
+	return CALM * (1 + hosts / CALM_HOSTS);
+}
+
+/* Who leads or votes may have changed. */
+static void members_calm(struct members *m)
+{
+	const struct db *db = pool_db(m->daemon->pool);
+	struct uuid master = pool_master(m->daemon->pool);
+	bool votes = is_voter(db_row(db, CLASS_HOST, m->daemon->host));
+
+	if (uuid_is_none(&master) || (uuid_eq(&master, &m->master) && votes == m->votes))
+		return;
+	m->master = master;
+	m->votes = votes;
+	for (const struct row *h = NULL; (h = db_next(db, CLASS_HOST, h));) {
+		struct uuid host = row_uuid(h);
+
+		peers_set_calm(m->peers, &host, calm_of(m, h));
+	}
+}
+
 static void member_set(struct members *m, const struct uuid *host, const char *address,
 	const char *certificate)
 {
+	const struct row *row =
+		m->attached ? db_row(pool_db(m->daemon->pool), CLASS_HOST, *host) : NULL;
 	struct peer_member member = {.host = *host, .dial = true};
 	struct rv_error e = {0};
 
@@ -239,6 +289,8 @@ static void member_set(struct members *m, const struct uuid *host, const char *a
 	/* Once it has recorded its certificate, no other one is it. */
 	if (*certificate && !ca_fingerprint(certificate, member.pins[0], &e))
 		member.pin_count = 1;
+	if (row)
+		member.calm = calm_of(m, row);
 	snprintf(member.address, sizeof member.address, "%s", address);
 	if (peers_set(m->peers, &member, &e))
 		log_error("members.set", "address=%s error=\"%s\"", address, e.detail);
@@ -369,6 +421,7 @@ void members_follow(struct members *m)
 	enum changes_status status;
 	bool fresh = false;
 
+	members_calm(m);
 	do {
 		struct uuid generation =
 			db_pool(db) ? db_ref(db_pool(db), POOL_GENERATION_ID) : UUID_NONE;

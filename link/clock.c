@@ -11,15 +11,27 @@ static bool plausible(int64_t ms)
 	return ms >= 0 && ms < CLOCK_MS_MAX;
 }
 
+/* Both can't be true of clocks that merely drift: one of the two was set since then. */
+static bool contradicts(const struct clock_estimate *e, int64_t offset_us, int64_t rtt_us)
+{
+	int64_t apart_us = offset_us - e->offset_us;
+
+	return e->known &&
+	       llabs(apart_us) > e->error_us + rtt_us / 2 + CLOCK_RESOLUTION_US;
+}
+
 bool clock_filter_add(struct clock_filter *f, int64_t t0_ms, int64_t t1_ms, int64_t t2_ms,
 	int64_t t3_ms, int64_t rtt_us, int64_t now_us)
 {
+	struct clock_estimate before = clock_filter_estimate(f, now_us);
 	int64_t sum_ms;
 
 	if (!plausible(t0_ms) || !plausible(t1_ms) || !plausible(t2_ms) ||
 		!plausible(t3_ms) || rtt_us < 0)
 		return false;
 	sum_ms = (t1_ms - t0_ms) + (t2_ms - t3_ms);
+	if (contradicts(&before, sum_ms * 500, rtt_us))
+		f->count = f->next = 0;
 	f->samples[f->next] = (struct clock_sample){
 		.taken_us = now_us, .rtt_us = rtt_us, .offset_us = sum_ms * 500};
 	f->next = (f->next + 1) % CLOCK_SAMPLES;

@@ -42,7 +42,8 @@ struct clock_estimate {
 	int64_t error_us;  /* |truth - offset_us| is at most this */
 };
 
-/* t0..t3 in ms of UTC; rtt_us by our steady clock, the peer's hold taken off; now_us: our
+/* Samples that the new one contradicts, since a clock was set meanwhile, are forgotten.
+ * t0..t3 in ms of UTC; rtt_us by our steady clock, the peer's hold taken off; now_us: our
  * steady clock. False when the numbers can't be true (then nothing changes). */
 bool clock_filter_add(struct clock_filter *f, int64_t t0_ms, int64_t t1_ms, int64_t t2_ms,
 	int64_t t3_ms, int64_t rtt_us, int64_t now_us);

@@ -157,6 +157,21 @@ static void keepalive_check(struct link *k, int64_t now_us)
 		link_end(k, RV_ETIMEDOUT, "the peer sends but answers no probe", false);
 }
 
+/* Who has just been heard need not be asked whether he lives: of two that are idle one
+ * asks, and the other hears that. Asked is all the same often enough to know the clock,
+ * and that the peer hears. */
+static bool probe_wanted(const struct link *k, int64_t now_us)
+{
+	int64_t probe_us = k->timing.probe_ms * INT64_C(1000);
+	int64_t least_us = k->timing.deaf_ms * INT64_C(1000) / 4;
+
+	if (least_us > LINK_UNASKED * probe_us)
+		least_us = LINK_UNASKED * probe_us;
+	/* A timer is late by a little, an answer by a round trip. */
+	return now_us - k->heard_us >= probe_us * 3 / 4 ||
+	       now_us - k->probed_us >= least_us - probe_us / 4;
+}
+
 static void keepalive_fired(void *arg)
 {
 	struct link *k = arg;
@@ -169,8 +184,9 @@ static void keepalive_fired(void *arg)
 	keepalive_check(k, now_us);
 	if (k->state == LINK_OVER)
 		return;
-	k->probe_due = true;
-	link_pump(k);
+	k->probe_due = probe_wanted(k, now_us);
+	if (k->probe_due)
+		link_pump(k);
 	keepalive_start(k);
 }
 
@@ -246,19 +262,29 @@ void link_stream_config(struct stream_config *config, struct tls_context *tls)
 
 /* --- the owner's side --------------------------------------------------------------- */
 
+void link_timing_fill(struct link_timing *t)
+{
+	if (t->probe_ms <= 0)
+		t->probe_ms = PROBE_MS;
+	if (t->silence_ms <= 0)
+		t->silence_ms = SILENCE_MS;
+	if (t->deaf_ms <= 0)
+		t->deaf_ms = 4 * t->silence_ms;
+	if (t->hello_ms <= 0)
+		t->hello_ms = HELLO_MS;
+}
+
 void link_set_timing(struct link *k, const struct link_timing *timing)
 {
 	k->timing = *timing;
-	if (k->timing.probe_ms <= 0)
-		k->timing.probe_ms = PROBE_MS;
-	if (k->timing.silence_ms <= 0)
-		k->timing.silence_ms = SILENCE_MS;
-	if (k->timing.deaf_ms <= 0)
-		k->timing.deaf_ms = 4 * k->timing.silence_ms;
-	if (k->timing.hello_ms <= 0)
-		k->timing.hello_ms = HELLO_MS;
-	if (timer_active(&k->keepalive))
-		keepalive_start(k);
+	link_timing_fill(&k->timing);
+	if (!timer_active(&k->keepalive))
+		return;
+	/* By a stricter measure it may be silent already: it is asked first. */
+	k->heard_us = k->echoed_us = loop_now_us(k->loop);
+	k->probe_due = true;
+	defer_start(&k->soon);
+	keepalive_start(k);
 }
 
 int link_open(struct link **out, struct loop *l, struct stream *stream, bool ready,

@@ -42,7 +42,7 @@ struct link_events {
 
 /* Times in ms; 0 takes the default. */
 struct link_timing {
-	int probe_ms;	/* 250: between keepalive probes */
+	int probe_ms;	/* 250: between looks; who is not heard meanwhile is probed */
 	int silence_ms; /* 1000: nothing whole heard for so long: closed */
 	int deaf_ms;	/* 4 x silence_ms: no probe answered for so long: closed */
 	int hello_ms;	/* 5000: from an open stream to up */
@@ -91,6 +91,8 @@ int link_send(struct link *k, enum link_channel channel, uint16_t type,
 void link_pause(struct link *k, enum link_channel channel);
 void link_resume(struct link *k, enum link_channel channel);
 
+/* Puts the defaults in the place of 0. */
+void link_timing_fill(struct link_timing *t);
 void link_set_timing(struct link *k, const struct link_timing *timing);
 
 struct link_stats {

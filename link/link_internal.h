@@ -12,6 +12,7 @@ enum {
 	LINK_READ_MAX = 256 << 10,
 	LINK_QUEUE_MESSAGES = 16384,
 	LINK_PROBES = 64,	/* whose answers may still come */
+	LINK_UNASKED = 4,	/* intervals without a probe while the peer is heard */
 	LINK_SEND_AT_ONCE = 64, /* frames of one event */
 };
 
@@ -76,9 +77,9 @@ struct link {
 	struct link_probe probe; /* to be answered */
 	int64_t probe_wall_ms, probe_us;
 	uint32_t next_probe;
-	int64_t probe_sent_us[LINK_PROBES]; /* 0: not awaited */
-	int64_t opened_us, heard_us,
-		echoed_us; /* the last whole frame, the last answer */
+	int64_t probe_sent_us[LINK_PROBES];	/* 0: not awaited */
+	int64_t opened_us, heard_us, echoed_us; /* the last whole frame, last answer */
+	int64_t probed_us;			/* the last probe of this side */
 	struct timer keepalive, hello;
 	int64_t keepalive_due_us;
 	struct clock_filter clock;

@@ -106,7 +106,8 @@ static bool write_probe(struct link *k)
 		.number = k->next_probe, .sent_ms = loop_wall_ms(k->loop)};
 
 	k->probe_due = false;
-	k->probe_sent_us[k->next_probe % LINK_PROBES] = loop_now_us(k->loop);
+	k->probed_us = loop_now_us(k->loop);
+	k->probe_sent_us[k->next_probe % LINK_PROBES] = k->probed_us;
 	k->next_probe++;
 	link_probe_encode(payload, &probe);
 	return write_small(k, LINK_PROBE, 0, payload, sizeof payload);

@@ -174,6 +174,15 @@ void peers_free(struct peers *p)
 	free(p);
 }
 
+static void peer_set_timing(struct peer *peer)
+{
+	struct link_timing timing = peer_timing(peer);
+
+	LIST_FOR_EACH (node, &peer->links)
+		link_set_timing(
+			CONTAINER_OF(node, struct peer_link, node)->link, &timing);
+}
+
 /* What a changed record means for the links that are there. */
 static void peer_changed(struct peer *peer)
 {
@@ -201,7 +210,11 @@ int peers_set(struct peers *p, const struct peer_member *member, struct rv_error
 	if (peer) {
 		bool moved = strcmp(peer->member.address, member->address) != 0;
 
+		bool calmer = peer->member.calm != member->calm;
+
 		peer->member = *member;
+		if (calmer)
+			peer_set_timing(peer);
 		peer_changed(peer);
 		if (moved && !peer->current) { /* the old address' pauses don't count */
 			peer->attempts = 0;
@@ -217,6 +230,16 @@ int peers_set(struct peers *p, const struct peer_member *member, struct rv_error
 	}
 	peer_next_step(peer);
 	return 0;
+}
+
+void peers_set_calm(struct peers *p, const struct uuid *host, int calm)
+{
+	struct peer *peer = find(p, host);
+
+	if (!peer || peer->member.calm == calm)
+		return;
+	peer->member.calm = calm;
+	peer_set_timing(peer);
 }
 
 int peers_remove(struct peers *p, const struct uuid *host)
@@ -254,9 +277,7 @@ void peers_set_timing(struct peers *p, const struct link_timing *timing)
 
 	p->timing = *timing;
 	while ((peer = map_next(&p->members, &cursor)))
-		LIST_FOR_EACH (node, &peer->links)
-			link_set_timing(
-				CONTAINER_OF(node, struct peer_link, node)->link, timing);
+		peer_set_timing(peer);
 }
 
 /* --- admission ---------------------------------------------------------------------- */

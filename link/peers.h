@@ -28,6 +28,9 @@ struct peer_member {
 	struct uuid host;
 	char address[PEER_ADDRESS_MAX]; /* "tcp:ADDRESS:PORT"; empty: never dialled */
 	bool dial;			/* keep a link to it, or only accept one */
+	/* So many times the pause between probes, and the patience; 0: 1. For hosts whose
+	 * end need not be known at once. */
+	int calm;
 	/* SHA-256 of the certificates it may present (the present and the next one); with
 	 * pin_count 0 any that the CA signed for its UUID. */
 	uint8_t pins[PEER_PINS][32];
@@ -83,6 +86,8 @@ int peers_dismiss(struct peers *p, const struct uuid *host, int rc,
 
 /* Dials from now on with this certificate; links that are up stay. */
 void peers_set_tls(struct peers *p, struct tls_context *tls);
+/* Changes peer_member.calm alone; of a stranger nothing. */
+void peers_set_calm(struct peers *p, const struct uuid *host, int calm);
 void peers_set_timing(struct peers *p, const struct link_timing *timing);
 
 /* Whether a connection with this certificate may be a member's; says why not in `e`. */

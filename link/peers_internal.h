@@ -56,6 +56,7 @@ struct peers {
 void peer_next_step(struct peer *peer);
 
 /* peers_link.c: one peer's connections. */
+struct link_timing peer_timing(const struct peer *peer);
 void peer_dial(struct peer *peer);
 int peer_take(struct peer *peer, struct stream *stream, struct rv_error *e) RV_MUST_CHECK;
 void peer_select(struct peer *peer, struct peer_link *pl);

@@ -268,6 +268,18 @@ static const struct link_events peer_link_events = {
 
 /* --- beginnings --------------------------------------------------------------------- */
 
+struct link_timing peer_timing(const struct peer *peer)
+{
+	struct link_timing t = peer->p->timing;
+	int calm = peer->member.calm > 1 ? peer->member.calm : 1;
+
+	link_timing_fill(&t);
+	t.probe_ms *= calm;
+	t.silence_ms *= calm;
+	t.deaf_ms *= calm;
+	return t;
+}
+
 static int peer_link_new(struct peer *peer, struct stream *stream, bool dialled,
 	struct peer_link **out, struct rv_error *e)
 {
@@ -275,7 +287,7 @@ static int peer_link_new(struct peer *peer, struct stream *stream, bool dialled,
 	struct link_config config = {.events = &peer_link_events,
 		.arg = pl,
 		.peer = peer->member.host,
-		.timing = peer->p->timing};
+		.timing = peer_timing(peer)};
 	int rc;
 
 	if (!pl) {

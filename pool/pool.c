@@ -357,12 +357,14 @@ void pool_wait_cancel(struct pool_wait *w)
 int pool_set_live(struct pool *pool, struct uuid uuid, enum schema_field_id field,
 	const struct value *v, struct rv_error *e)
 {
+	const struct row *row = db_row(pool->db, schema_field(field)->cls, uuid);
+	bool changed = !row || !value_eq(row_value(row, field), v);
 	int rc = db_set_live(pool->db, uuid, field, v, e);
 
-	if (!rc)
+	if (!rc && changed)
 		defer_start(&pool->live);
 	if (!rc && pool->remote)
-		remote_live(pool->remote, &uuid, field);
+		remote_live(pool->remote, &uuid, field, changed);
 	return rc;
 }
 

@@ -44,6 +44,7 @@ struct remote {
 	struct uuid self;
 	uint64_t start, last_id;
 	struct list peers;
+	struct map by_host;   /* the same */
 	struct list asks;     /* ours, waiting for the master */
 	struct list answered; /* ours, waiting for the answer's effects to be here */
 	size_t ask_count;     /* both */
@@ -58,13 +59,7 @@ struct remote {
 
 static struct peer *peer_find(const struct remote *r, const struct uuid *host)
 {
-	LIST_FOR_EACH (node, &r->peers) {
-		struct peer *p = CONTAINER_OF(node, struct peer, node);
-
-		if (uuid_eq(&p->host, host))
-			return p;
-	}
-	return NULL;
+	return map_get(&r->by_host, host->b, sizeof host->b);
 }
 
 static int remote_send(struct remote *r, const struct uuid *host, enum pool_message type,
@@ -542,17 +537,25 @@ static void say_hello(struct remote *r, const struct uuid *host)
 void remote_peer_up(struct remote *r, const struct uuid *host)
 {
 	struct peer *p = peer_find(r, host);
+	struct uuid master;
 
 	if (!p) {
 		p = calloc(1, sizeof *p);
 		if (!p)
 			return;
 		p->host = *host;
+		if (map_add(&r->by_host, p->host.b, sizeof p->host.b, p)) {
+			free(p);
+			return;
+		}
 		list_push_back(&r->peers, &p->node);
 	}
 	p->start = 0;
 	say_hello(r, host);
 	remote_live_greet(r->live, host);
+	master = pool_master(r->pool);
+	if (uuid_eq(&master, host))
+		remote_live_again(r->live);
 }
 
 void remote_peer_down(struct remote *r, const struct uuid *host)
@@ -561,6 +564,7 @@ void remote_peer_down(struct remote *r, const struct uuid *host)
 
 	if (!p)
 		return;
+	map_remove(&r->by_host, p->host.b, sizeof p->host.b);
 	list_remove(&p->node);
 	free(p);
 	if (!r->pool->freeing)
@@ -633,26 +637,38 @@ void remote_ask_live(struct remote *r)
 	remote_live_ask(r->live);
 }
 
-void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field)
+void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field,
+	bool changed)
 {
-	remote_live_note(r->live, uuid, field);
+	remote_live_note(r->live, uuid, field, changed);
 }
 
-/* Visits the linked hosts, for remote_live.c. */
-static void live_send(
-	void *arg, const struct uuid *to, const struct uuid *but, const struct buf *b)
+static int live_send(void *arg, const struct uuid *to, const struct buf *b)
 {
 	struct remote *r = arg;
 
-	LIST_FOR_EACH (node, &r->peers) {
-		struct peer *p = CONTAINER_OF(node, struct peer, node);
-
-		if ((to && !uuid_eq(to, &p->host)) || (but && uuid_eq(but, &p->host)))
-			continue;
-		if (remote_send(r, &p->host, POOL_MESSAGE_LIVE, b))
-			log_debug("pool.live", "msg=\"lost; the next one follows soon\"");
-	}
+	return peer_find(r, to) ? remote_send(r, to, POOL_MESSAGE_LIVE, b) : RV_ECLOSED;
 }
+
+static void live_send_all(void *arg, const struct buf *b)
+{
+	struct remote *r = arg;
+
+	LIST_FOR_EACH (node, &r->peers)
+		if (remote_send(r, &CONTAINER_OF(node, struct peer, node)->host,
+			    POOL_MESSAGE_LIVE, b))
+			log_debug("pool.live", "msg=\"lost; it is told again\"");
+}
+
+static size_t live_peers(void *arg)
+{
+	const struct remote *r = arg;
+
+	return r->by_host.count;
+}
+
+static const struct remote_live_port live_port = {
+	.send = live_send, .send_all = live_send_all, .peers = live_peers};
 
 /* --- beginning and ending
  * -------------------------------------------------------------------- */
@@ -670,12 +686,13 @@ int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *me
 	r->self = self;
 	r->start = start ? start : 1;
 	list_init(&r->peers);
+	map_init(&r->by_host, start);
 	list_init(&r->asks);
 	list_init(&r->answered);
 	list_init(&r->served_order);
 	map_init(&r->served, start);
 	timer_init(&r->retry, pool->loop, "pool.remote.retry", look_again, r);
-	if (remote_live_new(&r->live, pool, live_send, r)) {
+	if (remote_live_new(&r->live, pool, &live_port, r)) {
 		free(r);
 		return RV_ENOMEM;
 	}
@@ -701,5 +718,6 @@ void remote_free(struct remote *r)
 	}
 	remote_live_free(r->live);
 	map_fini(&r->served);
+	map_fini(&r->by_host);
 	free(r);
 }

@@ -54,7 +54,9 @@ void remote_look(struct remote *r);
 /* The database was replaced, and live fields with it: the master is asked for them. */
 void remote_ask_live(struct remote *r);
 
-/* This host's own live field changed: tells the others soon. */
-void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field);
+/* This host set a live field of its own, perhaps to what it was: tells the others soon.
+ */
+void remote_live(struct remote *r, const struct uuid *uuid, enum schema_field_id field,
+	bool changed);
 
 #endif

@@ -9,10 +9,29 @@
 #include "base/mpcheck.h"
 #include "pool/pool_internal.h"
 
-/* How long what was told may have been lost with a dying master. */
-enum { AGAIN_US = 3000 * 1000 };
+enum {
+	/* So long what was told may have been lost, with a link or with a dying master:
+	 * it is told again to the next one. What is still measured, changed or not, is
+	 * told again after that in any case. */
+	AGAIN_US = 60 * 1000 * 1000,
+	/* Forgetting is not urgent. */
+	EXPIRE_MS = 10000,
+	/* What one turn tells; the rest follows. */
+	TURN_BYTES = 256 << 10,
+	TURN_MS = 10,
+	/* What the master passes on, to all links together: in a small pool everything at
+	 * once, in one of a thousand hosts a host hears of the others' less often. */
+	RELAY_BYTES_PER_S = 16 << 20,
+	RELAY_MIN_BYTES = 1 << 10,
+	RELAY_MS_PER_PEER = 25,
+	RELAY_MIN_MS = 200,
+	RELAY_MAX_MS = 500,
+	/* Greetings: so much at a time, for all of them together. */
+	GREET_BYTES = 512 << 10,
+	GREET_MS = 50,
+};
 
-/* A field that changed here, to be told, or told lately. */
+/* A field that changed here or at another host, and is to be told; or was told lately. */
 struct note {
 	uint8_t key[16 + sizeof(int)]; /* object, field */
 	struct uuid uuid;
@@ -21,16 +40,107 @@ struct note {
 	struct list node;
 };
 
+/* A new host that is told all there is, as far as it has come. */
+struct greeting {
+	struct list node;
+	struct uuid host;
+	int cls;
+	struct uuid at; /* the last row told of; none: its class begins */
+};
+
 struct remote_live {
 	struct pool *pool;
-	remote_live_send_fn *send;
+	const struct remote_live_port *port;
 	void *arg;
-	struct map notes;
-	struct list order;
+	struct map notes;      /* this host's own */
+	struct list due, told; /* of them; told: the longest ago first */
+	bool soon;	       /* the timer is set for what is due */
 	struct timer timer;
+	struct map others; /* at the master: other hosts', to be passed on */
+	struct list passing;
+	struct timer relay;
+	struct list greetings;
+	struct timer greet;
 	struct timer ask;   /* something came before its object, or was lost with it */
 	struct uuid master; /* who was told */
 };
+
+/* --- notes ---------------------------------------------------------------------------
+ */
+
+enum { NOTE_KEY_SIZE = sizeof((struct note *)0)->key };
+
+static uint8_t *note_key(
+	uint8_t key[NOTE_KEY_SIZE], const struct uuid *uuid, enum schema_field_id field)
+{
+	memcpy(key, uuid->b, 16);
+	memcpy(key + 16, &field, sizeof field);
+	return key;
+}
+
+/* The note of that field, made where there is none; NULL: no memory. */
+static struct note *note_of(
+	struct map *map, const struct uuid *uuid, enum schema_field_id field, bool *made)
+{
+	uint8_t key[NOTE_KEY_SIZE];
+	struct note *n = map_get(map, note_key(key, uuid, field), sizeof key);
+
+	*made = !n;
+	if (n)
+		return n;
+	n = calloc(1, sizeof *n);
+	if (!n)
+		return NULL;
+	memcpy(n->key, key, sizeof key);
+	n->uuid = *uuid;
+	n->field = field;
+	list_init(&n->node);
+	if (!map_add(map, n->key, sizeof n->key, n))
+		return n;
+	free(n);
+	return NULL;
+}
+
+static void note_forget(struct map *map, struct note *n)
+{
+	map_remove(map, n->key, sizeof n->key);
+	list_remove(&n->node);
+	free(n);
+}
+
+static void notes_forget(struct map *map, struct list *list)
+{
+	LIST_FOR_EACH_SAFE (node, list)
+		note_forget(map, CONTAINER_OF(node, struct note, node));
+}
+
+/* The object that it is about; NULL: gone, or another class's by now. */
+static const struct row *note_row(const struct remote_live *l, const struct note *n)
+{
+	const struct row *row = db_row_any(l->pool->db, n->uuid);
+
+	return row && row_class(row) == schema_field(n->field)->cls ? row : NULL;
+}
+
+static int64_t relay_ms(const struct remote_live *l)
+{
+	int64_t ms = RELAY_MS_PER_PEER * (int64_t)l->port->peers(l->arg);
+
+	return ms < RELAY_MIN_MS ? RELAY_MIN_MS : ms > RELAY_MAX_MS ? RELAY_MAX_MS : ms;
+}
+
+/* The master is the hub: what one host says, the others hear from it. */
+static void pass_on(
+	struct remote_live *l, const struct uuid *uuid, enum schema_field_id field)
+{
+	bool made;
+	struct note *n = note_of(&l->others, uuid, field, &made);
+
+	if (n && made)
+		list_push_back(&l->passing, &n->node);
+	if (n && !timer_active(&l->relay))
+		timer_start_ms(&l->relay, relay_ms(l));
+}
 
 /* --- packing: a sequence of [object, class tag, field tag, value] ----------------------
  */
@@ -59,6 +169,8 @@ static void pack_one(struct buf *b, const struct row *row, enum schema_field_id 
  * over. */
 static void apply_one(struct remote_live *l, const msgpack_object *o)
 {
+	uint8_t key[NOTE_KEY_SIZE];
+	const struct note *ours;
 	const msgpack_object *item = o->via.array.ptr;
 	const struct schema_class *c;
 	const struct schema_field *f;
@@ -74,12 +186,18 @@ static void apply_one(struct remote_live *l, const msgpack_object *o)
 	memcpy(uuid.b, item[0].via.bin.ptr, sizeof uuid.b);
 	c = schema_class_by_tag(item[1].via.u64);
 	f = c ? schema_field_by_tag(c, item[2].via.u64) : NULL;
-	if (!f || !f->live || value_unpack(&v, f->type, &item[3], NULL))
+	if (!f || !f->live)
+		return;
+	/* What this host has to tell is newer than what it is told. */
+	ours = map_get(&l->notes, note_key(key, &uuid, f->id), sizeof key);
+	if ((ours && !ours->told_us) || value_unpack(&v, f->type, &item[3], NULL))
 		return;
 	if (db_set_live(l->pool->db, uuid, f->id, &v, NULL)) {
 		log_debug("pool.live", "field=%s msg=\"its object is not here yet\"",
 			f->name);
 		remote_live_ask(l);
+	} else if (pool_is_master(l->pool)) {
+		pass_on(l, &uuid, f->id);
 	}
 	value_fini(&v);
 }
@@ -87,8 +205,6 @@ static void apply_one(struct remote_live *l, const msgpack_object *o)
 void remote_live_deliver(
 	struct remote_live *l, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
-	struct buf whole = {
-		.base = (uint8_t *)bytes, .end = len, .size = len, .cap = len};
 	msgpack_zone zone;
 
 	if (len == 0) { /* it asks for all there is */
@@ -110,27 +226,25 @@ void remote_live_deliver(
 	}
 	msgpack_zone_destroy(&zone);
 	defer_start(&l->pool->live);
-	/* The master is the hub: what one host says, the others hear from it. */
-	if (pool_is_master(l->pool))
-		l->send(l->arg, NULL, from, &whole);
 }
 
 /* --- telling
  * ------------------------------------------------------------------------------ */
 
-static void flush(struct remote_live *l, struct buf *b, const struct uuid *to)
+/* This host's own goes to the master, the master's to all. 0, or it was not sent. */
+static int tell(struct remote_live *l, struct buf *b)
 {
 	struct uuid master = pool_master(l->pool);
+	int rc = 0;
 
 	if (buf_len(b) == 0)
-		return;
-	if (to)
-		l->send(l->arg, to, NULL, b);
-	else if (pool_is_master(l->pool))
-		l->send(l->arg, NULL, NULL, b);
-	else if (!uuid_is_none(&master))
-		l->send(l->arg, &master, NULL, b);
+		return 0;
+	if (pool_is_master(l->pool))
+		l->port->send_all(l->arg, b);
+	else
+		rc = l->port->send(l->arg, &master, b);
 	buf_consume(b, buf_len(b));
+	return rc;
 }
 
 static void on_ask(void *arg)
@@ -139,8 +253,9 @@ static void on_ask(void *arg)
 	struct uuid master = pool_master(l->pool);
 	struct buf none = {0};
 
-	if (!pool_is_master(l->pool) && !uuid_is_none(&master))
-		l->send(l->arg, &master, NULL, &none);
+	if (!pool_is_master(l->pool) && !uuid_is_none(&master) &&
+		l->port->send(l->arg, &master, &none))
+		log_debug("pool.live", "msg=\"asks when something else is missed\"");
 }
 
 void remote_live_ask(struct remote_live *l)
@@ -149,48 +264,84 @@ void remote_live_ask(struct remote_live *l)
 		timer_start_ms(&l->ask, REMOTE_LIVE_ASK_MS);
 }
 
-static void note_forget(struct remote_live *l, struct note *n)
+/* Packs what is due, at most a message full; moves it to `batch`. */
+static void pack_due(struct remote_live *l, struct buf *b, struct list *batch)
 {
-	map_remove(&l->notes, n->key, sizeof n->key);
-	list_remove(&n->node);
-	free(n);
+	while (!list_empty(&l->due) && buf_len(b) < REMOTE_LIVE_BATCH_BYTES) {
+		struct note *n = CONTAINER_OF(l->due.next, struct note, node);
+		const struct row *row = note_row(l, n);
+
+		if (!row) {
+			note_forget(&l->notes, n);
+			continue;
+		}
+		pack_one(b, row, n->field);
+		list_remove(&n->node);
+		list_push_back(batch, &n->node);
+	}
+}
+
+/* Tells what is due; false: the master can't be told now. */
+static bool tell_due(struct remote_live *l)
+{
+	int64_t now = loop_now_us(l->pool->loop);
+	size_t bytes = 0;
+	struct list batch;
+	struct buf b;
+	int rc = 0;
+
+	list_init(&batch);
+	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
+	while (!rc && !list_empty(&l->due) && bytes < TURN_BYTES) {
+		pack_due(l, &b, &batch);
+		bytes += buf_len(&b);
+		rc = tell(l, &b);
+		LIST_FOR_EACH (node, &batch)
+			CONTAINER_OF(node, struct note, node)->told_us = rc ? 0 : now;
+		list_append_all(rc ? &l->due : &l->told, &batch);
+	}
+	buf_fini(&b);
+	return !rc;
+}
+
+static void expire(struct remote_live *l)
+{
+	int64_t now = loop_now_us(l->pool->loop);
+
+	while (!list_empty(&l->told)) {
+		struct note *n = CONTAINER_OF(l->told.next, struct note, node);
+
+		if (now - n->told_us <= AGAIN_US)
+			return;
+		note_forget(&l->notes, n);
+	}
 }
 
 static void on_interval(void *arg)
 {
 	struct remote_live *l = arg;
 	struct uuid master = pool_master(l->pool);
-	int64_t now = loop_now_us(l->pool->loop);
-	bool more = false;
-	struct buf b;
+	int64_t again_ms = REMOTE_LIVE_INTERVAL_MS;
 
-	if (uuid_is_none(&master)) { /* nobody to tell */
-		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+	expire(l);
+	if (!uuid_is_none(&master)) { /* else there is nobody to tell */
+		l->master = master;
+		if (tell_due(l))
+			again_ms = TURN_MS;
+	}
+	l->soon = !list_empty(&l->due);
+	if (l->soon)
+		timer_start_ms(&l->timer, again_ms);
+	else if (!list_empty(&l->told))
+		timer_start_ms(&l->timer, EXPIRE_MS);
+}
+
+static void tell_soon(struct remote_live *l)
+{
+	if (l->soon)
 		return;
-	}
-	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
-	LIST_FOR_EACH_SAFE (node, &l->order) {
-		struct note *n = CONTAINER_OF(node, struct note, node);
-		const struct row *row = db_row_any(l->pool->db, n->uuid);
-		bool ours = row && row_class(row) == schema_field(n->field)->cls;
-
-		if (!ours || (n->told_us && now - n->told_us > AGAIN_US)) {
-			note_forget(l, n);
-			continue;
-		}
-		more = true;
-		if (n->told_us)
-			continue;
-		n->told_us = now;
-		pack_one(&b, row, n->field);
-		if (buf_len(&b) > REMOTE_LIVE_BATCH_BYTES)
-			flush(l, &b, NULL);
-	}
-	flush(l, &b, NULL);
-	buf_fini(&b);
-	l->master = master;
-	if (more)
-		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+	l->soon = true;
+	timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
 }
 
 void remote_live_look(struct remote_live *l)
@@ -200,73 +351,197 @@ void remote_live_look(struct remote_live *l)
 	if (uuid_is_none(&master) || uuid_eq(&master, &l->master))
 		return;
 	l->master = master;
-	LIST_FOR_EACH (node, &l->order)
-		CONTAINER_OF(node, struct note, node)->told_us = 0;
+	notes_forget(&l->others, &l->passing); /* each tells the new one itself */
+	remote_live_again(l);
 }
 
-void remote_live_note(
-	struct remote_live *l, const struct uuid *uuid, enum schema_field_id field)
+void remote_live_again(struct remote_live *l)
 {
-	struct note *n = calloc(1, sizeof *n), *there;
+	LIST_FOR_EACH (node, &l->told)
+		CONTAINER_OF(node, struct note, node)->told_us = 0;
+	list_append_all(&l->due, &l->told);
+	if (!list_empty(&l->due))
+		tell_soon(l);
+}
+
+void remote_live_note(struct remote_live *l, const struct uuid *uuid,
+	enum schema_field_id field, bool changed)
+{
+	bool made;
+	struct note *n = note_of(&l->notes, uuid, field, &made);
 
 	if (!n)
 		return; /* the next measurement is told instead */
-	memcpy(n->key, uuid->b, 16);
-	memcpy(n->key + 16, &field, sizeof field);
-	n->uuid = *uuid;
-	n->field = field;
-	there = map_get(&l->notes, n->key, sizeof n->key);
-	if (there) {
-		there->told_us = 0;
-		free(n);
-	} else if (map_add(&l->notes, n->key, sizeof n->key, n)) {
-		free(n);
+	if (!made && (!changed || !n->told_us))
 		return;
-	} else {
-		list_push_back(&l->order, &n->node);
+	n->told_us = 0;
+	list_remove(&n->node);
+	list_push_back(&l->due, &n->node);
+	tell_soon(l);
+}
+
+/* --- passing on ----------------------------------------------------------------------
+ */
+
+static void on_relay(void *arg)
+{
+	struct remote_live *l = arg;
+	size_t peers = l->port->peers(l->arg), budget;
+	struct buf b;
+
+	if (!pool_is_master(l->pool)) {
+		notes_forget(&l->others, &l->passing);
+		return;
 	}
-	if (!timer_active(&l->timer))
-		timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+	budget = RELAY_BYTES_PER_S / 1000 * (size_t)relay_ms(l) / (peers ? peers : 1);
+	if (budget < RELAY_MIN_BYTES)
+		budget = RELAY_MIN_BYTES;
+	if (budget > REMOTE_LIVE_BATCH_BYTES)
+		budget = REMOTE_LIVE_BATCH_BYTES;
+	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
+	while (!list_empty(&l->passing) && buf_len(&b) < budget) {
+		struct note *n = CONTAINER_OF(l->passing.next, struct note, node);
+		const struct row *row = note_row(l, n);
+
+		if (row)
+			pack_one(&b, row, n->field);
+		note_forget(&l->others, n);
+	}
+	if (buf_len(&b))
+		l->port->send_all(l->arg, &b);
+	buf_fini(&b);
+	if (!list_empty(&l->passing))
+		timer_start_ms(&l->relay, relay_ms(l));
+}
+
+/* --- greeting ------------------------------------------------------------------------
+ */
+
+static void greeting_free(struct greeting *g)
+{
+	list_remove(&g->node);
+	free(g);
+}
+
+/* The row to go on with; NULL: its class is done. */
+static const struct row *greeting_next(const struct greeting *g, const struct db *db)
+{
+	enum schema_class_id cls = (enum schema_class_id)g->cls;
+	const struct row *at = uuid_is_none(&g->at) ? NULL : db_row(db, cls, g->at);
+
+	/* Should the row be gone meanwhile, its class is told once more. */
+	return db_next(db, cls, at);
+}
+
+/* Packs the next rows, a message full; false: that was all. */
+static bool greeting_pack(struct greeting *g, const struct db *db, struct buf *b)
+{
+	for (; g->cls < CLASS_COUNT; g->cls++, g->at = UUID_NONE) {
+		const struct schema_class *c = schema_class((enum schema_class_id)g->cls);
+		const struct row *row;
+
+		while ((row = greeting_next(g, db))) {
+			for (int i = 0; i < c->field_count; i++)
+				if (c->fields[i].live &&
+					!value_is_zero(row_value(row, c->fields[i].id)))
+					pack_one(b, row, c->fields[i].id);
+			g->at = row_uuid(row);
+			if (buf_len(b) > REMOTE_LIVE_BATCH_BYTES)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* A message to one of those that wait; *told: its bytes. False: it can't be sent now. */
+static bool greet_one(struct remote_live *l, struct greeting *g, size_t *told)
+{
+	struct greeting before = *g;
+	struct buf b;
+	bool more;
+	int rc = 0;
+
+	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
+	more = greeting_pack(g, l->pool->db, &b);
+	*told = buf_len(&b);
+	if (buf_len(&b))
+		rc = l->port->send(l->arg, &g->host, &b);
+	buf_fini(&b);
+	list_remove(&g->node);
+	if (rc == RV_EAGAIN) { /* its queue is full: it stays where it was */
+		g->cls = before.cls;
+		g->at = before.at;
+	} else if (rc || !more) {
+		greeting_free(g);
+		return true;
+	}
+	list_push_back(&l->greetings, &g->node);
+	return rc == 0;
+}
+
+static void on_greet(void *arg)
+{
+	struct remote_live *l = arg;
+	size_t bytes = 0;
+
+	if (!pool_is_master(l->pool))
+		LIST_FOR_EACH_SAFE (node, &l->greetings)
+			greeting_free(CONTAINER_OF(node, struct greeting, node));
+	while (!list_empty(&l->greetings) && bytes < GREET_BYTES) {
+		size_t told;
+
+		if (!greet_one(l, CONTAINER_OF(l->greetings.next, struct greeting, node),
+			    &told))
+			break;
+		bytes += told;
+	}
+	if (!list_empty(&l->greetings))
+		timer_start_ms(&l->greet, GREET_MS);
 }
 
 void remote_live_greet(struct remote_live *l, const struct uuid *host)
 {
-	const struct db *db = l->pool->db;
-	struct buf b;
+	struct greeting *g;
 
 	if (!pool_is_master(l->pool))
 		return; /* what is its own, a host measures again soon */
-	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
-	for (int cls = CLASS_NONE + 1; cls < CLASS_COUNT; cls++) {
-		const struct schema_class *c = schema_class((enum schema_class_id)cls);
-
-		for (const struct row *row = db_next(db, c->id, NULL); row;
-			row = db_next(db, c->id, row)) {
-			for (int i = 0; i < c->field_count; i++)
-				if (c->fields[i].live &&
-					!value_is_zero(row_value(row, c->fields[i].id)))
-					pack_one(&b, row, c->fields[i].id);
-			if (buf_len(&b) > REMOTE_LIVE_BATCH_BYTES)
-				flush(l, &b, host);
-		}
+	LIST_FOR_EACH_SAFE (node, &l->greetings) {
+		g = CONTAINER_OF(node, struct greeting, node);
+		if (uuid_eq(&g->host, host))
+			greeting_free(g); /* from the beginning */
 	}
-	flush(l, &b, host);
-	buf_fini(&b);
+	g = calloc(1, sizeof *g);
+	if (!g)
+		return; /* it asks when it misses something */
+	g->host = *host;
+	g->cls = CLASS_NONE + 1;
+	list_push_back(&l->greetings, &g->node);
+	if (!timer_active(&l->greet))
+		timer_start_ms(&l->greet, 0);
 }
 
-int remote_live_new(
-	struct remote_live **out, struct pool *pool, remote_live_send_fn *send, void *arg)
+/* --- beginning and ending
+ * ------------------------------------------------------------- */
+
+int remote_live_new(struct remote_live **out, struct pool *pool,
+	const struct remote_live_port *port, void *arg)
 {
 	struct remote_live *l = calloc(1, sizeof *l);
 
 	if (!l)
 		return RV_ENOMEM;
 	l->pool = pool;
-	l->send = send;
+	l->port = port;
 	l->arg = arg;
 	map_init(&l->notes, prng_next(loop_prng(pool->loop)));
-	list_init(&l->order);
+	map_init(&l->others, prng_next(loop_prng(pool->loop)));
+	list_init(&l->due);
+	list_init(&l->told);
+	list_init(&l->passing);
+	list_init(&l->greetings);
 	timer_init(&l->timer, pool->loop, "pool.live.interval", on_interval, l);
+	timer_init(&l->relay, pool->loop, "pool.live.relay", on_relay, l);
+	timer_init(&l->greet, pool->loop, "pool.live.greet", on_greet, l);
 	timer_init(&l->ask, pool->loop, "pool.live.ask", on_ask, l);
 	*out = l;
 	return 0;
@@ -277,9 +552,15 @@ void remote_live_free(struct remote_live *l)
 	if (!l)
 		return;
 	timer_stop(&l->timer);
+	timer_stop(&l->relay);
+	timer_stop(&l->greet);
 	timer_stop(&l->ask);
-	LIST_FOR_EACH_SAFE (node, &l->order)
-		note_forget(l, CONTAINER_OF(node, struct note, node));
+	notes_forget(&l->notes, &l->due);
+	notes_forget(&l->notes, &l->told);
+	notes_forget(&l->others, &l->passing);
+	LIST_FOR_EACH_SAFE (node, &l->greetings)
+		greeting_free(CONTAINER_OF(node, struct greeting, node));
 	map_fini(&l->notes);
+	map_fini(&l->others);
 	free(l);
 }

@@ -1,7 +1,9 @@
 /*
- * Live fields among the hosts of a pool: each host tells the master what it measured, the
- * master tells the others. Latest values only, a few times a second; a lost message is
- * mended by the next. Inside pool/ only.
+ * Live fields among the hosts of a pool: each host tells the master what changed, the
+ * master tells the others. Latest values only, a few times a second; what was told in the
+ * last minute is told again to a new master, or over a new link to it. What the master
+ * passes on is bounded for all links together, so that a large pool's hosts hear of one
+ * another's less often instead of drowning it. Inside pool/ only.
  */
 #ifndef REEVE_POOL_REMOTE_LIVE_H
 #define REEVE_POOL_REMOTE_LIVE_H
@@ -17,22 +19,28 @@ enum {
 
 struct remote_live;
 
-/* Sends to one host, or to all but one (both may be NULL). */
-typedef void remote_live_send_fn(
-	void *arg, const struct uuid *to, const struct uuid *but, const struct buf *b);
+struct remote_live_port {
+	/* 0, or it was not sent; RV_EAGAIN: its queue is full. */
+	int (*send)(void *arg, const struct uuid *to, const struct buf *b);
+	void (*send_all)(void *arg, const struct buf *b);
+	size_t (*peers)(void *arg); /* linked hosts */
+};
 
 int remote_live_new(struct remote_live **out, struct pool *pool,
-	remote_live_send_fn *send, void *arg) RV_MUST_CHECK;
+	const struct remote_live_port *port, void *arg) RV_MUST_CHECK;
 void remote_live_free(struct remote_live *l); /* NULL-safe */
 
-/* This host set the field. */
-void remote_live_note(
-	struct remote_live *l, const struct uuid *uuid, enum schema_field_id field);
+/* This host set the field; to what it was already, where not `changed`. */
+void remote_live_note(struct remote_live *l, const struct uuid *uuid,
+	enum schema_field_id field, bool changed);
+
+/* The link to the master is a new one: what it may have missed is told again. */
+void remote_live_again(struct remote_live *l);
 
 /* The master may be another one: what it may have missed is told again. */
 void remote_live_look(struct remote_live *l);
 
-/* A host was linked: tell it everything that is known here. */
+/* A host was linked: the master tells it everything that is known here, by and by. */
 void remote_live_greet(struct remote_live *l, const struct uuid *host);
 
 /* What the others told is not here, or not all of it: asks the master for it, soon. */

@@ -180,12 +180,17 @@ static void test_clock(void **state)
 	assert_int_equal(c.rtt_us, 2000);
 	assert_int_equal(c.last_us, 501000);
 	assert_int_equal(c.error_us, 1000 + CLOCK_RESOLUTION_US + CLOCK_DRIFT_PPM);
-	/* After so many newer ones it is forgotten: the clock was set. */
-	for (int i = 0; i < CLOCK_SAMPLES; i++)
-		assert_true(clock_filter_add(
-			&f, base, base + 10, base + 10, base + 20, 20000, 4000000 + i));
+	/* One that can't be true beside it: the clock was set. */
+	assert_true(clock_filter_add(
+		&f, base, base + 10, base + 10, base + 20, 20000, 4000000));
 	c = clock_filter_estimate(&f, 4000010);
 	assert_int_equal(c.offset_us, 0);
+	/* The shortest is forgotten after so many newer ones. */
+	for (int i = 0; i < CLOCK_SAMPLES; i++)
+		assert_true(clock_filter_add(
+			&f, base, base + 15, base + 15, base + 30, 30000, 5000000 + i));
+	c = clock_filter_estimate(&f, 5000010);
+	assert_int_equal(c.rtt_us, 30000);
 	assert_false(clock_filter_add(&f, base, INT64_MAX, base, base, 1, 1));
 	assert_false(clock_filter_add(&f, base, INT64_MIN, base, base, 1, 1));
 	assert_false(clock_filter_add(&f, base, base, base, base, -1, 1));

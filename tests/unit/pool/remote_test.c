@@ -142,6 +142,93 @@ static void live_fields_reach_every_host(void **state)
 	net_close(&n);
 }
 
+static int64_t actual_at(struct net *n, int host, struct uuid vm)
+{
+	const struct row *row = db_row(pool_db(n->hosts[host].pool), CLASS_VM, vm);
+
+	return row ? db_int(row, VM_MEMORY_ACTUAL) : -1;
+}
+
+static void set_actual(struct net *n, int host, struct uuid vm, int64_t bytes)
+{
+	struct value v = value_int(bytes);
+	struct rv_error e = {0};
+
+	assert_int_equal(
+		pool_set_live(n->hosts[host].pool, vm, VM_MEMORY_ACTUAL, &v, &e), 0);
+}
+
+/* Measured while there was no link, or just before it broke: told over the next one, also
+ * when it is never measured again. */
+static void live_fields_outlast_a_lost_link(void **state)
+{
+	struct trial c;
+	struct net n;
+
+	(void)state;
+	net_open(&n, 9);
+	assert_int_equal(change_start(&n, 1, &c, NULL, false), 0);
+	run_ms(&n, 500);
+	link_set(&n, 0, 1, false);
+	set_actual(&n, 1, c.vm, 1);
+	run_ms(&n, 5000);
+	assert_int_equal(actual_at(&n, 2, c.vm), 0);
+	link_set(&n, 0, 1, true);
+	run_ms(&n, 1500);
+	assert_int_equal(actual_at(&n, 0, c.vm), 1);
+	assert_int_equal(actual_at(&n, 2, c.vm), 1);
+	set_actual(&n, 1, c.vm, 2);
+	for (int i = 0; i < 200; i++) { /* at some moment it is on its way */
+		run_ms(&n, 1);
+		link_set(&n, 0, 1, i % 10 != 0);
+	}
+	link_set(&n, 0, 1, true);
+	run_ms(&n, 1500);
+	assert_int_equal(actual_at(&n, 0, c.vm), 2);
+	assert_int_equal(actual_at(&n, 2, c.vm), 2);
+	assert_int_equal(actual_at(&n, 1, c.vm), 2); /* nor is an old one told back */
+	net_close(&n);
+}
+
+/* A host that was away is told all, though there is more than a message holds. */
+static void who_comes_back_is_greeted(void **state)
+{
+	enum { VMS = 3000 };
+	static struct trial c[VMS];
+	struct value v;
+	struct rv_error e = {0};
+	char text[200];
+	struct net n;
+
+	(void)state;
+	net_open(&n, 10);
+	for (int i = 0; i < VMS; i++) {
+		assert_int_equal(change_start(&n, 0, &c[i], NULL, false), 0);
+		if (i % 100 == 99)
+			run_ms(&n, 200);
+	}
+	link_set(&n, 0, 2, false);
+	for (int i = 0; i < VMS; i++) {
+		memset(text, 'x', sizeof text);
+		snprintf(text, 10, "%d", i);
+		text[strlen(text)] = 'x';
+		text[sizeof text - 1] = '\0';
+		assert_int_equal(value_from_cstr(&v, text), 0);
+		assert_int_equal(
+			pool_set_live(n.hosts[0].pool, c[i].vm, VM_MEMORY_STATE, &v, &e),
+			0);
+		value_fini(&v);
+	}
+	run_ms(&n, 70000); /* none of it is told again by itself */
+	link_set(&n, 0, 2, true);
+	run_ms(&n, 3000);
+	for (int i = 0; i < VMS; i++)
+		assert_true(atoi(db_string(
+				    db_row(pool_db(n.hosts[2].pool), CLASS_VM, c[i].vm),
+				    VM_MEMORY_STATE)) == i);
+	net_close(&n);
+}
+
 static void garbage_is_ignored(void **state)
 {
 	uint8_t bytes[300];
@@ -228,6 +315,8 @@ int main(void)
 		cmocka_unit_test(a_restarted_master_makes_the_outcome_unknown),
 		cmocka_unit_test(a_barrier_brings_a_follower_up_to_date),
 		cmocka_unit_test(live_fields_reach_every_host),
+		cmocka_unit_test(live_fields_outlast_a_lost_link),
+		cmocka_unit_test(who_comes_back_is_greeted),
 		cmocka_unit_test(garbage_is_ignored),
 		cmocka_unit_test(storms_lose_nothing),
 	};
