@@ -10,6 +10,7 @@
 #include "perf/report.h"
 #include "rpc/message.h"
 
+enum { CLUSTER_MORE = 1 };
 enum { CALL_MS = 60000, TRIES = 1200, TRY_US = 50000, PORT = 7473 };
 
 /* --- calls ------------------------------------------------------------------- */
@@ -205,36 +206,46 @@ static void join(struct cluster *c, int i)
 	cluster_reconnect(h);
 }
 
+static void make_one(struct cluster *c, int i)
+{
+	struct cluster_host *m = &c->hosts[i];
+
+	snprintf(m->dir, sizeof m->dir, "%.100s/h%d", c->dir, i);
+	if (mkdir(m->dir, 0700) != 0)
+		report_die("can't make %s", m->dir);
+	if (c->hub[0])
+		snprintf(
+			m->address, sizeof m->address, "tcp:10.231.0.%d:%d", i + 1, PORT);
+	else
+		snprintf(m->address, sizeof m->address, "tcp:127.0.0.1:%d",
+			host_free_port());
+	start_one(c, i);
+	if (i == 0)
+		host_await_up(&m->host);
+	else
+		join(c, i);
+}
+
 void cluster_start(struct cluster *c, const char *dir, int count, bool namespaces,
 	const char *const *settings)
 {
 	memset(c, 0, sizeof *c);
-	c->hosts = calloc((size_t)count, sizeof *c->hosts);
+	c->hosts = calloc((size_t)count + CLUSTER_MORE, sizeof *c->hosts);
 	if (!c->hosts)
 		report_die("out of memory");
 	c->count = count;
 	c->settings = settings;
 	if (namespaces)
 		make_networks(c);
-	for (int i = 0; i < count; i++) {
-		struct cluster_host *m = &c->hosts[i];
-
-		snprintf(m->dir, sizeof m->dir, "%.100s/h%d", dir, i);
-		if (mkdir(m->dir, 0700) != 0)
-			report_die("can't make %s", m->dir);
-		if (namespaces)
-			snprintf(m->address, sizeof m->address, "tcp:10.231.0.%d:%d",
-				i + 1, PORT);
-		else
-			snprintf(m->address, sizeof m->address, "tcp:127.0.0.1:%d",
-				host_free_port());
-		start_one(c, i);
-		if (i == 0)
-			host_await_up(&m->host);
-		else
-			join(c, i);
-	}
+	snprintf(c->dir, sizeof c->dir, "%s", dir);
+	for (int i = 0; i < count; i++)
+		make_one(c, i);
 	await_live(c, 0, 0);
+}
+
+void cluster_join_one(struct cluster *c)
+{
+	make_one(c, c->count++);
 }
 
 void cluster_stop(struct cluster *c)

@@ -25,6 +25,7 @@ struct cluster_host {
 struct cluster {
 	struct cluster_host *hosts;
 	int count;
+	char dir[CHILD_PATH_MAX];
 	const char *const *settings; /* borrowed, ended by NULL */
 	char hub[32];		     /* the bridge's namespace; empty: none */
 };
@@ -33,6 +34,9 @@ struct cluster {
 void cluster_start(struct cluster *c, const char *dir, int count, bool namespaces,
 	const char *const *settings);
 void cluster_stop(struct cluster *c);
+
+/* One host more, started beside the others; waits until the first one hears of it. */
+void cluster_join_one(struct cluster *c);
 
 /* Starts a host again that was killed. */
 void cluster_revive(struct cluster *c, int i);

@@ -12,7 +12,8 @@
 void report_begin(struct report *r, const char *benchmark, int argc, char **argv)
 {
 	static const struct option options[] = {{"json", required_argument, NULL, 'j'},
-		{"quick", no_argument, NULL, 'q'}, {0}};
+		{"quick", no_argument, NULL, 'q'}, {"only", required_argument, NULL, 'o'},
+		{0}};
 	int option;
 
 	*r = (struct report){.benchmark = benchmark};
@@ -21,8 +22,12 @@ void report_begin(struct report *r, const char *benchmark, int argc, char **argv
 			r->json_path = optarg;
 		} else if (option == 'q') {
 			r->quick = true;
+		} else if (option == 'o') {
+			r->only = optarg;
 		} else {
-			fprintf(stderr, "usage: perf_%s [--quick] [--json FILE]\n",
+			fprintf(stderr,
+				"usage: perf_%s [--quick] [--only PART,…] [--json "
+				"FILE]\n",
 				benchmark);
 			exit(2);
 		}
@@ -30,6 +35,18 @@ void report_begin(struct report *r, const char *benchmark, int argc, char **argv
 	printf("%-28s %14s %-8s %14s %8s  %s\n", benchmark, "value", "unit", "peer",
 		"ratio", "bar");
 	fflush(stdout);
+}
+
+bool report_wants(const struct report *r, const char *part)
+{
+	size_t len = strlen(part);
+
+	for (const char *at = r->only; at; at = strchr(at, ',')) {
+		at += *at == ',';
+		if (strncmp(at, part, len) == 0 && (at[len] == ',' || at[len] == '\0'))
+			return true;
+	}
+	return !r->only;
 }
 
 static double result_ratio(const struct report_result *x)

@@ -12,8 +12,13 @@ int main(int argc, char **argv)
 
 	report_begin(&r, "pool", argc, argv);
 	dir = child_directory();
-	commits_measure(&r, dir);
-	failover_measure(&r, dir);
-	scale_measure(&r, dir);
+	if (report_wants(&r, "commits"))
+		commits_measure(&r, dir);
+	if (report_wants(&r, "failover"))
+		failover_measure(&r, dir);
+	if (report_wants(&r, "idle"))
+		scale_measure(&r, dir);
+	if (report_wants(&r, "thousand"))
+		thousand_measure(&r, dir);
 	return report_end(&r);
 }

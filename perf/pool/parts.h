@@ -13,4 +13,7 @@ void failover_measure(struct report *r, const char *dir);
 /* Fifteen hosts of 20 VMs each: what the pool costs when nothing happens. */
 void scale_measure(struct report *r, const char *dir);
 
+/* A thousand hosts, all but two of them in one load process: what the master costs. */
+void thousand_measure(struct report *r, const char *dir);
+
 #endif

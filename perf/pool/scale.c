@@ -49,6 +49,8 @@ void scale_measure(struct report *r, const char *dir)
 	cluster_start(&c, own, hosts, false, settings);
 	for (int i = 0; i < hosts; i++)
 		start_vms(&c, i, r->quick ? 1 : VMS_PER_HOST);
+	fprintf(stderr, "perf pool: %d hosts run their VMs; now nothing is asked\n",
+		hosts);
 	sleep(r->quick ? 1 : SETTLE_S);
 	master = cluster_master(&c, 0);
 	for (int i = 0; i < hosts; i++)
