@@ -16,6 +16,17 @@ QUIET_S = 50
 TOOLS = ("qemu-system-x86_64", "apt-cache", "lz4", "depmod", "busybox", "gcc")
 
 
+def take_lock(say):
+    """At most one lab at a time: two emulated hosts are all a machine can bear. A descriptor."""
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("waiting for another lab on this machine to end")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 class Lab:
     """One run of the lab: `with Lab(...) as lab`. FOLDER is kept when the run fails."""
 
@@ -42,21 +53,12 @@ class Lab:
                 self.spoke = time.monotonic()
                 print(f"lab: {self.spoke - self.start:5.0f} s  still: {self.doing}", flush=True)
 
-    def _take_lock(self):
-        """At most one lab at a time: two emulated hosts are all a machine can bear."""
-        self.lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.say("waiting for another lab on this machine to end")
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
-
     def __enter__(self):
         for tool in TOOLS:
             if not shutil.which(tool):
                 raise packages.Missing(f"there is no {tool}: ./run xenlab installs what the lab needs")
         threading.Thread(target=self._tick, daemon=True).start()
-        self._take_lock()
+        self.lock = take_lock(self.say)
         self.folder = tempfile.mkdtemp(prefix=f"reeve-xenlab-{self.name}-")
         try:
             self._make_images()
@@ -115,4 +117,4 @@ class Lab:
         return False
 
 
-__all__ = ["Failed", "Lab"]
+__all__ = ["Failed", "Lab", "take_lock"]

@@ -25,7 +25,7 @@ def one_host(lab, **options):
 def left_over(machine):
     """What remains of guests in Xen and in xenstore; '' is what an empty host has."""
     return machine.sh(
-        "xl list | tail -n +3; xenstore-list /libxl 2>/dev/null | grep -vx 0;"
+        "xl list | tail -n +3 | cut -c1-46; xenstore-list /libxl 2>/dev/null | grep -vx 0;"
         "xenstore-list /local/domain | grep -vx 0; xenstore-list /reeve/domain 2>/dev/null;"
         "for k in vbd vif console; do xenstore-list /local/domain/0/backend/$k 2>/dev/null; done;"
         "pidof reeve-xen-helper; losetup -a; true").strip()
@@ -47,14 +47,14 @@ def listed(machine, name):
 def counting(host, name, kind="pvh", mib=MIB, args="", *more):
     """A new VM that runs and counts."""
     host.run(*guest_words(name, kind, mib, args, *more))
-    host.run("vm-start", f"vm={name}")
+    host.run("vm-start", f"vm={name}", f"on={host.machine.name}")
     guest = Guest(name)
     guest.wait_count(host.machine)
     return guest
 
 
-def clear(host, *names):
-    """VMs of a case, gone whatever state it left them in; then nothing may remain."""
+def clear(host, *names, left=""):
+    """VMs of a case, gone whatever state it left them in; then no more may remain than LEFT."""
     for name in names:
         if host.vm(name) is None:
             continue
@@ -62,7 +62,7 @@ def clear(host, *names):
             until(f"{name} can be ended", lambda: host.run(
                 "vm-shutdown", f"vm={name}", "force=true", check=False)[0] == 0, 120)
         host.run("vm-destroy", f"vm={name}")
-    until("nothing is left of the guests", lambda: not left_over(host.machine), 60)
+    until("nothing is left of the guests", lambda: left_over(host.machine) == left, 60)
 
 
 def balloon(lab, host, guest, kind):
@@ -100,7 +100,7 @@ def walk(lab, host, kind):
     lab.say(f"{kind}: suspended in {suspend_s:.1f} s, resumed in {time.monotonic() - begun:.1f} s")
     guest.wait_count(machine, at)
     host.run("vm-reboot", f"vm={name}")
-    until(f"{name} counts from the beginning", lambda: guest.last(machine)["n"] < at, 120)
+    guest.wait_anew(machine, at)
     guest.check(machine)
     host.run("vm-shutdown", f"vm={name}")
     lab.say(f"{kind}: rebooted and shut down by itself")

@@ -16,7 +16,9 @@ CACHE = os.environ.get("REEVE_XENLAB_CACHE") or os.path.join(
 )
 
 
-FETCH_S = 600
+# For all of the packages, per attempt.
+FETCH_S, ATTEMPTS = 240, 3
+UPDATE_S = 120
 
 
 class Missing(Exception):
@@ -89,44 +91,56 @@ def _newest():
     return os.path.dirname(max(stamps, key=os.path.getmtime)) if stamps else None
 
 
+def _update():
+    subprocess.run(["apt-get", "-qq", "update"], check=False, timeout=UPDATE_S)
+
+
 def get(log):
     """The newest packages apt offers; the cached ones where apt knows none."""
-    offered = _offered()
-    if not offered:
+    if not _offered():
         old = _newest()
         if old:
             return Packages(old)
         log("apt knows no Xen packages: apt-get update")
-        subprocess.run(["apt-get", "-qq", "update"], check=False, timeout=300)
+        _update()
+    for _ in range(ATTEMPTS):
         offered = _offered()
         if not offered:
             raise Missing("apt offers no xen-system-amd64: is this Debian, with network?")
-    key = "\n".join(f"{name} {version}" for name, version in offered.items())
-    folder = os.path.join(CACHE, hashlib.sha256(key.encode()).hexdigest()[:16])
-    if not os.path.exists(os.path.join(folder, "complete")):
-        _fetch(list(offered), folder, log)
-    return Packages(folder)
+        key = "\n".join(f"{name} {version}" for name, version in offered.items())
+        folder = os.path.join(CACHE, hashlib.sha256(key.encode()).hexdigest()[:16])
+        if os.path.exists(os.path.join(folder, "complete")):
+            return Packages(folder)
+        why = _fetch(list(offered), folder, log)
+        if why is None:
+            return Packages(folder)
+        log(f"apt-get download failed: {why}")
+        # Lists older than the archive name versions, and kernels, that are gone.
+        _update()
+    raise Missing(f"apt-get download failed {ATTEMPTS} times, at last: {why}")
+
+
+def _download(names, folder):
+    """None, or why not all of the packages came."""
+    try:
+        done = subprocess.run(
+            ["apt-get", "-q", "-o", "Acquire::Retries=3", "download", *names],
+            cwd=folder, capture_output=True, text=True, timeout=FETCH_S, check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {FETCH_S} s"
+    return None if done.returncode == 0 else done.stderr.strip()[-400:]
 
 
 def _fetch(names, folder, log):
+    """None, or why not."""
     log("fetching Debian's Xen and kernels, about 100 MB, once: " + " ".join(names))
     shutil.rmtree(folder, ignore_errors=True)
     root = os.path.join(folder, "root")
     os.makedirs(root)
-    for attempt in (1, 2):
-        try:
-            done = subprocess.run(
-                ["apt-get", "-q", "download", *names],
-                cwd=folder, capture_output=True, text=True, timeout=FETCH_S, check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Missing(f"apt-get download did not end within {FETCH_S} s") from None
-        if done.returncode == 0:
-            break
-        if attempt == 2:
-            raise Missing(f"apt-get download failed: {done.stderr.strip()[-400:]}")
-        # Lists older than the archive name versions that are gone.
-        subprocess.run(["apt-get", "-qq", "update"], check=False, timeout=300)
+    why = _download(names, folder)
+    if why is not None:
+        return why
     for deb in sorted(glob.glob(os.path.join(folder, "*.deb"))):
         subprocess.run(["dpkg-deb", "-x", deb, root], check=True, timeout=300)
         os.unlink(deb)
@@ -134,3 +148,4 @@ def _fetch(names, folder, log):
         f.write("\n".join(names) + "\n")
     with open(os.path.join(folder, "complete"), "w"):
         pass
+    return None

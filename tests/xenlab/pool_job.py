@@ -5,7 +5,7 @@ import time
 
 from lab import Failed, Lab
 from life_job import listed
-from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
+from reeve import RPC_PORT, Guest, Reeve, build_dir, form_pool, guest_words, programs, until
 
 DOM0_MIB, HOST_MIB = 512, 1280
 
@@ -113,14 +113,15 @@ def squeeze(lab, hosts, table):
         hosts[0].run("vm-shutdown", f"vm={vm}", "force=true")
 
 
-def migrate(lab, hosts, table, name="spread1"):
+def migrate(lab, hosts, table, name="spread1", there_only=False):
     """There and back while it counts."""
     here = next(h for h in hosts if h.machine.name == resident(hosts[0], name))
     away = next(h for h in hosts if h is not here)
     guest, machines = Guest(name), [h.machine for h in hosts]
     for machine in machines:
         machine.set_clock()
-    for source, target in ((here, away), (away, here)):
+    ways = ((here, away),) if there_only else ((here, away), (away, here))
+    for source, target in ways:
         count = guest.last(source.machine)["n"]
         begun, since = time.monotonic(), time.time()
         seen = {t["uuid"] for t in hosts[0].records("task-list")}
@@ -179,7 +180,7 @@ def keep(lab, hosts):
         environment = host.outside()
         print(f"  export REEVE_URL={environment['REEVE_URL']}   # {host.machine.name}")
         print(f"  export REEVE_USER={environment['REEVE_USER']} REEVE_PASSWORD={environment['REEVE_PASSWORD']}")
-        print(f"  build/release/cli/reeve --fingerprint={host.fingerprint} vm-list\n")
+        print(f"  {build_dir()}/cli/reeve --fingerprint={host.fingerprint} vm-list\n")
     print(f"Consoles of the hosts: {lab.folder}/*.log", flush=True)
     while all(host.machine.alive() for host in hosts):
         lab.spoke = time.monotonic()

@@ -63,15 +63,17 @@ class Reeve:
             self.settings["pool.listen"] = self.address
         self.settings.update(settings or {})
         self.environment = None
+        self.started = ""
 
     # The daemon
 
-    def start(self, wait=True):
+    def start(self, wait=True, before=":", after=":"):
+        """BEFORE and AFTER: more of the script that starts it, whose output is .started."""
         sets = " ".join(f"--set '{key}={value}'" for key, value in self.settings.items())
-        self.machine.sh(
-            "mkdir -p /run/reeve /var/lib/reeve\n"
+        self.started = self.machine.sh(
+            f"mkdir -p /run/reeve /var/lib/reeve\n{before}\n"
             f"setsid /usr/sbin/reeved --config /dev/null {sets} </dev/null >>/var/log/reeved.log 2>&1 &\n"
-            "echo $! >/run/reeved.pid")
+            f"echo $! >/run/reeved.pid\n{after}", 180)
         if wait:
             self.wait_answer()
 
@@ -168,7 +170,7 @@ class Reeve:
         return err.strip()
 
 
-def until(what, test, limit=60):
+def until(what, test, limit=60, step=1.5):
     end = time.monotonic() + limit
     while True:
         value = test()
@@ -177,7 +179,7 @@ def until(what, test, limit=60):
         if time.monotonic() > end:
             raise Failed(f"not within {limit} s: {what}")
         # Looking costs the emulated processors what the guests then lack.
-        time.sleep(1.5)
+        time.sleep(step)
 
 
 def guest_words(name, kind="pvh", mib=96, args="", *more):
@@ -222,6 +224,11 @@ class Guest:
             f"{self.name} counts on {machine.name}",
             lambda: next((t for t in [self.last(machine)] if t and t["n"] > more_than), None),
             limit)
+
+    def wait_anew(self, machine, at, limit=LIMIT):
+        """Until it counts from the beginning, after it had come to AT."""
+        until(f"{self.name} counts from the beginning",
+              lambda: (self.last(machine) or {"n": at})["n"] < at, limit)
 
     def check(self, *machines):
         """No page was ever wrong."""
