@@ -74,6 +74,8 @@ static void see(struct vm_host *h, const struct row *vm, const struct hyper_doma
 		.leftovers = left && left->count > 0,
 		.found = found(d),
 		.after_crash = (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_CRASH),
+		.protected =
+			db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE,
 	};
 	snprintf(now, sizeof now, "%lld", (long long)db_int(vm, VM_OWNER_GENERATION));
 	s->advanced = generation && strcmp(generation, now) != 0;
@@ -188,14 +190,17 @@ static void add_memory(
 
 static void adopt_devices(struct vm_host *h, const struct row *vm);
 
-/* A domain that was adopted: from now on its memory is the controller's. */
+/* One that was adopted: from now on its memory is the controller's. */
 static void take_in(struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
 {
 	struct memctl_view view;
 
-	if (d->state == HYPER_DYING || memctl_domain_get(vm_memory_controller(h->memory),
-					       d->id.domid, &view) == 0)
+	if (d->state == HYPER_DYING)
 		return;
+	if (memctl_domain_get(vm_memory_controller(h->memory), d->id.domid, &view) == 0) {
+		vm_memory_seen(h->memory, d);
+		return;
+	}
 	add_memory(h, vm, d);
 	adopt_devices(h, vm);
 }

@@ -1,6 +1,7 @@
 #include "vm/vm.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,14 @@ void vm_host_refuse(struct vm_manager *m, const struct uuid *host, const char *w
 		snprintf(h->refusal, sizeof h->refusal, "%s", why);
 }
 
+int vm_may_run(const struct vm_op *o, struct rv_error *e)
+{
+	const struct vm_manager_config *c = &o->mgr->config;
+	int rc = c->may_run ? c->may_run(c->may_run_arg, &o->host->uuid, e) : 0;
+
+	return rc ? rv_error_prefix(e, "VM %s", o->name) : 0;
+}
+
 size_t vm_op_count(const struct vm_manager *m)
 {
 	return m->op_count;
@@ -194,6 +203,21 @@ static void manager_balloon(void *arg, const struct memctl_action *a)
 		log_info("vm.memory", "domid=%u msg=\"balloon moves again\"", a->domid);
 }
 
+static void manager_foreign(void *arg, const struct vm_memory_foreign *f)
+{
+	struct vm_host *h = arg;
+
+	vm_note(h->mgr, "VM_MEMORY_CHANGED", 3, f->vm,
+		"another tool has changed the memory of domain %u: its target to %" PRIu64
+		" MiB, its limit (maxmem) to %" PRIu64
+		" MiB. Reeve has set them again, to "
+		"%" PRIu64 " and %" PRIu64 " MiB. To give the VM more or less use 'reeve "
+					   "vm-memory-dynamic-range-set', "
+		"not 'xl mem-set'",
+		f->domid, f->found_target_kib >> 10, f->found_maxmem_kib >> 10,
+		f->set_target_kib >> 10, f->set_maxmem_kib >> 10);
+}
+
 int vm_manager_add_host(
 	struct vm_manager *m, const struct vm_host_config *config, struct rv_error *e)
 {
@@ -216,6 +240,7 @@ int vm_manager_add_host(
 		free(h);
 		return rv_error_set(e, RV_ENOMEM, "no memory for a host");
 	}
+	vm_memory_on_foreign(h->memory, manager_foreign);
 	vm_look_init(h);
 	vm_ghosts_init(h);
 	vm_discard_init(h);

@@ -146,6 +146,11 @@ int vm_memory_new(struct vm_memory **out, struct loop *l, struct hyper *hyper,
 	return 0;
 }
 
+void vm_memory_on_foreign(struct vm_memory *m, vm_memory_foreign_fn *foreign)
+{
+	m->foreign = foreign;
+}
+
 void vm_memory_stop(struct vm_memory *m)
 {
 	struct vm_reservation *r;

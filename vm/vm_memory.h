@@ -23,11 +23,22 @@ struct vm_memory;
 /* The controller found out something about a guest's driver: MEMCTL_DECLARE_*. */
 typedef void vm_memory_notify_fn(void *arg, const struct memctl_action *action);
 
+/* Another tool (`xl mem-set`) has changed a domain's target or maxmem: what it was found
+ * at, and what it is set to again. At most once an hour and domain. */
+struct vm_memory_foreign {
+	uint32_t domid;
+	struct uuid vm;
+	uint64_t found_target_kib, found_maxmem_kib;
+	uint64_t set_target_kib, set_maxmem_kib;
+};
+typedef void vm_memory_foreign_fn(void *arg, const struct vm_memory_foreign *foreign);
+
 /* `loop` and `hyper` are borrowed. Returned owned. Grants nothing before the first
  * vm_memory_sync. */
 int vm_memory_new(struct vm_memory **out, struct loop *l, struct hyper *hyper,
 	const struct memctl_config *config, vm_memory_notify_fn *notify,
 	void *arg) RV_MUST_CHECK;
+void vm_memory_on_foreign(struct vm_memory *m, vm_memory_foreign_fn *foreign);
 /* Asks and answers nothing more. Before hyper_free; reservations get no answer. */
 void vm_memory_stop(struct vm_memory *m);
 void vm_memory_free(struct vm_memory *m); /* after hyper_free, or when idle; NULL-safe */
@@ -115,6 +126,10 @@ uint64_t vm_memory_ordered_kib(
 int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
 	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib,
 	struct rv_error *e) RV_MUST_CHECK;
+
+/* A domain as a look has just seen it: if somebody else has changed its target or maxmem,
+ * they are set again, and told. Frozen or being built: at the next look. */
+void vm_memory_seen(struct vm_memory *m, const struct hyper_domain *now);
 
 /* --- looking --- */
 

@@ -46,10 +46,14 @@ static void memory_answered(void *arg, struct hyper_req *req)
 		return;
 	}
 	if (req->rc == 0) {
-		if (d->sent_is_target)
+		if (d->sent_is_target) {
 			d->target_kib = d->sent_kib;
-		else
+			d->target_known = true;
+		} else {
 			d->maxmem_kib = d->sent_kib;
+			d->maxmem_known = true;
+		}
+		d->put_back = d->put_back && (d->target_due || d->maxmem_due);
 		memory_send(d);
 		return;
 	}
@@ -57,13 +61,26 @@ static void memory_answered(void *arg, struct hyper_req *req)
 		return; /* its release is on the way */
 	log_warn("vm.memory", "domid=%u call=%s rc=%s msg=\"%s\"", d->domid,
 		hyper_call_name(req->call), rv_error_symbol(req->rc), req->error.detail);
+	if (d->sent_is_target)
+		d->target_known = false;
+	else
+		d->maxmem_known = false;
 	timer_start_ms(&d->retry, MEMORY_RETRY_MS);
 }
 
-static void memory_look(struct memory_domain *d)
+void vm_memory_look(struct memory_domain *d)
 {
 	timer_start_ms(&d->deadline, MEMORY_ANSWER_MS);
 	hyper_info(d->memory->hyper, &d->req, &d->id);
+}
+
+/* Frozen, it is as it was for good. */
+static bool memory_may_change(const struct memory_domain *d)
+{
+	struct memctl_view v;
+
+	return memctl_domain_get(d->memory->ctl, d->domid, &v) == 0 &&
+	       v.d.mode != MEMCTL_FROZEN;
 }
 
 static void memory_retry(void *arg)
@@ -71,9 +88,16 @@ static void memory_retry(void *arg)
 	struct memory_domain *d = arg;
 
 	if (d->unknown) {
-		memory_look(d);
+		vm_memory_look(d);
 		return;
 	}
+	if (d->put_back && memory_may_change(d)) {
+		d->target_due = d->want_target_kib != d->target_kib;
+		d->maxmem_due = d->want_maxmem_kib != d->maxmem_kib;
+		memory_send(d);
+		return;
+	}
+	d->put_back = false;
 	if (memctl_domain_found(d->memory->ctl, d->domid, d->target_kib, d->maxmem_kib))
 		return;
 	defer_start(&d->memory->step);
@@ -208,7 +232,7 @@ void vm_memory_restored(struct vm_memory *m, const struct hyper_domain_id *id)
 		return;
 	d->unknown = true;
 	m->building++;
-	memory_look(d);
+	vm_memory_look(d);
 }
 
 void vm_memory_mode(
@@ -282,12 +306,16 @@ static void memory_looked(struct memory_domain *d)
 	if (req->rc) {
 		log_warn("vm.memory", "domid=%u rc=%s msg=\"what it holds: %s\"",
 			d->domid, rv_error_symbol(req->rc), req->error.detail);
-		timer_start_ms(&d->retry, MEMORY_RETRY_MS);
+		if (d->unknown)
+			timer_start_ms(&d->retry, MEMORY_RETRY_MS);
+		else
+			memory_send(d);
 		return;
 	}
 	/* Its own event may have told in the meantime, and is newer. */
 	if (d->unknown && !memory_holds(d, &req->domain))
 		memory_lost(d);
+	vm_memory_compare(d, &req->domain);
 	memory_send(d);
 }
 
@@ -313,6 +341,7 @@ void vm_memory_event(void *arg, const struct hyper_event *event)
 	case HYPER_EV_BALLOON:
 		if (!memory_holds(d, now))
 			break;
+		vm_memory_seen(m, now);
 		return;
 	case HYPER_EV_FEATURES:
 		if (now->can_balloon &&

@@ -3,7 +3,8 @@
  *
  * vm_memory.c holds the book of free memory and takes the controller's steps,
  * vm_memory_domain.c gives a domain its orders and hears what became of it,
- * vm_memory_reserve.c asks for memory and passes the answers on.
+ * vm_memory_foreign.c undoes what other tools do to it, vm_memory_reserve.c asks for
+ * memory and passes the answers on.
  */
 #ifndef REEVE_VM_VM_MEMORY_INTERNAL_H
 #define REEVE_VM_VM_MEMORY_INTERNAL_H
@@ -28,7 +29,12 @@ struct memory_domain {
 	bool target_due, maxmem_due, sent_is_target;
 	struct list node; /* of those that are gone but for an unanswered request */
 	bool gone, kept;
-	bool unknown; /* restored: booked with its target, it may hold less */
+	/* It was set here, or seen since: any other value is another tool's. */
+	bool target_known, maxmem_known;
+	bool put_back; /* what is due undoes another tool's change */
+	bool foreign_told;
+	int64_t foreign_us; /* when it was told last */
+	bool unknown;	    /* restored: booked with its target, it may hold less */
 	struct hyper_req req;
 	struct timer retry, deadline;
 };
@@ -38,6 +44,7 @@ struct vm_memory {
 	struct hyper *hyper;
 	struct memctl *ctl;
 	vm_memory_notify_fn *notify;
+	vm_memory_foreign_fn *foreign;
 	void *arg;
 	struct hyper_listener listener;
 	struct map domains, reservations;
@@ -74,6 +81,14 @@ void vm_memory_order(struct vm_memory *m, const struct memctl_action *a);
 /* A hyper_event_fn; arg: the vm_memory. */
 void vm_memory_event(void *arg, const struct hyper_event *event);
 void vm_memory_domain_free(struct memory_domain *d);
+/* Asks the hypervisor how it is; its request is idle. */
+void vm_memory_look(struct memory_domain *d);
+
+/* --- vm_memory_foreign.c --- */
+
+/* It is so at this moment, and nothing is on the way: what another tool has changed
+ * becomes due again. */
+void vm_memory_compare(struct memory_domain *d, const struct hyper_domain *now);
 
 /* --- vm_memory_reserve.c --- */
 

@@ -407,6 +407,70 @@ static void test_paused_by_another_tool(void **state)
 	world_free(w);
 }
 
+static void answered(void *arg, struct hyper_req *req)
+{
+	assert_int_equal(req->rc, 0);
+	*(bool *)arg = true;
+}
+
+/* As `xl mem-set` does. */
+static void mem_set(struct world *w, const struct hyper_domain_id *id, uint64_t kib)
+{
+	struct hyper_req req = {0};
+	bool done = false;
+
+	hyper_req_init(&req, answered, &done);
+	hyper_set_target(w->hyper, &req, id, kib);
+	while (!done)
+		assert_true(loop_sim_step(w->loop));
+	done = false;
+	hyper_set_maxmem(w->hyper, &req, id, kib);
+	while (!done)
+		assert_true(loop_sim_step(w->loop));
+}
+
+static void assert_memory(struct world *w, const struct hyper_domain_id *id,
+	uint64_t target_kib, uint64_t maxmem_kib)
+{
+	struct world_domains d;
+
+	assert_int_equal(world_domains(w, &d), 1);
+	assert_int_equal(d.list[0].id.domid, id->domid);
+	assert_int_equal(d.list[0].target_kib, target_kib);
+	assert_int_equal(d.list[0].maxmem_kib, maxmem_kib);
+}
+
+/* Only Reeve sets targets: what another tool sets is undone, and told once. */
+static void test_memory_changed_by_another_tool(void **state)
+{
+	struct world *w = world_new(163);
+	size_t vm = running(w, 0);
+	struct hyper_domain_id id;
+	struct world_domains before;
+
+	(void)state;
+	settle(w);
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	assert_int_equal(world_domains(w, &before), 1);
+	assert_int_equal(world_messages(w, "VM_MEMORY_CHANGED"), 0);
+	mem_set(w, &id, before.list[0].target_kib / 2);
+	settle(w);
+	assert_memory(w, &id, before.list[0].target_kib, before.list[0].maxmem_kib);
+	assert_int_equal(world_messages(w, "VM_MEMORY_CHANGED"), 1);
+	/* An order that fails is given again; the message is not. */
+	mem_set(w, &id, before.list[0].target_kib / 4);
+	hyper_sim_inject(w->hyper, HYPER_CALL_SET_TARGET, HYPER_SIM_FAULT_ERROR, 3, 0);
+	settle(w);
+	assert_memory(w, &id, before.list[0].target_kib, before.list[0].maxmem_kib);
+	assert_int_equal(world_messages(w, "VM_MEMORY_CHANGED"), 1);
+	/* It goes on, told of again. */
+	world_run_ms(w, 3600 * 1000);
+	mem_set(w, &id, before.list[0].target_kib / 2);
+	settle(w);
+	assert_int_equal(world_messages(w, "VM_MEMORY_CHANGED"), 2);
+	world_free(w);
+}
+
 /* The disk of the log is full, then has room again: nothing that was done is forgotten.
  */
 static void test_full_log(void **state)
@@ -612,6 +676,7 @@ int main(void)
 		cmocka_unit_test(test_many_ghosts),
 		cmocka_unit_test(test_stuck_is_told_once),
 		cmocka_unit_test(test_paused_by_another_tool),
+		cmocka_unit_test(test_memory_changed_by_another_tool),
 		cmocka_unit_test(test_full_log),
 		cmocka_unit_test(test_clone_of_another_host),
 		cmocka_unit_test(test_host_of_a_shutdown),
