@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "reactor/tls.h"
 
@@ -109,27 +110,153 @@ static EVP_PKEY *key_read(const char *pem)
 	return key;
 }
 
+static bool is_issuer(X509 *ca, X509 *cert)
+{
+	return X509_check_issued(ca, cert) == X509_V_OK &&
+	       X509_verify(cert, X509_get0_pubkey(ca)) == 1;
+}
+
+/* By any certificate of the text; RV_ETLS in words. */
+static int check_issuer(const char *ca_pem, X509 *cert, struct rv_error *e)
+{
+	BIO *bio = BIO_new_mem_buf(ca_pem, -1);
+	bool found = false, any = false, all = true;
+	X509 *ca;
+
+	while (bio && !found && (ca = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+		any = true;
+		all &= X509_check_ca(ca) == 1;
+		found = X509_check_ca(ca) == 1 && is_issuer(ca, cert);
+		X509_free(ca);
+	}
+	BIO_free(bio);
+	if (found)
+		return 0;
+	if (!any)
+		return ca_error(
+			e, RV_ETLS, "not PEM texts of a CA, a certificate, a key");
+	return ca_error(e, RV_ETLS,
+		all ? "the certificate is not signed by the CA"
+		    : "the CA's certificate is not one of a CA");
+}
+
+bool ca_signed(const char *ca_cert_pem, const char *cert_pem)
+{
+	X509 *ca = certificate_read(ca_cert_pem), *cert = certificate_read(cert_pem);
+	bool is = ca && cert && is_issuer(ca, cert);
+
+	ERR_clear_error();
+	X509_free(ca);
+	X509_free(cert);
+	return is;
+}
+
+static int64_t seconds_of(const ASN1_TIME *t)
+{
+	struct tm tm;
+
+	return ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : -1;
+}
+
+int ca_times(
+	const char *cert_pem, int64_t *issued_s, int64_t *expires_s, struct rv_error *e)
+{
+	X509 *cert = certificate_read(cert_pem);
+
+	*issued_s = cert ? seconds_of(X509_get0_notBefore(cert)) : -1;
+	*expires_s = cert ? seconds_of(X509_get0_notAfter(cert)) : -1;
+	X509_free(cert);
+	ERR_clear_error();
+	return *issued_s >= 0 && *expires_s >= 0
+		       ? 0
+		       : rv_error_set(e, RV_EINVAL, "not a PEM certificate");
+}
+
 int ca_check(const char *ca_cert_pem, const char *cert_pem, const char *key_pem,
 	const struct uuid *host, struct rv_error *e)
 {
-	X509 *ca = certificate_read(ca_cert_pem), *cert = certificate_read(cert_pem);
+	X509 *cert = certificate_read(cert_pem);
 	EVP_PKEY *key = key_read(key_pem);
 	int rc = 0;
 
-	if (!ca || !cert || !key)
+	if (!cert || !key)
 		rc = ca_error(e, RV_ETLS, "not PEM texts of a CA, a certificate, a key");
-	else if (X509_check_ca(ca) != 1)
-		rc = ca_error(e, RV_ETLS, "the CA's certificate is not one of a CA");
-	else if (X509_check_issued(ca, cert) != X509_V_OK ||
-		 X509_verify(cert, X509_get0_pubkey(ca)) != 1)
-		rc = ca_error(e, RV_ETLS, "the certificate is not signed by the CA");
+	else if (check_issuer(ca_cert_pem, cert, e))
+		rc = RV_ETLS;
 	else if (X509_check_private_key(cert, key) != 1)
 		rc = ca_error(e, RV_ETLS, "the certificate is for another key");
 	else if (!certificate_is_for(cert, host))
 		rc = ca_error(e, RV_ETLS, "the certificate is for another host");
 	ERR_clear_error();
-	X509_free(ca);
 	X509_free(cert);
+	EVP_PKEY_free(key);
+	return rc;
+}
+
+/* --- a CA that takes over ----------------------------------------------------------- */
+
+static bool set_issuer_key(X509 *cert, X509 *issuer)
+{
+	int at = X509_get_ext_by_NID(cert, NID_authority_key_identifier, -1);
+	X509_EXTENSION *extension;
+	X509V3_CTX ctx;
+	bool ok;
+
+	if (at >= 0)
+		X509_EXTENSION_free(X509_delete_ext(cert, at));
+	X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
+	extension =
+		X509V3_EXT_conf_nid(NULL, &ctx, NID_authority_key_identifier, "keyid");
+	ok = extension && X509_add_ext(cert, extension, -1) == 1;
+	X509_EXTENSION_free(extension);
+	return ok;
+}
+
+/* The successor's certificate once more, signed by the former one in place of itself. */
+static int cross_sign(X509 *ca, EVP_PKEY *key, const char *next_pem, char **cross_pem,
+	struct rv_error *e)
+{
+	X509 *cross = certificate_read(next_pem);
+	BIO *bio = BIO_new(BIO_s_mem());
+	char *data;
+	long len;
+
+	if (cross && bio && X509_set_issuer_name(cross, X509_get_subject_name(ca)) == 1 &&
+		set_issuer_key(cross, ca) && X509_sign(cross, key, EVP_sha256()) > 0 &&
+		PEM_write_bio_X509(bio, cross) == 1) {
+		len = BIO_get_mem_data(bio, &data);
+		*cross_pem = strndup(data, (size_t)len);
+	}
+	X509_free(cross);
+	BIO_free(bio);
+	return *cross_pem ? 0 : ca_error(e, RV_ETLS, "the next CA can't be certified");
+}
+
+int ca_successor(const char *ca_cert_pem, const char *ca_key_pem, char **cert_pem,
+	char **key_pem, char **cross_pem, struct rv_error *e)
+{
+	X509 *ca = certificate_read(ca_cert_pem);
+	EVP_PKEY *key = key_read(ca_key_pem);
+	char name[64] = "";
+	struct tls_certificate_request r = {
+		.common_name = name, .days = CA_DAYS, .is_ca = true};
+	int rc = 0;
+
+	*cert_pem = *key_pem = *cross_pem = NULL;
+	if (!ca || !key || X509_check_private_key(ca, key) != 1 ||
+		X509_NAME_get_text_by_NID(X509_get_subject_name(ca), NID_commonName, name,
+			sizeof name) <= 0)
+		rc = ca_error(e, RV_ETLS, "the CA's certificate and key are not a pair");
+	if (!rc)
+		rc = tls_certificate_new(&r, cert_pem, key_pem, e);
+	if (!rc)
+		rc = cross_sign(ca, key, *cert_pem, cross_pem, e);
+	if (rc) {
+		free(*cert_pem);
+		ca_key_free(*key_pem);
+		*cert_pem = *key_pem = NULL;
+	}
+	X509_free(ca);
 	EVP_PKEY_free(key);
 	return rc;
 }

@@ -6,6 +6,8 @@
 #ifndef REEVE_LINK_CA_H
 #define REEVE_LINK_CA_H
 
+#include <stdbool.h>
+
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/uuid.h"
@@ -33,8 +35,23 @@ int ca_issue(const char *ca_cert_pem, const char *ca_key_pem, const char *reques
 	const struct uuid *host, const char *const *names, int days, char **cert_pem,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* What a host checks about a certificate it was given: signed by this CA, for this key
- * and this UUID. Expiry is not looked at. RV_ETLS with the reason. */
+/* A CA of the same name to take over from this one: its certificate and key, and its key
+ * certified by this one (a key rollover of RFC 4210, section 4.4: of the same name, so
+ * that this one's path length allows it). A host that trusts only the former CA believes
+ * a chain with `cross` in it. All returned owned. */
+int ca_successor(const char *ca_cert_pem, const char *ca_key_pem, char **cert_pem,
+	char **key_pem, char **cross_pem, struct rv_error *e) RV_MUST_CHECK;
+
+/* Whether the first certificate of `ca_cert_pem` signed that one. */
+bool ca_signed(const char *ca_cert_pem, const char *cert_pem);
+
+/* From when until when the (first) certificate is good, in seconds since 1970. */
+int ca_times(const char *cert_pem, int64_t *issued_s, int64_t *expires_s,
+	struct rv_error *e) RV_MUST_CHECK;
+
+/* What a host checks about a certificate it was given: signed by one of these CAs (one
+ * text may hold several), for this key and this UUID. Expiry is not looked at. RV_ETLS
+ * with the reason. */
 int ca_check(const char *ca_cert_pem, const char *cert_pem, const char *key_pem,
 	const struct uuid *host, struct rv_error *e) RV_MUST_CHECK;
 

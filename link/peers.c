@@ -189,8 +189,8 @@ static void peer_changed(struct peer *peer)
 	LIST_FOR_EACH (node, &peer->links) {
 		struct peer_link *pl = CONTAINER_OF(node, struct peer_link, node);
 
-		if (!pl->over && pl->hello.incarnation != 0 &&
-			!peer_pinned(&peer->member, pl->fingerprint))
+		if (!pl->over && pl->hello.incarnation != 0 && !peer->member.replaced &&
+			!peer_pinned(&peer->member, pl->fingerprint, 0))
 			peer_link_drop(pl, RV_EAUTH,
 				"the certificate was withdrawn from the pool's record");
 	}
@@ -296,7 +296,7 @@ int peers_admit(struct peers *p, const struct tls_peer *peer, struct uuid *host,
 	if (!member)
 		return rv_error_set(
 			e, RV_EPERM, "host %s is not a member of this pool", peer->uuid);
-	if (!peer_pinned(&member->member, peer->fingerprint))
+	if (!peer_pinned(&member->member, peer->fingerprint, peer->issued_s))
 		return rv_error_set(e, RV_EAUTH,
 			"the certificate is not the one that the pool has on record for "
 			"host %s",

@@ -35,6 +35,13 @@ struct peer_member {
 	 * pin_count 0 any that the CA signed for its UUID. */
 	uint8_t pins[PEER_PINS][32];
 	int pin_count;
+	/* When the newest of those was issued (notBefore, seconds since 1970): one that
+	 * the CA has issued for the host since is let in too, since this host may just
+	 * not have heard of it yet. 0: none is. */
+	int64_t issued_s;
+	/* A link whose certificate is not among the pins stays: it was replaced, and not
+	 * withdrawn. */
+	bool replaced;
 };
 
 struct peers_events {

@@ -64,6 +64,7 @@ void peer_select(struct peer *peer, struct peer_link *pl);
 void peer_link_drop(struct peer_link *pl, int rc, const char *reason);
 void peer_link_free(struct peer_link *pl);
 void peer_set_state(struct peer *peer);
-bool peer_pinned(const struct peer_member *m, const uint8_t fingerprint[static 32]);
+bool peer_pinned(const struct peer_member *m, const uint8_t fingerprint[static 32],
+	int64_t issued_s);
 
 #endif

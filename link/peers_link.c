@@ -36,12 +36,13 @@ void peer_set_state(struct peer *peer)
 	peer->since_us = loop_now_us(peer->p->loop);
 }
 
-bool peer_pinned(const struct peer_member *m, const uint8_t fingerprint[static 32])
+bool peer_pinned(const struct peer_member *m, const uint8_t fingerprint[static 32],
+	int64_t issued_s)
 {
 	for (int i = 0; i < m->pin_count; i++)
 		if (memcmp(m->pins[i], fingerprint, 32) == 0)
 			return true;
-	return m->pin_count == 0;
+	return m->pin_count == 0 || (m->issued_s && issued_s > m->issued_s);
 }
 
 /* --- ends --------------------------------------------------------------------------- */
@@ -147,7 +148,7 @@ static void on_hello(void *arg, const struct link_hello *hello)
 		return;
 	pl->hello = *hello;
 	memcpy(pl->fingerprint, certificate->fingerprint, sizeof pl->fingerprint);
-	if (!peer_pinned(&peer->member, pl->fingerprint)) {
+	if (!peer_pinned(&peer->member, pl->fingerprint, certificate->issued_s)) {
 		peer_link_drop(pl, RV_EAUTH,
 			"the certificate is not the one that the pool has on record");
 		snprintf(peer->reason, sizeof peer->reason,

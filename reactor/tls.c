@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <strings.h>
 
 #include "base/log.h"
@@ -368,6 +369,7 @@ void tls_peer_read(struct tls_peer *peer, SSL *ssl)
 	X509 *cert = SSL_get0_peer_certificate(ssl);
 	const unsigned char *alpn;
 	unsigned alpn_len, digest_len = sizeof peer->fingerprint;
+	struct tm issued;
 
 	memset(peer, 0, sizeof *peer);
 	snprintf(peer->version, sizeof peer->version, "%s", SSL_get_version(ssl));
@@ -385,6 +387,8 @@ void tls_peer_read(struct tls_peer *peer, SSL *ssl)
 		SSL_get_verify_result(ssl) != X509_V_OK)
 		return;
 	peer->has_certificate = true;
+	if (ASN1_TIME_to_tm(X509_get0_notBefore(cert), &issued) == 1)
+		peer->issued_s = (int64_t)timegm(&issued);
 	X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName,
 		peer->common_name, sizeof peer->common_name);
 	peer_read_uuid(peer, cert);

@@ -47,6 +47,7 @@ struct tls_peer {
 	char common_name[256];
 	char uuid[37];		 /* of a SAN "URI:urn:uuid:…", else empty */
 	uint8_t fingerprint[32]; /* SHA-256 of the certificate */
+	int64_t issued_s;	 /* its notBefore, since 1970; 0: not known */
 	char alpn[32];
 	char version[16], cipher[64];
 	bool ktls_send, ktls_recv;

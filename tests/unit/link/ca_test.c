@@ -5,6 +5,7 @@
 #include <openssl/x509.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,39 @@ static void test_forged_certificate(void **state)
 	X509_free(x);
 	BIO_free(bio);
 	BIO_free(out);
+}
+
+/* The next CA: another key of the same name; the cross certificate is its key, signed by
+ * the former one. */
+static void test_successor(void **state)
+{
+	struct fixture *f = *state;
+	char *ca, *ca_key, *cross, *cert, both[8192];
+	int64_t issued_s, expires_s;
+	struct rv_error e = {0};
+
+	assert_int_equal(ca_successor(f->ca, f->ca_key, &ca, &ca_key, &cross, &e), 0);
+	assert_true(ca_signed(ca, ca));
+	assert_true(ca_signed(f->ca, cross));
+	assert_false(ca_signed(f->ca, ca));
+	assert_false(ca_signed(ca, cross));
+	assert_int_equal(ca_issue(ca, ca_key, f->csr, &host, NULL, 30, &cert, &e), 0);
+	assert_true(ca_signed(ca, cert));
+	assert_true(ca_signed(cross, cert));
+	assert_false(ca_signed(f->ca, cert));
+	assert_int_equal(ca_check(f->ca, cert, f->key, &host, &e), RV_ETLS);
+	snprintf(both, sizeof both, "%s%s", f->ca, ca);
+	assert_int_equal(ca_check(both, cert, f->key, &host, &e), 0);
+	assert_int_equal(ca_check(both, cert, f->key, &other_host, &e), RV_ETLS);
+	assert_int_equal(ca_times(cert, &issued_s, &expires_s, &e), 0);
+	assert_int_equal(expires_s - issued_s, 30 * 86400 + 3600);
+	assert_int_equal(ca_times("x", &issued_s, &expires_s, &e), RV_EINVAL);
+	free(ca);
+	free(cross);
+	free(cert);
+	assert_int_equal(ca_successor(f->ca, f->key, &ca, &cert, &cross, &e), RV_ETLS);
+	assert_null(ca);
+	ca_key_free(ca_key);
 }
 
 static void test_digests(void **state)
@@ -236,6 +270,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_issue_and_check),
 		TEST(test_forged_certificate),
+		TEST(test_successor),
 		TEST(test_digests),
 		TEST(test_sealed_key),
 		TEST(test_token_text),

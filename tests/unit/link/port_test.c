@@ -393,6 +393,154 @@ static void test_expired_only_warns(void **state)
 	rotate(*state, certify_expired);
 }
 
+static void hold_pin(struct pool *p, int64_t issued_s)
+{
+	struct peer_member m = {.host = p->hosts[1].uuid,
+		.dial = true,
+		.pin_count = 1,
+		.issued_s = issued_s,
+		.replaced = true};
+	struct rv_error e = {0};
+
+	snprintf(m.address, sizeof m.address, "tcp:127.0.0.1:%d",
+		port_number(p->hosts[1].port));
+	assert_int_equal(ca_fingerprint(p->hosts[1].cert, m.pins[0], &e), 0);
+	assert_int_equal(peers_set(p->hosts[0].peers, &m, &e), 0);
+}
+
+/* Replaced, not withdrawn: the link lives on. */
+static void test_replaced(void **state)
+{
+	struct pool *p = *state;
+
+	link_all(p);
+	certify(p, &p->hosts[1]);
+	use_certificate(p, &p->hosts[1]);
+	hold_pin(p, 0);
+	run_ms(p->loop, 300);
+	assert_int_equal(p->hosts[0].downs, 0);
+	assert_true(peers_is_up(p->hosts[0].peers, &p->hosts[1].uuid));
+}
+
+static bool pair_is_up(struct pool *p)
+{
+	return peers_is_up(p->hosts[0].peers, &p->hosts[1].uuid);
+}
+
+static void meet_again(struct pool *p)
+{
+	know(&p->hosts[1], &p->hosts[0], false);
+	run_ms(p->loop, 100);
+	know(&p->hosts[1], &p->hosts[0], true);
+}
+
+/* Who has not heard of a new certificate yet believes it, if it was issued after the one
+ * that it knows; an older one never. */
+static void test_newer(void **state)
+{
+	struct pool *p = *state;
+	struct host *h = &p->hosts[1];
+	int64_t issued_s, expires_s;
+	struct rv_error e = {0};
+
+	link_all(p);
+	assert_int_equal(ca_times(h->cert, &issued_s, &expires_s, &e), 0);
+	hold_pin(p, issued_s - 1); /* known: one that was issued a second before */
+	certify(p, h);
+	use_certificate(p, h);
+	meet_again(p);
+	run_until(p, pair_is_up);
+	certify_expired(p, h); /* issued a year before */
+	use_certificate(p, h);
+	meet_again(p);
+	run_ms(p->loop, 700);
+	assert_false(pair_is_up(p));
+}
+
+/* --- a CA takes over from another --------------------------------------------------- */
+
+struct rollover {
+	char *ca, *key, *cross;
+};
+
+/* What the host shows and trusts. */
+static void use_texts(struct host *h, const char *chain, const char *trust)
+{
+	struct tls_context *server, *client;
+	struct rv_error e = {0};
+
+	assert_int_equal(port_tls(&server, chain, h->key, trust, &e), 0);
+	assert_int_equal(
+		port_client_tls(&client, PORT_ALPN_LINK, chain, h->key, trust, &e), 0);
+	port_set_tls(h->port, server);
+	peers_set_tls(h->peers, client);
+	tls_context_unref(server);
+	tls_context_unref(client);
+}
+
+static char *join_texts(const char *a, const char *b, const char *c)
+{
+	char *text = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
+
+	strcpy(text, a);
+	strcat(text, b);
+	return strcat(text, c);
+}
+
+static void certify_by(struct rollover *r, struct host *h)
+{
+	struct rv_error e = {0};
+	char *csr;
+
+	free(h->cert);
+	ca_key_free(h->key);
+	assert_int_equal(ca_request_new(&h->uuid, &csr, &h->key, &e), 0);
+	assert_int_equal(
+		ca_issue(r->ca, r->key, csr, &h->uuid, NULL, 30, &h->cert, &e), 0);
+	free(csr);
+}
+
+/* Host 1 has a certificate of the next CA. Host 0 was away and trusts the former one
+ * alone: it believes the chain with the cross certificate, and is believed by who trusts
+ * both. Without that certificate it does not. */
+static void test_ca_takes_over(void **state)
+{
+	struct pool *p = *state;
+	struct host *h = &p->hosts[1];
+	struct rollover r;
+	struct rv_error e = {0};
+	char *chain, *trust, *bundle;
+
+	link_all(p);
+	assert_int_equal(ca_successor(p->ca, p->ca_key, &r.ca, &r.key, &r.cross, &e), 0);
+	certify_by(&r, h);
+	chain = join_texts(h->cert, r.cross, p->ca);
+	trust = join_texts(p->ca, r.ca, "");
+	use_texts(h, chain, trust);
+	meet_again(p);
+	run_until(p, pair_is_up);
+	/* Both have certificates of the next one, and trust it alone. */
+	certify_by(&r, &p->hosts[0]);
+	use_texts(&p->hosts[0], p->hosts[0].cert, r.ca);
+	use_texts(h, h->cert, r.ca);
+	meet_again(p);
+	run_until(p, pair_is_up);
+	/* Host 0 with its former trust and no help. */
+	certify(p, &p->hosts[0]);
+	use_texts(&p->hosts[0], p->hosts[0].cert, p->ca);
+	bundle = join_texts(h->cert, r.ca, "");
+	use_texts(h, bundle, trust);
+	meet_again(p);
+	run_ms(p->loop, 700);
+	assert_false(pair_is_up(p));
+	free(chain);
+	free(trust);
+	free(bundle);
+	free(r.ca);
+	ca_key_free(r.key);
+	free(r.cross);
+}
+
 /* --- others at the port ---------------------------------------------------------------
  */
 
@@ -538,6 +686,9 @@ int main(void)
 		TEST(test_revoked),
 		TEST(test_rotation),
 		TEST(test_expired_only_warns),
+		TEST(test_replaced),
+		TEST(test_newer),
+		TEST(test_ca_takes_over),
 		TEST(test_strangers),
 		TEST(test_flood),
 	};
