@@ -83,7 +83,7 @@ static int open_listener(const char *path, struct rv_error *e)
 
 	if (strlen(path) >= sizeof a.sun_path)
 		return rv_error_set(e, RV_EPARAM, "%s: too long for a socket", path);
-	strcpy(a.sun_path, path);
+	memcpy(a.sun_path, path, strlen(path) + 1);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return rv_error_set(

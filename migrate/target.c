@@ -257,6 +257,8 @@ static void in_nics(struct target *s)
 	if (!target_spoiled(s) && vm_domain_describe(&d, o, s->id.handle,
 					  s->id.generation, s->target_kib, &s->nics, &e))
 		op_fail_with(&o->op, &e);
+	if (!o->op.error.code && vm_may_run(o, &e))
+		op_fail_with(&o->op, &e);
 	if (o->op.error.code) {
 		target_undo(s);
 		return;

@@ -190,12 +190,26 @@ static void enter_end(struct target *s)
 	vm_op_end(o, TARGET_END);
 }
 
-static void enter_unpause(struct target *s)
+/* The VM is this host's: it waits, paused, for as long as the host may let nothing run.
+ */
+static void unpause(struct target *s)
 {
 	struct vm_op *o = &s->vm;
+	struct rv_error e;
 
-	op_move(&o->op, TARGET_UNPAUSE);
+	if (vm_may_run(o, &e)) {
+		log_warn("migrate.target", "%s msg=\"%s\"", o->subject, e.detail);
+		s->resting = true;
+		op_await(&o->op, MIGRATE_RETRY_MS);
+		return;
+	}
 	hyper_unpause(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms), &s->id);
+}
+
+static void enter_unpause(struct target *s)
+{
+	op_move(&s->vm.op, TARGET_UNPAUSE);
+	unpause(s);
 }
 
 static void attach_next(struct target *s)
@@ -416,6 +430,9 @@ void target_own_deadline(struct target *s)
 		return;
 	case TARGET_ATTACH:
 		attach_next(s);
+		return;
+	case TARGET_UNPAUSE:
+		unpause(s);
 		return;
 	case TARGET_LOOK:
 		hyper_info(

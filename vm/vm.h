@@ -38,6 +38,8 @@ struct vm_memory;
 enum {
 	VM_MAX_HOSTS = 64, /* driven by one manager; today the daemon drives its own */
 	VM_SHUTDOWN_TIMEOUT_MS = 10 * 60 * 1000, /* how long a guest may take */
+	/* Longer than it takes to find another master. */
+	VM_MAY_RUN_MS = 15 * 1000,
 };
 
 /* One host's ports, all borrowed. */
@@ -53,6 +55,10 @@ struct vm_host_config {
  * operation does nothing more. */
 typedef bool vm_point_fn(void *arg, const char *point, const struct uuid *vm);
 
+/* May this host let a domain run now? 0, or why not in words (RV_EAGAIN), e.g. because
+ * its lease (pool/lease.h) has run out. */
+typedef int vm_may_run_fn(void *arg, const struct uuid *host, struct rv_error *e);
+
 struct vm_manager_config {
 	struct loop *loop; /* borrowed, as are pool and policy */
 	struct pool *pool;
@@ -61,6 +67,11 @@ struct vm_manager_config {
 	 * event; 0: 10 s. */
 	int64_t look_ms;
 	int64_t answer_ms; /* how long a hypervisor call may take; 0: 60 s */
+	/* Asked right before each domain is made, restored or unpaused; not where a guest
+	 * that was running goes on after a save. NULL: it may. A start waits
+	 * VM_MAY_RUN_MS for it. */
+	vm_may_run_fn *may_run;
+	void *may_run_arg;
 	vm_point_fn *point;
 	void *point_arg;
 };

@@ -1,10 +1,10 @@
 /*
- *	RESERVE ─► PLUG ─► CREATE ─► RECORD ─► UNPAUSE ─────────► BUILT
- *	   │        │      │  ╲        │         │    ╲
- *	   │        │      │   ╲       │         │     ╰─► LOOK: does it run?
- *	   │        │      │    ╰──► SETTLING ◄──╯         │
- *	   ▼        ▼      ▼           ▼                   ▼
- *	 UNDO (destroy, then devices; vm_teardown) ──────────────► UNDONE
+ *	RESERVE ─► PLUG ─► LEASE ─► CREATE ─► RECORD ─► UNPAUSE ───────► BUILT
+ *	   │        │        │       │  ╲        │        │    ╲
+ *	   │        │        │       │   ╲       │        │     ╰─► LOOK: does it run?
+ *	   │        │        │       │    ╰──► SETTLING ◄─╯         │
+ *	   ▼        ▼        ▼       ▼           ▼                  ▼
+ *	 UNDO (destroy, then devices; vm_teardown) ─────────────► UNDONE
  *
  * No way back after UNPAUSE was sent, but where it surely failed. The owner's record is
  * committed before the domain may run: DESIGN.md, one owner always.
@@ -17,17 +17,31 @@
 #include "base/log.h"
 #include "vm/vm_domain.h"
 
-enum { RESERVE, PLUG, CREATE, RECORD, UNPAUSE, LOOK, SETTLING, UNDO, BUILT, UNDONE };
+enum {
+	RESERVE,
+	PLUG,
+	LEASE,
+	CREATE,
+	RECORD,
+	UNPAUSE,
+	LOOK,
+	SETTLING,
+	UNDO,
+	BUILT,
+	UNDONE
+};
 
 enum {
 	BUILD_MEMORY_MS = 60 * 1000, /* how long to wait for others to be squeezed */
 	BUILD_DOMAIN_MS = 5 * 60 * 1000,
 	BUILD_LOOK_MS = 500,
+	BUILD_LEASE_LOOK_MS = 250,
 };
 
 static const struct op_state states[] = {
 	[RESERVE] = {"reserve", OP_TO(PLUG) | OP_TO(UNDO)},
-	[PLUG] = {"plug", OP_TO(CREATE) | OP_TO(UNDO)},
+	[PLUG] = {"plug", OP_TO(LEASE) | OP_TO(UNDO)},
+	[LEASE] = {"lease", OP_TO(CREATE) | OP_TO(UNDO)},
 	[CREATE] = {"create", OP_TO(RECORD) | OP_TO(SETTLING) | OP_TO(UNDO)},
 	[RECORD] = {"record", OP_TO(UNPAUSE) | OP_TO(BUILT) | OP_TO(UNDO)},
 	[UNPAUSE] = {"unpause", OP_TO(BUILT) | OP_TO(LOOK) | OP_TO(UNDO)},
@@ -38,7 +52,7 @@ static const struct op_state states[] = {
 	[UNDONE] = {"undone", 0},
 };
 
-static const struct op_table table = {"vm.build", states, 10, RESERVE};
+static const struct op_table table = {"vm.build", states, 11, RESERVE};
 
 static void build_step(struct op *op);
 
@@ -194,6 +208,31 @@ static void enter_create(struct vm_build *b)
 		hyper_create(b->host->hyper, &b->req, &s.spec);
 }
 
+/* Right before the domain is made: not a moment earlier. */
+static void look_lease(struct vm_build *b)
+{
+	struct rv_error e;
+
+	if (!vm_may_run(b->owner, &e)) {
+		enter_create(b);
+	} else if (b->lease_waited_ms >= VM_MAY_RUN_MS) {
+		op_fail_with(&b->op, &e);
+		undo(b);
+	} else {
+		if (!b->lease_waited_ms)
+			vm_op_progress(b->owner, 0.3, "waiting for the host's lease");
+		b->lease_waited_ms += BUILD_LEASE_LOOK_MS;
+		op_await(&b->op, BUILD_LEASE_LOOK_MS);
+	}
+}
+
+static void enter_lease(struct vm_build *b)
+{
+	op_move(&b->op, LEASE);
+	b->lease_waited_ms = 0;
+	look_lease(b);
+}
+
 static bool is_refusal(int rc)
 {
 	switch (rc) {
@@ -291,6 +330,8 @@ static void in_create(struct vm_build *b)
 
 static void in_record(struct vm_build *b)
 {
+	struct rv_error e;
+
 	if (b->entry.rc)
 		op_fail(&b->op, b->entry.rc, "VM %s: its owner could not be recorded: %s",
 			b->owner->name, b->entry.error.detail);
@@ -304,6 +345,11 @@ static void in_record(struct vm_build *b)
 	}
 	if (b->start_paused) {
 		built(b);
+		return;
+	}
+	if (vm_may_run(b->owner, &e)) {
+		op_fail_with(&b->op, &e);
+		undo(b);
 		return;
 	}
 	op_move(&b->op, UNPAUSE);
@@ -366,6 +412,10 @@ static void build_interrupt(struct vm_build *b)
 	case PLUG:
 		vm_devices_cancel(&b->devices);
 		return;
+	case LEASE:
+		build_over(b);
+		undo(b);
+		return;
 	case CREATE:
 		build_over(b);
 		op_settle(&b->op, SETTLING, 0);
@@ -402,7 +452,7 @@ static void build_step(struct op *op)
 		if (build_over(b))
 			undo(b);
 		else
-			enter_create(b);
+			enter_lease(b);
 		return;
 	case CREATE:
 		in_create(b);
@@ -431,6 +481,9 @@ static void build_deadline(struct op *op)
 	struct vm_build *b = build_of(op);
 
 	switch (op->state) {
+	case LEASE:
+		look_lease(b);
+		return;
 	case RESERVE:
 		op_fail(op, RV_ETIMEDOUT,
 			"VM %s: waited %d s for %llu MiB of memory that other VMs should "

@@ -28,6 +28,7 @@ struct vm_build {
 	bool may_have_run;   /* it failed, but the guest may have run for a moment */
 	bool domain_left, devices_left;
 
+	int lease_waited_ms;
 	bool maybe; /* a domain may be there */
 	bool looked;
 	uint64_t need_kib, target_kib;

@@ -163,6 +163,10 @@ bool vm_point(struct vm_op *o, const char *point);
 /* Live, 0 to 1; not in the log. */
 void vm_op_progress(struct vm_op *o, double progress, const char *note);
 
+/* vm_manager_config.may_run: call it right before a domain is let run. 0, or RV_EAGAIN
+ * with words that name the VM. */
+int vm_may_run(const struct vm_op *o, struct rv_error *e) RV_MUST_CHECK;
+
 /* The step did not expect this state: a programmer's error. */
 _Noreturn void vm_op_lost(const struct op *op);
 

@@ -74,7 +74,13 @@ static void enter_look(struct pause *s)
 static void in_call(struct pause *s)
 {
 	struct vm_op *o = &s->vm;
+	struct rv_error e;
 
+	if (!s->called && !wants_paused(s) && vm_may_run(o, &e)) {
+		op_fail_with(&o->op, &e);
+		vm_op_end(o, END);
+		return;
+	}
 	if (!s->called) {
 		struct hyper_req *req = vm_op_call(o, o->mgr->config.answer_ms);
 

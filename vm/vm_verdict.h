@@ -32,6 +32,7 @@ struct vm_seen {
 	bool leftovers; /* half-made domains of this VM are there */
 	enum vm_found found;
 	enum vm_after after_crash;
+	bool protected; /* ha_restart_priority: the pool starts it again */
 };
 
 enum vm_what {
@@ -49,6 +50,7 @@ struct vm_verdict {
 	bool resume_guest; /* suspended for a save that never was completed */
 	bool drop_image;
 	bool restart;	  /* start it again afterwards */
+	bool elsewhere;	  /* the master is to start it again (VM.ha_restart_task) */
 	bool keep_domain; /* else the VM has none any more */
 	enum vm_power_state power_state;
 	int rc;		       /* the task's ending: 0 success */

@@ -7,7 +7,7 @@ import re
 import sys
 
 FOLDERS = (
-    "base reactor sched memctl xen storage net link pool vm migrate rpc daemon cli tests perf".split()
+    "base reactor sched memctl xen storage net link pool vm migrate rpc fence daemon cli tests perf".split()
 )
 MAX_FILE_LINES = 900
 MAX_FUNCTION_LINES = 110
