@@ -97,7 +97,7 @@ class Lab:
 
     def __exit__(self, kind, error, trace):
         failed = kind is not None
-        if failed and kind not in (KeyboardInterrupt, SystemExit):
+        if (failed or self.keep_logs) and kind not in (KeyboardInterrupt, SystemExit):
             for machine in self.machines:
                 machine.collect_logs()
         for machine in self.machines:
