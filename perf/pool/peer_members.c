@@ -211,26 +211,47 @@ static void take_feed(struct member *m, const uint8_t *bytes, size_t len)
 	say_learn(m, LEARN_ACK);
 }
 
-/* Acknowledges as a follower that has stored it all. */
+/* What a follower answers that has stored it all, and that votes for whoever asks: there
+ * is one real voter. False: nothing. */
+static bool answer_raft(const struct raft_message *in, struct raft_message *out)
+{
+	struct raft_append_entries_result *r = &out->append_entries_result;
+
+	*out = (struct raft_message){.type = RAFT_IO_APPEND_ENTRIES_RESULT};
+	switch (in->type) {
+	case RAFT_IO_APPEND_ENTRIES:
+		r->term = in->append_entries.term;
+		r->last_log_index =
+			in->append_entries.prev_log_index + in->append_entries.n_entries;
+		return true;
+	case RAFT_IO_INSTALL_SNAPSHOT:
+		r->term = in->install_snapshot.term;
+		r->last_log_index = in->install_snapshot.last_index;
+		return true;
+	case RAFT_IO_REQUEST_VOTE:
+		out->type = RAFT_IO_REQUEST_VOTE_RESULT;
+		out->request_vote_result =
+			(struct raft_request_vote_result){.term = in->request_vote.term,
+				.vote_granted = true,
+				.pre_vote = TO_RAFT_TRIBOOL(in->request_vote.pre_vote)};
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void take_raft(struct member *m, const uint8_t *bytes, size_t len)
 {
-	struct raft_message in, out = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
-	struct raft_append_entries_result *r = &out.append_entries_result;
+	struct raft_message in, out;
 	uint8_t id[8];
 	struct buf b;
+	bool answer;
 
 	if (!m->raft_id || len < 16 || raft_message_decode(&in, bytes + 8, len - 16))
 		return;
-	if (in.type == RAFT_IO_APPEND_ENTRIES) {
-		r->term = in.append_entries.term;
-		r->last_log_index =
-			in.append_entries.prev_log_index + in.append_entries.n_entries;
-	} else if (in.type == RAFT_IO_INSTALL_SNAPSHOT) {
-		r->term = in.install_snapshot.term;
-		r->last_log_index = in.install_snapshot.last_index;
-	}
+	answer = answer_raft(&in, &out);
 	raft_message_fini(&in);
-	if (!r->term)
+	if (!answer)
 		return;
 	buf_init(&b, 4096);
 	bytes_put_le64(id, m->raft_id);
