@@ -271,8 +271,12 @@ int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 static void barrier_asked(struct pool_ask *a)
 {
 	struct pool_barrier *b = CONTAINER_OF(a, struct pool_barrier, ask);
+	int rc = a->error.code == RV_EOUTCOME ? RV_ENOTMASTER : a->error.code;
 
-	b->fn(b, a->error.code == RV_EOUTCOME ? RV_ENOTMASTER : a->error.code);
+	/* The master's answer is here; what it stands for may never come to be. */
+	if (!rc && b->pool->freeing)
+		rc = RV_ECLOSED;
+	b->fn(b, rc);
 }
 
 static int barrier_ask(struct pool_barrier *b)

@@ -3,9 +3,11 @@
  * of names the seed, and prints what all of them did.
  *
  *	pool_sim [--seeds N] [--seconds S] [--first S] [--corpus FILE] [--complete]
+ *		 [--all]
  *	pool_sim --seed S [--verbose]      one, replayed; with every line
  *
- * --complete: a fault or operation that never happened is a failure.
+ * --complete: a fault or operation that never happened is a failure. --all: goes on after
+ * a seed that failed.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -24,7 +26,7 @@ enum { JOBS = 2, MAX_CORPUS = 200, SEED_SECONDS = 100, TWICE_EVERY = 10 };
 struct options {
 	uint64_t first, seeds, seed;
 	int64_t seconds;
-	bool one, verbose, complete;
+	bool one, verbose, complete, all;
 	const char *corpus, *self;
 };
 
@@ -38,7 +40,7 @@ struct batch {
 	struct options o;
 	struct run jobs[JOBS];
 	int running;
-	uint64_t twice;
+	uint64_t twice, failures;
 	struct ring_totals totals;
 };
 
@@ -119,7 +121,9 @@ static bool job_reap(struct batch *b)
 		       "--verbose\n",
 			(unsigned long long)j->seed, (unsigned)status, b->o.self,
 			(unsigned long long)j->seed);
-		return false;
+		fflush(stdout);
+		b->failures++;
+		return b->o.all;
 	}
 	return true;
 }
@@ -149,6 +153,11 @@ static int totals_missing(const struct ring_totals *t)
 			n += t->rows[p][f] == 0;
 	for (int i = 0; i < RING_POINT_COUNT; i++)
 		n += t->crashed[i] == 0;
+	for (int i = VOTERS_ADD; i < VOTERS_HAND_OVER; i++)
+		n += t->places[i] == 0;
+	for (int s = 0; s < RING_STAGE_COUNT; s++)
+		for (int b = 0; b < RING_BLOW_COUNT; b++)
+			n += t->blows[s][b] == 0;
 	return n;
 }
 
@@ -223,6 +232,27 @@ static void print_rows(const struct ring_totals *t)
 	printf("\n");
 }
 
+static void print_learners(const struct ring_totals *t)
+{
+	printf("learners struck%13s", "");
+	for (int s = 0; s < RING_STAGE_COUNT; s++)
+		printf(" %8s", ring_stage_name((enum ring_stage)s));
+	for (int b = 0; b < RING_BLOW_COUNT; b++) {
+		printf("\n  %-26s", ring_blow_name((enum ring_blow)b));
+		for (int s = 0; s < RING_STAGE_COUNT; s++)
+			printf(" %8llu", (unsigned long long)t->blows[s][b]);
+	}
+	printf("\nhosts:");
+	for (int i = 1; i <= RING_HOSTS; i++)
+		printf(" %d in %llu", i, (unsigned long long)t->hosts[i]);
+	printf(" seeds; changes of places:");
+	for (int i = VOTERS_ADD; i < VOTERS_HAND_OVER; i++)
+		printf(" %s %llu", voters_kind_name((enum voters_kind)i),
+			(unsigned long long)t->places[i]);
+	printf("; %llu became another, %llu snapshots were taken in\n",
+		(unsigned long long)t->became, (unsigned long long)t->installed);
+}
+
 static void print_totals(const struct batch *b)
 {
 	const struct ring_totals *t = &b->totals;
@@ -238,6 +268,7 @@ static void print_totals(const struct batch *b)
 			(unsigned long long)t->actions[i]);
 	print_points(t);
 	print_rows(t);
+	print_learners(t);
 	printf("voters: 1 in %llu seeds, 3 in %llu, 5 in %llu; %llu masters, %llu terms, "
 	       "%llu answers of registers\n",
 		(unsigned long long)t->voters[1], (unsigned long long)t->voters[3],
@@ -271,6 +302,10 @@ static void parse(struct options *o, int argc, char **argv)
 
 		if (!strcmp(word, "--verbose")) {
 			o->verbose = true;
+			continue;
+		}
+		if (!strcmp(word, "--all")) {
+			o->all = true;
 			continue;
 		}
 		if (!strcmp(word, "--complete")) {
@@ -318,7 +353,7 @@ int main(int argc, char **argv)
 	if (b.o.one)
 		return run_one(&b.o);
 	printf("seeds from %llu\n", (unsigned long long)b.o.first);
-	ok = batch_run(&b);
+	ok = batch_run(&b) && b.failures == 0;
 	for (int i = 0; i < JOBS; i++)
 		if (b.jobs[i].pid > 0)
 			kill(b.jobs[i].pid, SIGKILL);

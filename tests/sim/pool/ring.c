@@ -14,6 +14,8 @@ enum {
 	QUIESCE_MS = 30 * 60 * 1000,
 	REST_MS = 45 * 1000,
 	LONG_REST_MS = 330 * 1000, /* all VMs were looked at once more */
+	REST_LOOK_MS = 20,
+	REST_EVENTS = 16,
 	MAX_EVENTS = 3000000
 };
 
@@ -81,9 +83,13 @@ _Noreturn void ring_fail(struct ring *r, const char *fmt, ...)
 /* --- stepping ------------------------------------------------------------------------
  */
 
+/* While all is at rest, nearly every event is a heartbeat. */
 static void ring_event(void *arg)
 {
-	ring_model_event(arg);
+	struct ring *r = arg;
+
+	if (!r->resting || r->skipped++ % REST_EVENTS == 0)
+		ring_model_event(r);
 }
 
 static void ring_step(struct ring *r)
@@ -93,6 +99,7 @@ static void ring_step(struct ring *r)
 	if (loop_sim_event_count(r->loop) > MAX_EVENTS)
 		ring_fail(r, "%d events and no end", MAX_EVENTS);
 	ring_aim_event(r);
+	ring_learn_event(r);
 	for (int i = 0; i < r->count; i++)
 		if (r->hosts[i].death_due)
 			ring_host_crash(&r->hosts[i], r->hosts[i].death);
@@ -208,6 +215,7 @@ static void form_rows(struct ring *r)
 	}
 	txn_set_ref(&t, r->pool_uuid, POOL_MASTER, r->hosts[0].uuid);
 	txn_set_ref(&t, r->pool_uuid, POOL_DEFAULT_SR, r->sr);
+	txn_set_int(&t, r->pool_uuid, POOL_NEXT_RAFT_ID, 2);
 	if (pool_commit(r->hosts[0].pool, &f.commit, &t, form_committed, &e))
 		ring_fail(r, "rows: %s", e.detail);
 	form_wait(r, &f, "rows");
@@ -221,20 +229,11 @@ static bool form_all_up(struct ring *r)
 	return true;
 }
 
-static void form_voter(struct ring *r, uint64_t id)
-{
-	struct form f = {.done = false};
-	struct rv_error e;
-
-	if (rlog_assign(pool_log(r->hosts[0].pool), id, true, form_added, &f, &e))
-		ring_fail(r, "voter: %s", e.detail);
-	form_wait(r, &f, "voter");
-}
-
 static void ring_form(struct ring *r)
 {
 	int64_t until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
-	struct rv_error e;
+	struct ring_host *first = &r->hosts[0];
+	char why[200] = "";
 
 	for (int i = 0; i < r->count; i++)
 		ring_host_boot(&r->hosts[i]);
@@ -243,25 +242,15 @@ static void ring_form(struct ring *r)
 		if (loop_now_us(r->loop) > until)
 			ring_fail(r, "nobody leads");
 	}
-	for (int i = 1; i < r->count; i++) {
-		struct form f = {.done = false};
-
-		if (pool_member_add(r->hosts[0].pool, (uint64_t)i + 1, &r->hosts[i].uuid,
-			    form_added, &f, &e))
-			ring_fail(r, "member: %s", e.detail);
-		form_wait(r, &f, "member");
-		if (i < r->voters)
-			form_voter(r, (uint64_t)i + 1);
-	}
 	form_disks(r);
 	form_rows(r);
 	until = loop_now_us(r->loop) + FORM_MS * INT64_C(1000);
-	while (!form_all_up(r)) {
+	while (!form_all_up(r) || !ring_voters_at_rest(first, why, sizeof why)) {
 		ring_step(r);
 		if (loop_now_us(r->loop) > until)
-			ring_fail(r, "they don't come up: %d %d %d %d %d",
-				r->hosts[0].life, r->hosts[1].life, r->hosts[2].life,
-				r->hosts[3].life, r->hosts[4].life);
+			ring_fail(r, "%s; %s",
+				form_all_up(r) ? "they are up" : "they don't come up",
+				why);
 	}
 	ring_steps(r, 2000);
 	r->formed = true;
@@ -273,7 +262,8 @@ static void ring_form(struct ring *r)
 static void ring_quiesce(struct ring *r)
 {
 	int64_t until = loop_now_us(r->loop) + QUIESCE_MS * INT64_C(1000), rest = 0;
-	int64_t long_us = (r->seed % 4 ? REST_MS : LONG_REST_MS) * INT64_C(1000);
+	int64_t long_us = (r->seed % 8 ? REST_MS : LONG_REST_MS) * INT64_C(1000);
+	int64_t look = 0;
 	char why[300] = "";
 
 	ring_note(r, "--- faults end");
@@ -283,24 +273,34 @@ static void ring_quiesce(struct ring *r)
 			ring_fail(r, "%d s after the last fault there is no rest: %s",
 				QUIESCE_MS / 1000, why);
 		ring_step(r);
-		if (!ring_model_at_rest(r, why, sizeof why))
+		if (loop_now_us(r->loop) < look)
+			continue;
+		look = loop_now_us(r->loop) + REST_LOOK_MS * 1000;
+		r->resting = ring_model_at_rest(r, why, sizeof why);
+		if (!r->resting)
 			rest = 0;
 		else if (!rest)
 			rest = loop_now_us(r->loop);
 	}
+	r->resting = false;
 	ring_note(r, "--- at rest");
 	ring_model_settled(r);
 }
 
 static void ring_draw(struct ring *r)
 {
-	/* Hosts and voters. */
-	static const int8_t sizes[][2] = {{3, 3}, {3, 3}, {3, 1}, {5, 3}, {3, 3}, {5, 5},
-		{3, 1}, {3, 3}, {3, 3}, {5, 5}, {3, 3}, {1, 1}};
+	/* Hosts, voters at most, standbys besides. */
+	static const int8_t sizes[][3] = {{3, 3, 1}, {5, 3, 1}, {3, 1, 1}, {4, 3, 1},
+		{3, 3, 2}, {5, 5, 1}, {6, 3, 1}, {3, 1, 1}, {4, 1, 2}, {5, 3, 1},
+		{2, 1, 1}, {3, 3, 1}, {7, 3, 2}, {1, 1, 1}, {4, 3, 1}, {5, 1, 1},
+		{3, 3, 1}, {9, 5, 1}, {8, 3, 2}};
 	const int8_t *size = sizes[r->seed % (sizeof sizes / sizeof sizes[0])];
 
 	r->count = size[0];
-	r->voters = size[1];
+	r->rules.most = (unsigned)size[1];
+	r->rules.standbys = (unsigned)size[2];
+	r->rules.replace_ms = (int64_t[]){1500, 4000, 10000}[prng_below(&r->prng, 3)];
+	r->rules.settle_ms = prng_range(&r->prng, 200, 1000);
 	r->left = 20 + (unsigned)prng_below(&r->prng, 60);
 	r->think_ms = (int64_t[]){50, 300, 1000, 3000}[prng_below(&r->prng, 4)];
 	r->fault_every_ms = (int64_t[]){300, 1000, 3000, 8000}[prng_below(&r->prng, 4)];
@@ -323,6 +323,8 @@ static void ring_draw(struct ring *r)
 								      << RING_FAULT_POINT;
 		r->left += 60;
 	}
+	if (r->seed % 2)
+		r->faults |= UINT64_C(1) << RING_FAULT_LEARNER;
 	if (r->seed % 16 == 0)
 		r->faults = 0;
 }
@@ -375,7 +377,8 @@ uint64_t ring_run_seed(uint64_t seed, bool verbose, struct ring_totals *totals)
 	ring_register_stop(r);
 	ring_quiesce(r);
 	totals->seeds++;
-	totals->voters[r->voters]++;
+	totals->voters[r->rules.most]++;
+	totals->hosts[r->count]++;
 	totals->events += loop_sim_event_count(r->loop);
 	totals->virtual_s += (uint64_t)loop_now_us(r->loop) / 1000000;
 	hash = loop_sim_trace_hash(r->loop);

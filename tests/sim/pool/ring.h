@@ -1,10 +1,11 @@
 /*
- * The deterministic simulation of a pool: one to five hosts in one process on one virtual
- * clock, one to five of which vote; how many is the seed's. Each has a machine, a disk
+ * The deterministic simulation of a pool: one to nine hosts in one process on one virtual
+ * clock, one to five of which vote, chosen as in daemon/voters.c; the others are standbys
+ * and learners. How many is the seed's. Each has a machine, a disk
  * and one life of a daemon after the other: pool, ports, VM manager and migrate wired as
  * daemon/ does it. The SR is shared. Links between hosts are ring_link.c's, clients
- * ring_client.c's and ring_register.c's, the adversary ring_faults.c's and ring_aim.c's;
- * what must be so after every event and at rest is ring_model.c's.
+ * ring_client.c's and ring_register.c's, the adversary ring_faults.c's, ring_aim.c's and
+ * ring_learn.c's; what must be so after every event and at rest is ring_model.c's.
  *
  * The same seed gives the same events. A broken rule ends the process: ring_fail.
  */
@@ -16,12 +17,13 @@
 #include "net/sim.h"
 #include "pool/disk.h"
 #include "pool/pool.h"
+#include "pool/voters.h"
 #include "storage/sim.h"
 #include "vm/vm.h"
 #include "xen/sim.h"
 
 enum {
-	RING_HOSTS = 5, /* at most */
+	RING_HOSTS = 9, /* at most */
 	RING_VMS = 6,
 	RING_DOMAINS = 32,
 	RING_STREAMS = 16,
@@ -73,7 +75,11 @@ enum {
 	X(DISK_WRITE, "disk-write-torn")                                                 \
 	X(DISK_SYNC, "disk-fsync-fails")                                                 \
 	X(DISK_FULL, "disk-full")                                                        \
-	X(CLOCK_JUMP, "clock-jump")
+	X(CLOCK_JUMP, "clock-jump")                                                      \
+	X(DEMOTED, "voter-demoted")                                                      \
+	X(REMOVED, "standby-removed")                                                    \
+	X(DISCARD, "learner-told-to-discard")                                            \
+	X(LEARNER, "learner-struck-in-stage")
 
 enum ring_fault {
 #define X(symbol, name) RING_FAULT_##symbol,
@@ -145,6 +151,39 @@ enum ring_failure {
 		RING_FAILURE_COUNT
 };
 
+/* What a learner is struck in, and with what. */
+#define RING_STAGES(X)                                                                   \
+	X(APPEND, "append")                                                              \
+	X(TAKE, "own-snap")                                                              \
+	X(WIPE, "wipe")                                                                  \
+	X(DATA, "chunks")                                                                \
+	X(DECODE, "decode")                                                              \
+	X(WRITE, "write")                                                                \
+	X(COMMIT, "commit")                                                              \
+	X(RESET, "reset")                                                                \
+	X(BECOME, "become")
+
+enum ring_stage {
+#define X(symbol, name) RING_STAGE_##symbol,
+	RING_STAGES(X)
+#undef X
+		RING_STAGE_COUNT
+};
+
+#define RING_BLOWS(X)                                                                    \
+	X(KILL, "it dies, unsynced torn")                                                \
+	X(POWER, "it loses power")                                                       \
+	X(FEEDER, "who feeds it dies")                                                   \
+	X(LINK, "the link resets")                                                       \
+	X(DISK, "its disk fails")
+
+enum ring_blow {
+#define X(symbol, name) RING_BLOW_##symbol,
+	RING_BLOWS(X)
+#undef X
+		RING_BLOW_COUNT
+};
+
 /* Every vm_point that an operation of these clients can pass; an unlisted one fails. */
 #define RING_POINTS(X)                                                                   \
 	X("op.intent")                                                                   \
@@ -202,7 +241,11 @@ enum {
 struct ring_totals {
 	uint64_t seeds, events, virtual_s, lives, tasks, failed;
 	uint64_t commits, unknown, terms, masters, registers;
-	uint64_t voters[RING_HOSTS + 1]; /* seeds with so many */
+	uint64_t voters[RING_HOSTS + 1];   /* seeds with so many at most */
+	uint64_t hosts[RING_HOSTS + 1];	   /* seeds with so many */
+	uint64_t places[VOTERS_HAND_OVER]; /* changes of the configuration, by kind */
+	uint64_t became, installed;	   /* learners: another, by a snapshot */
+	uint64_t blows[RING_STAGE_COUNT][RING_BLOW_COUNT];
 	uint64_t faults[RING_FAULT_COUNT];
 	uint64_t actions[RING_ACTION_COUNT];   /* accepted */
 	uint64_t succeeded[RING_ACTION_COUNT]; /* of which succeeded */
@@ -249,6 +292,32 @@ enum ring_life {
 	RING_UP
 };
 
+/* The master's choice of voters: ring_voters.c. */
+struct ring_voters {
+	struct timer timer;
+	struct pool_commit commit;
+	bool leads, changing, recording;
+	enum voters_kind kind; /* of the change */
+	struct uuid outsider;
+	uint64_t outsider_id;
+	struct {
+		struct uuid host;
+		bool alive;
+		int64_t since_us;
+	} seen[2 * RING_HOSTS];
+	struct voters_member members[2 * RING_HOSTS];
+	struct rlog_member servers[2 * RING_HOSTS];
+	size_t count;
+};
+
+/* Which learner is struck next, and when. */
+struct ring_learn {
+	unsigned cell; /* stage * RING_BLOW_COUNT + blow, less whole rounds */
+	int skip;      /* events in that stage until it strikes */
+	int64_t from_us, nudge_us;
+	bool armed;
+};
+
 enum ring_death { RING_KILL, RING_UNSYNCED, RING_POWER };
 
 struct ring_host {
@@ -283,6 +352,14 @@ struct ring_host {
 	enum ring_death death;
 	bool dead_at_point;
 	bool led; /* was the master after the last event */
+	struct ring_voters voters;
+
+	/* Of its log, over all lives. */
+	uint64_t server; /* 0: a learner */
+	uint64_t used;	 /* the greatest id that raft knew it by */
+	uint64_t stored; /* as a learner it told that it has this on its disk */
+	uint64_t installs;
+	bool found; /* this life's log has been looked at */
 };
 
 /* One direction of a link. */
@@ -335,12 +412,15 @@ struct ring {
 	uint64_t seed;
 	struct prng prng, fault_prng;
 	struct ring_totals *totals;
-	bool verbose, formed, faults_on;
+	bool verbose, formed, faults_on, resting;
+	uint64_t skipped;
 
 	struct storage_sim_world *bytes;
 	struct uuid pool_uuid, sr, network;
 	struct ring_host hosts[RING_HOSTS];
-	int count, voters;
+	int count;
+	struct voters_rules rules;
+	struct ring_learn learn;
 	struct ring_way ways[RING_HOSTS][RING_HOSTS];
 	int64_t redial_us[RING_HOSTS][RING_HOSTS];
 	struct timer link_tick;
@@ -458,6 +538,23 @@ const char *ring_point_name(int point);
 void ring_aim_start(struct ring *r);
 void ring_aim_event(struct ring *r); /* after every event */
 bool ring_aim_point(void *arg, const char *point, const struct uuid *vm);
+
+/* --- ring_voters.c --- */
+
+void ring_voters_init(struct ring_host *h);
+void ring_voters_stop(struct ring_host *h); /* its daemon dies */
+void ring_voters_look(struct ring_host *h); /* it may lead now, or no more */
+/* Whether everybody is what he is to be, by this host, the master. */
+bool ring_voters_at_rest(struct ring_host *h, char *why, size_t size);
+
+/* --- ring_learn.c --- */
+
+const char *ring_stage_name(enum ring_stage stage);
+const char *ring_blow_name(enum ring_blow blow);
+void ring_learn_start(struct ring *r);
+void ring_learn_event(struct ring *r); /* after every event */
+/* Takes a vote or a place from somebody, or has a learner begin anew. */
+bool ring_learn_unsettle(struct ring *r, enum ring_fault fault);
 
 /* --- ring_faults.c --- */
 

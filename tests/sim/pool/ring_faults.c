@@ -218,13 +218,18 @@ static void moved(void *arg, int rc)
 static void move_master(struct ring *r, struct prng *p)
 {
 	struct ring_host *master = ring_host_master(r);
-	uint64_t to = prng_below(p, (uint64_t)r->voters + 1);
+	struct rlog_member servers[2 * RING_HOSTS];
 	struct rv_error e;
+	uint64_t to = 0;
+	int n;
 
-	if (!master || r->voters == 1)
+	if (!master || r->rules.most == 1)
 		return;
-	ring_note(
-		r, "host%d is to hand leadership to host%d", master->index + 1, (int)to);
+	n = rlog_members(pool_log(master->pool), servers, 2 * RING_HOSTS);
+	if (n > 0 && prng_below(p, 3))
+		to = servers[prng_below(p, (uint64_t)n)].id;
+	ring_note(r, "host%d is to hand leadership to server %d", master->index + 1,
+		(int)to);
 	if (pool_designate(master->pool, to, moved, r, &e))
 		ring_note(r, "refused: %s", e.detail);
 }
@@ -314,6 +319,13 @@ static void strike(struct ring *r, enum ring_fault fault, struct prng *p)
 	case RING_FAULT_MASTER_MOVED:
 		move_master(r, p);
 		return;
+	case RING_FAULT_DEMOTED:
+	case RING_FAULT_REMOVED:
+	case RING_FAULT_DISCARD:
+		ring_learn_unsettle(r, fault);
+		return;
+	case RING_FAULT_LEARNER: /* is aimed */
+		return;
 	case RING_FAULT_CLOCK_JUMP:
 		jump(r, p);
 		return;
@@ -373,6 +385,7 @@ void ring_faults_start(struct ring *r)
 		return;
 	r->faults_on = true;
 	ring_aim_start(r);
+	ring_learn_start(r);
 	timer_start_ms(&r->fault, 10);
 	timer_start_ms(&r->heal, 5000);
 }

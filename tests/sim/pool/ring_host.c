@@ -27,6 +27,11 @@ static void host_opened(void *arg, int rc, const struct rv_error *e)
 
 static void host_changed(void *arg)
 {
+	ring_voters_look(arg);
+}
+
+static void host_closed(void *arg)
+{
 	(void)arg;
 }
 
@@ -197,16 +202,17 @@ static void host_tick(void *arg)
 
 static void host_pool(struct ring_host *h)
 {
-	static const struct pool_events events = {
-		host_opened, host_changed, host_changed};
+	static const struct pool_events events = {host_opened, host_changed, host_closed};
 	struct pool_config config = {.messenger = &h->messenger,
 		.self = h->uuid,
 		.hash_entries = 32,
-		.log = {.id = (uint64_t)h->index + 1,
+		.log = {.id = h->index == 0,
+			.adopt = true,
 			.segment_bytes = 256 << 10,
 			.snapshot_entries = 150,
 			.snapshot_bytes = 1 << 20,
 			.trailing_entries = 16,
+			.chunk_bytes = 8 << 10,
 			.reserve_bytes = 64 << 10}};
 	struct rv_error e;
 
@@ -231,6 +237,8 @@ void ring_host_boot(struct ring_host *h)
 	struct rv_error e;
 
 	ring_note(r, "host%d boots", h->index + 1);
+	h->found = false;
+	h->installs = 0;
 	r->totals->lives++;
 	h->life = RING_OPENING;
 	h->death_due = h->dead_at_point = h->asking = false;
@@ -297,6 +305,7 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	ring_faults_collect(h);
 	h->life = RING_DOWN;
 	timer_stop(&h->tick);
+	ring_voters_stop(h);
 	ring_link_host_gone(h->ring, h->index, death == RING_POWER);
 	if (h->migrate)
 		migrate_stop(h->migrate);
@@ -317,6 +326,7 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	h->pool = NULL;
 	h->disk = NULL;
 	ring_client_lost(h);
+	ring_voters_stop(h);
 	h->life = RING_DOWN;
 	h->death_due = h->dead_at_point = false;
 	if (death != RING_KILL)
@@ -340,6 +350,7 @@ void ring_host_init(struct ring *r, int index)
 	h->uuid = uuid_random(&h->prng);
 	h->messenger.ops = &ops;
 	list_init(&h->asks);
+	ring_voters_init(h);
 	timer_init(&h->restart, r->loop, "ring.restart", host_restart, h);
 	timer_init(&h->tick, r->loop, "ring.tick", host_tick, h);
 	hyper_sim_config_init(&h->config);

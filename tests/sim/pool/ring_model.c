@@ -399,6 +399,8 @@ static bool host_at_rest(struct ring_host *h, char *why, size_t size)
 
 bool ring_model_at_rest(struct ring *r, char *why, size_t size)
 {
+	struct ring_host *master = ring_host_master(r);
+
 	if (!ring_link_whole(r)) {
 		snprintf(why, size, "links are down");
 		return false;
@@ -406,7 +408,11 @@ bool ring_model_at_rest(struct ring *r, char *why, size_t size)
 	for (int i = 0; i < r->count; i++)
 		if (!host_at_rest(&r->hosts[i], why, size))
 			return false;
-	return true;
+	if (!master) {
+		snprintf(why, size, "there is no master");
+		return false;
+	}
+	return ring_voters_at_rest(master, why, size);
 }
 
 static void settled_domain(struct ring *r, const struct row *vm, struct ring_host *h,

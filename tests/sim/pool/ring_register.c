@@ -65,6 +65,10 @@ static struct ring_register_op *op_begin(struct ring_ask *a, bool write)
 		.state = RING_OPEN,
 		.value = write ? a->op : 0,
 		.began = ++r->register_steps};
+	if (r->verbose)
+		ring_note(r, "step %llu: host%d is asked to %s register %d: %u",
+			(unsigned long long)op->began, a->host->index + 1,
+			write ? "write" : "read", op->reg, a->op);
 	return op;
 }
 
@@ -75,6 +79,10 @@ static void op_end(struct ring_ask *a, int state)
 
 	op->state = state;
 	op->ended = ++r->register_steps;
+	if (r->verbose)
+		ring_note(r, "step %llu: host%d answers %u: %s, register %d is %u",
+			(unsigned long long)op->ended, a->host->index + 1, a->op,
+			state == RING_DONE ? "done" : "refused", op->reg, op->value);
 	r->totals->registers++;
 	check_refused(r, a->op - 1);
 }

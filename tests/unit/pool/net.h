@@ -51,6 +51,7 @@ struct net {
 	unsigned epoch[HOSTS][HOSTS];
 	int64_t last_us[HOSTS][HOSTS];
 	int in_flight;
+	int behind; /* raft tells this host nothing; 0: all hear it */
 };
 
 static void arrive(void *arg)
@@ -59,7 +60,8 @@ static void arrive(void *arg)
 	struct net *n = f->net;
 	struct host *to = &n->hosts[f->to];
 
-	if (n->up[f->from][f->to] && f->epoch == n->epoch[f->from][f->to] && to->pool)
+	if (n->up[f->from][f->to] && f->epoch == n->epoch[f->from][f->to] && to->pool &&
+		!(n->behind && n->behind == f->to && f->type == POOL_MESSAGE_RAFT))
 		pool_deliver(
 			to->pool, &n->hosts[f->from].uuid, f->type, f->bytes, f->len);
 	n->in_flight--;

@@ -121,6 +121,43 @@ static void a_barrier_brings_a_follower_up_to_date(void **state)
 	net_close(&n);
 }
 
+/* The master has answered, but what came before the answer never arrived here: the
+ * daemon's end is no leave to read what there is. */
+struct cut_short {
+	struct pool_barrier barrier;
+	bool ended;
+	int rc;
+};
+
+static void on_cut_short(struct pool_barrier *b, int rc)
+{
+	struct cut_short *c = CONTAINER_OF(b, struct cut_short, barrier);
+
+	c->ended = true;
+	c->rc = rc;
+}
+
+static void a_barrier_cut_short_is_no_success(void **state)
+{
+	struct cut_short b = {0};
+	struct trial c;
+	struct net n;
+
+	(void)state;
+	net_open(&n, 19);
+	n.behind = 2;
+	assert_int_equal(change_start(&n, 0, &c, NULL, false), 0);
+	run_ms(&n, 50);
+	assert_true(c.ended && c.rc == 0);
+	assert_int_equal(pool_read_barrier(n.hosts[2].pool, &b.barrier, on_cut_short), 0);
+	run_ms(&n, 50);
+	assert_false(b.ended);
+	host_crash(&n.hosts[2]);
+	assert_true(b.ended);
+	assert_int_equal(b.rc, RV_ECLOSED);
+	net_close(&n);
+}
+
 static void live_fields_reach_every_host(void **state)
 {
 	struct value v = value_int(12345);
@@ -314,6 +351,7 @@ int main(void)
 		cmocka_unit_test(without_a_link_nothing_is_promised),
 		cmocka_unit_test(a_restarted_master_makes_the_outcome_unknown),
 		cmocka_unit_test(a_barrier_brings_a_follower_up_to_date),
+		cmocka_unit_test(a_barrier_cut_short_is_no_success),
 		cmocka_unit_test(live_fields_reach_every_host),
 		cmocka_unit_test(live_fields_outlast_a_lost_link),
 		cmocka_unit_test(who_comes_back_is_greeted),
