@@ -77,6 +77,14 @@ int rlog_disk_wipe(
 	return rc ? rc : slots_create(d, SEGMENTS_META, FRAME_META, &fresh, e);
 }
 
+static bool founds(const struct rlog_open_job *j, uint64_t id)
+{
+	for (unsigned i = 0; i < j->bootstrap.n; i++)
+		if (j->bootstrap.servers[i].id == id)
+			return true;
+	return false;
+}
+
 /* Who the disk says this host is; wipes it where that was begun. */
 static int adopt(struct rlog_open_job *j)
 {
@@ -92,8 +100,8 @@ static int adopt(struct rlog_open_job *j)
 	}
 	if (rc)
 		return rc;
-	if (meta.identity != j->config.id)
-		j->config.bootstrap = NULL; /* it had its beginning */
+	if (!founds(j, meta.identity))
+		j->config.bootstrap = NULL; /* it had its beginning, as another */
 	j->config.id = meta.identity;
 	if (j->config.id)
 		return 0;

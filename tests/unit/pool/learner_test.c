@@ -876,7 +876,61 @@ static void test_resumes(void **state)
 	net_free(net);
 }
 
-/* What it holds is replaced by something no older, though the voter's last snapshot is. */
+static void wait_change(struct net *net, int rc)
+{
+	assert_int_equal(rc, 0);
+	run_ms(net, 3000);
+}
+
+static void on_transfer(void *arg, int rc)
+{
+	(void)arg;
+	assert_int_equal(rc, 0);
+}
+
+/* The log's founder is a learner like any other: it doesn't found it again. */
+static void test_founder_learns(void **state)
+{
+	struct net *net = net_new(14, 1, 1 << 20);
+	struct rlog *first, *second;
+	char address[UUID_TEXT_SIZE];
+	struct rlog_status s;
+	struct rv_error e;
+	uint64_t held;
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		node_up(&net->nodes[i]);
+	run_ms(net, 1000);
+	first = net->nodes[0].log;
+	second = net->nodes[1].log;
+	uuid_format(&net->nodes[1].uuid, address);
+	wait_change(net, rlog_add(first, 20, address, on_change, net, &e));
+	wait_change(net, rlog_assign(first, 20, true, on_change, net, &e));
+	wait_change(net, rlog_transfer(first, 20, on_transfer, net, &e));
+	wait_change(net, rlog_assign(second, 1, false, on_change, net, &e));
+	wait_change(net, rlog_remove(second, 1, on_change, net, &e));
+	rlog_status(first, &s);
+	assert_true(s.learner);
+	write_many(net, 100);
+	run_ms(net, 2000);
+	held = net->nodes[0].machine.count;
+	assert_int_equal(held, net->count);
+	node_crash(&net->nodes[1]);
+	node_crash(&net->nodes[0]);
+	node_up(&net->nodes[0]);
+	run_ms(net, 2000);
+	assert_int_equal(net->nodes[0].machine.count, held);
+	node_up(&net->nodes[1]);
+	run_ms(net, 3000);
+	write_many(net, 10);
+	run_ms(net, 1000);
+	assert_int_equal(net->nodes[0].machine.count, net->count);
+	net_free(net);
+}
+
+/* What it holds is replaced by something no older, though the voter's last snapshot is.
+ */
 static void test_discards(void **state)
 {
 	struct net *net = net_new(12, 1, 1 << 20);
@@ -992,6 +1046,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resumes),
 		cmocka_unit_test(test_discards),
+		cmocka_unit_test(test_founder_learns),
 		cmocka_unit_test(test_other_voter),
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_far_behind_entries),
