@@ -213,11 +213,20 @@ static void no_master(struct call *c)
 	call_fail(c, &e);
 }
 
-/* Not linked. One that is live by the master's word is so again in a moment. */
+/* Not linked. One that is live by the master's word is so again in a moment; one that is
+ * no member never will be. The master's record may not have come yet. */
 static void no_host(struct call *c, struct uuid host)
 {
 	const struct row *row = db_row(pool_db(c->daemon->pool), CLASS_HOST, host);
+	struct uuid master = pool_master(c->daemon->pool);
+	char text[UUID_TEXT_SIZE];
 
+	if (!row && !c->sent && !uuid_eq(&host, &master)) {
+		call_failf(c, RV_ENOENT,
+			"there is no host %s in this pool; `reeve host-list` shows them",
+			uuid_format(&host, text));
+		return;
+	}
 	if (row && db_bool(row, HOST_LIVE) && forward_park(c, HOST_PATIENCE_MS))
 		return;
 	call_failf(c, RV_ECLOSED,

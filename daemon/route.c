@@ -199,6 +199,7 @@ static enum route route_own(struct call *c, struct uuid *host)
 	case METHOD_VIF_DESTROY:
 	case METHOD_PBD_CREATE:
 	case METHOD_PBD_DESTROY:
+	case METHOD_SR_INTRODUCE: /* a record only; it has no SR yet */
 		return ROUTE_HERE;
 	case METHOD_HOST_CHECK:
 	case METHOD_HOST_GHOST_LIST:
