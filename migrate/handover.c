@@ -9,6 +9,14 @@ int64_t handover_expect(
 	return guess_us;
 }
 
+void handover_doubt(struct handover *h, const struct uuid *host, int64_t guess_us)
+{
+	for (size_t i = 0; i < HANDOVER_HOSTS; i++)
+		if (h->hosts[i].heard && uuid_eq(&h->hosts[i].host, host) &&
+			h->hosts[i].us > guess_us)
+			h->hosts[i].us -= (h->hosts[i].us - guess_us) / 2;
+}
+
 void handover_learn(struct handover *h, const struct uuid *host, int64_t us)
 {
 	size_t at = 0;

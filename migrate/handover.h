@@ -31,4 +31,9 @@ int64_t handover_expect(
  * known, so that one fsync that took long is soon forgotten. */
 void handover_learn(struct handover *h, const struct uuid *host, int64_t us);
 
+/* What was expected of `host` was why a migration was given up: it moves half-way down to
+ * `guess_us`, as for handover_expect. Only migrations that are made teach anything: else
+ * one hand-over that took long would end all that come after it. */
+void handover_doubt(struct handover *h, const struct uuid *host, int64_t guess_us);
+
 #endif

@@ -48,6 +48,13 @@ static void source_note_round(
 		&s->vm, 0.05 + 0.85 * sent / (sent + left > 0 ? sent + left : 1), note);
 }
 
+/* At first: two entries (FINAL in part beside the last pages), a few round trips, disks
+ * on the other side. */
+static int64_t handover_guess_us(const struct source *s)
+{
+	return 2 * s->commit_us + 15 * 1000 + (int64_t)s->disks.count * 5 * 1000;
+}
+
 static enum hyper_precopy_verdict source_policy(
 	void *arg, const struct hyper_precopy *round)
 {
@@ -72,6 +79,9 @@ static enum hyper_precopy_verdict source_policy(
 		round->bytes_per_s, v.predicted_us, precopy_why_text(v.why));
 	wire_send(s->wire, &m);
 	if (v.what == HYPER_PRECOPY_ABORT) {
+		if (v.why == PRECOPY_BELOW)
+			handover_doubt(&s->migrate->handover, &s->args.host,
+				handover_guess_us(s));
 		precopy_refuse(&s->precopy, &v, s->vm.name, &e);
 		op_fail_with(&s->vm.op, &e);
 	}
@@ -171,11 +181,8 @@ static void enter_save(struct source *s)
 	};
 	struct precopy_config config = {
 		.max_downtime_us = source_max_downtime_us(s),
-		/* At first: two entries (FINAL in part beside the last pages), a few
-		 * round trips, disks on the other side. */
-		.handover_us = handover_expect(&s->migrate->handover, &s->args.host,
-			2 * s->commit_us + 15 * 1000 +
-				(int64_t)s->disks.count * 5 * 1000),
+		.handover_us = handover_expect(
+			&s->migrate->handover, &s->args.host, handover_guess_us(s)),
 		.suspend_us = 50 * 1000,
 		.memory_pages = s->actual_kib / 4,
 		.bandwidth_bytes_s = source_bandwidth(s),
