@@ -78,6 +78,31 @@ static bool ascii_word(const uint8_t *p)
 		       UINT64_C(0x8080808080808080)) == 0;
 }
 
+/* What is left of a text when less than a word is, looked at in one piece. */
+static bool ascii_rest(const uint8_t *p, size_t left)
+{
+	uint8_t word[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+
+	switch (left) { /* constant sizes: no call of memcpy */
+	case 7:
+		word[6] = p[6]; /* fall through */
+	case 6:
+		word[5] = p[5]; /* fall through */
+	case 5:
+		word[4] = p[4]; /* fall through */
+	case 4:
+		memcpy(word, p, 4);
+		break;
+	case 3:
+		word[2] = p[2]; /* fall through */
+	case 2:
+		word[1] = p[1]; /* fall through */
+	default:
+		word[0] = p[0];
+	}
+	return ascii_word(word);
+}
+
 size_t mpcheck_utf8(const uint8_t *text, size_t len)
 {
 	size_t at = 0;
@@ -89,6 +114,8 @@ size_t mpcheck_utf8(const uint8_t *text, size_t len)
 			at += 8;
 			continue;
 		}
+		if (len - at < 8 && ascii_rest(text + at, len - at))
+			return len;
 		sequence = utf8_sequence(text + at, len - at);
 		if (sequence == 0)
 			break;
@@ -137,12 +164,12 @@ static int scan_counted(
 /* Reads one header and its scalar body; *items is how many objects follow inside it. */
 static int scan_object(struct scan *s, uint64_t *items)
 {
-	uint64_t head = 0;
-	int rc = scan_number(s, 1, &head);
+	uint8_t head;
 
 	*items = 0;
-	if (rc)
-		return rc;
+	if (s->at == s->len)
+		return scan_fail(s, RV_EPROTO, "truncated");
+	head = s->data[s->at++];
 	if (head <= 0x7f || head >= 0xe0)
 		return 0;
 	if (head <= 0x8f) {

@@ -4,33 +4,33 @@
 static const uint8_t digits_at[16] = {
 	0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 
-/* Value of a hex digit, 0xff of any other character. */
+/* Value of a hex digit, a number above 15 of any other character. */
 static uint8_t hex_value(char c)
 {
-	static const uint8_t values[256] = {['1'] = 1,
-		['2'] = 2,
-		['3'] = 3,
-		['4'] = 4,
-		['5'] = 5,
-		['6'] = 6,
-		['7'] = 7,
-		['8'] = 8,
-		['9'] = 9,
-		['a'] = 10,
-		['b'] = 11,
-		['c'] = 12,
-		['d'] = 13,
-		['e'] = 14,
-		['f'] = 15,
-		['A'] = 10,
-		['B'] = 11,
-		['C'] = 12,
-		['D'] = 13,
-		['E'] = 14,
-		['F'] = 15};
-	uint8_t value = values[(unsigned char)c];
+	static const uint8_t values[256] = {['0'] = 1,
+		['1'] = 2,
+		['2'] = 3,
+		['3'] = 4,
+		['4'] = 5,
+		['5'] = 6,
+		['6'] = 7,
+		['7'] = 8,
+		['8'] = 9,
+		['9'] = 10,
+		['a'] = 11,
+		['b'] = 12,
+		['c'] = 13,
+		['d'] = 14,
+		['e'] = 15,
+		['f'] = 16,
+		['A'] = 11,
+		['B'] = 12,
+		['C'] = 13,
+		['D'] = 14,
+		['E'] = 15,
+		['F'] = 16};
 
-	return value || c == '0' ? value : 0xff;
+	return (uint8_t)(values[(unsigned char)c] - 1);
 }
 
 struct uuid uuid_random(struct prng *prng)
@@ -53,14 +53,15 @@ int uuid_parse(struct uuid *out, const char *text, size_t len)
 	if (len != UUID_TEXT_LEN || text[8] != '-' || text[13] != '-' ||
 		text[18] != '-' || text[23] != '-')
 		return RV_EINVAL;
+#pragma GCC unroll 16
 	for (int i = 0; i < 16; i++) {
 		uint8_t high = hex_value(text[digits_at[i]]);
 		uint8_t low = hex_value(text[digits_at[i] + 1]);
 
-		bad |= (high | low) & 0xf0;
+		bad |= high | low;
 		u.b[i] = (uint8_t)(high << 4 | low);
 	}
-	if (bad)
+	if (bad & 0xf0)
 		return RV_EINVAL;
 	*out = u;
 	return 0;

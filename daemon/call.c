@@ -33,7 +33,7 @@ static struct call *call_new(struct daemon *d, const struct call_port *port, voi
 		c = CONTAINER_OF(d->free_calls.next, struct call, node);
 		list_remove(&c->node);
 	}
-	memset(c, 0, offsetof(struct call, barrier));
+	memset(c, 0, offsetof(struct call, args));
 	c->daemon = d;
 	c->port = port;
 	c->source = source;
@@ -219,6 +219,26 @@ static int call_wait_then_run(struct call *c, struct rv_error *e)
 	return 0;
 }
 
+/* The table is walked once for each of the methods that clients use. */
+static const struct schema_method *method_find(
+	struct daemon *d, const char *name, size_t len)
+{
+	size_t slot = len ? (len * 31 + (uint8_t)name[len - 1] * 7 +
+				    (uint8_t)name[len / 2] + (uint8_t)name[0]) %
+				      DAEMON_METHODS_KNOWN
+			  : 0;
+	struct known_method *k = &d->methods_known[slot];
+
+	if (k->method && k->len == len && memcmp(k->name, name, len) == 0)
+		return k->method;
+	if (len > sizeof k->name)
+		return schema_method_by_name(name, len);
+	k->method = schema_method_by_name(name, len);
+	k->len = len;
+	memcpy(k->name, name, len);
+	return k->method;
+}
+
 /* Is there such a method, may the caller call it, are the parameters right? */
 static void call_check(struct call *c, const char *method, size_t method_len)
 {
@@ -226,13 +246,15 @@ static void call_check(struct call *c, const char *method, size_t method_len)
 	int rc = 0;
 
 	rv_error_clear(&e);
-	c->method = schema_method_by_name(method, method_len);
+	c->method = method_find(c->daemon, method, method_len);
 	if (!c->method) {
 		call_failf(c, RV_EMETHOD,
 			"there is no method '%.*s'; docs/API.md lists all",
 			(int)(method_len < 64 ? method_len : 64), method);
 		return;
 	}
+	memset(c->args, 0, (size_t)c->method->arg_count * sizeof c->args[0]);
+	memset(c->records, 0, (size_t)c->method->arg_count * sizeof c->records[0]);
 	if (c->who.role == ROLE_NONE || c->who.role < c->method->role) {
 		char name[RPC_MAX_METHOD_BYTES + 1];
 
@@ -363,22 +385,35 @@ const struct row *call_row(struct call *c, const char *name)
 
 /* --- replying ---------------------------------------------------------------------- */
 
+static inline uint8_t *put_literal(uint8_t *at, const char *bytes, size_t len)
+{
+	memcpy(at, bytes, len);
+	return at + len;
+}
+
 msgpack_packer *call_reply_begin(struct call *c)
 {
 	int64_t age_ms = pool_age_ms(c->daemon->pool);
 	bool stale = c->daemon->members && (age_ms < 0 || age_ms > POOL_STALE_MS);
 	msgpack_packer *pk = c->port->begin(c);
+	uint8_t head[32 + 2 * RPC_UINT_BYTES], *at = head;
 
-	msgpack_pack_map(pk, stale ? 4 : 3);
-	rpc_pack_key(pk, "seq");
-	msgpack_pack_uint64(pk, c->seq ? c->seq : pool_seq(c->daemon->pool));
-	rpc_pack_key(pk, "age_ms");
-	msgpack_pack_int64(pk, age_ms);
-	if (stale) {
-		rpc_pack_key(pk, "stale");
-		msgpack_pack_true(pk);
-	}
-	rpc_pack_key(pk, "value");
+	/* What rpc_pack_key and its like would write, in one piece. */
+	*at++ = stale ? 0x84 : 0x83;
+	at = put_literal(at, "\xa3seq", 4);
+	at = rpc_put_uint(at, c->seq ? c->seq : pool_seq(c->daemon->pool));
+	at = put_literal(at,
+		"\xa6"
+		"age_ms",
+		7);
+	if (age_ms < 0)
+		*at++ = 0xff; /* -1: not known */
+	else
+		at = rpc_put_uint(at, (uint64_t)age_ms);
+	if (stale)
+		at = put_literal(at, "\xa5stale\xc3", 7);
+	at = put_literal(at, "\xa5value", 6);
+	pk->callback(pk->data, (const char *)head, (size_t)(at - head));
 	return pk;
 }
 

@@ -50,8 +50,6 @@ struct call {
 	const char *origin; /* for the task and the log; lives until the reply */
 	const struct schema_method *method;
 	struct session_identity who;
-	struct value args[CALL_MAX_ARGS];
-	const msgpack_object *records[CALL_MAX_ARGS];
 	struct uuid request; /* none: the caller gave none */
 	bool async, consistent;
 	bool kept;	       /* call_keep was called */
@@ -84,7 +82,9 @@ struct call {
 	struct timer timer;
 	struct list waiting;
 
-	/* Large, so zeroed by who uses them only. */
+	/* Large, so zeroed by who uses them only: of these so many as the method has. */
+	struct value args[CALL_MAX_ARGS];
+	const msgpack_object *records[CALL_MAX_ARGS];
 	struct pool_barrier barrier;
 	struct pool_commit commit;
 };

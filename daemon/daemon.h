@@ -38,6 +38,15 @@ struct metrics;
 struct migrate;
 struct voters;
 
+/* A method that was asked for by this name. */
+struct known_method {
+	const struct schema_method *method; /* NULL: nothing is known */
+	size_t len;
+	char name[48];
+};
+
+enum { DAEMON_METHODS_KNOWN = 64 };
+
 struct daemon {
 	const struct config *config; /* borrowed */
 	struct loop *loop;	     /* borrowed */
@@ -52,6 +61,7 @@ struct daemon {
 	struct vm_manager *vms;
 	struct worker *worker; /* scrypt */
 	struct sessions *sessions;
+	struct known_method methods_known[DAEMON_METHODS_KNOWN];
 	struct rpc_server *rpc;
 	struct metrics *metrics;
 	struct clocks *clocks;

@@ -28,13 +28,6 @@ static void fill_servers(const struct rlog *rlog, struct rlog_status *out)
 	out->last_term = rlog_feed_term(rlog, out->last_index);
 }
 
-static int later_first(const void *a, const void *b)
-{
-	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-
-	return x < y ? 1 : x > y ? -1 : 0;
-}
-
 /* When a majority of the voters had answered, this leader included. */
 static int64_t majority_heard(const struct rlog *rlog)
 {
@@ -52,7 +45,14 @@ static int64_t majority_heard(const struct rlog *rlog)
 			heard[n] = loop_now_us(rlog->loop);
 		n++;
 	}
-	qsort(heard, n, sizeof *heard, later_first);
+	/* Each reply to a read tells it, and they are a handful: sorted here. */
+	for (unsigned i = 1; i < n; i++)
+		for (unsigned k = i; k > 0 && heard[k - 1] < heard[k]; k--) {
+			int64_t later = heard[k];
+
+			heard[k] = heard[k - 1];
+			heard[k - 1] = later;
+		}
 	return n ? heard[n / 2] : 0;
 }
 

@@ -219,6 +219,23 @@ const msgpack_object *rpc_map_get(const msgpack_object *map, const char *key)
 
 /* --- packing ----------------------------------------------------------------- */
 
+uint8_t *rpc_put_uint(uint8_t *at, uint64_t number)
+{
+	unsigned width = number > UINT32_MAX   ? 3
+			 : number > UINT16_MAX ? 2
+			 : number > UINT8_MAX  ? 1
+					       : 0;
+
+	if (number < 0x80) {
+		*at = (uint8_t)number;
+		return at + 1;
+	}
+	*at++ = (uint8_t)(0xcc + width);
+	for (unsigned i = 1u << width; i-- > 0;)
+		*at++ = (uint8_t)(number >> 8 * i);
+	return at;
+}
+
 int rpc_pack_to_buf(void *buf, const char *data, size_t len)
 {
 	return buf_append(buf, data, len) ? -1 : 0;
@@ -282,10 +299,11 @@ void rpc_pack_request(
 
 void rpc_pack_response(msgpack_packer *pk, uint64_t id)
 {
-	msgpack_pack_array(pk, 4);
-	msgpack_pack_uint8(pk, RPC_RESPONSE);
-	msgpack_pack_uint64(pk, id);
-	msgpack_pack_nil(pk);
+	uint8_t head[3 + RPC_UINT_BYTES] = {0x94, RPC_RESPONSE}, *at;
+
+	at = rpc_put_uint(head + 2, id);
+	*at++ = 0xc0;
+	pk->callback(pk->data, (const char *)head, (size_t)(at - head));
 }
 
 void rpc_pack_notification(msgpack_packer *pk, const char *method)

@@ -57,6 +57,11 @@ const msgpack_object *rpc_map_get(const msgpack_object *map, const char *key);
  */
 int rpc_pack_to_buf(void *buf, const char *data, size_t len);
 
+/* Each write of a packer costs more than a small value does: what precedes every result
+ * is put together by hand. The shortest encoding of the number; returns the end. */
+enum { RPC_UINT_BYTES = 9 };
+uint8_t *rpc_put_uint(uint8_t *at, uint64_t number);
+
 /* Packs a NUL-terminated string; invalid UTF-8 becomes '?'. The packers' own errors come
  * from their buffer: check that once at the end, by buf_len or the reply's outcome. */
 void rpc_pack_text(msgpack_packer *pk, const char *text);
