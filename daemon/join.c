@@ -19,6 +19,7 @@ enum {
 	JOIN_TTL_DEFAULT_MS = 3600 * 1000,
 	JOIN_TTL_MAX_MS = 24 * 3600 * 1000,
 	JOIN_RESTART_MS = 200, /* for the reply to leave */
+	JOIN_LOOK_MS = 50,
 	HEX_SIZE = 2 * 32 + 1,
 };
 
@@ -39,7 +40,7 @@ struct joining {
 	struct join_op op;
 	struct call *call;
 	char *csr_pem, *key_pem;
-	struct timer restart;
+	struct timer restart, look; /* until this host knows its domains */
 	bool busy;
 };
 
@@ -619,6 +620,24 @@ static void facts_pack(struct daemon *d, struct buf *b)
 	msgpack_pack_bin_body(&pk, h->cpu_policy, h->cpu_policy_len);
 }
 
+/* Its domains that are nobody's VM would be nobody's in the pool, too. */
+static bool has_strays(struct call *c)
+{
+	struct daemon *d = c->daemon;
+	char names[256];
+
+	if (witness_is_here(d) ||
+		vm_ghosts_say(d->vms, &d->host, names, sizeof names) == 0)
+		return false;
+	call_failf(c, RV_ENOTALLOWED,
+		"domains run on this host that are no VMs of it: %s; a pool must know "
+		"all that runs on its hosts. End them ('xl shutdown NAME', or 'reeve "
+		"host-ghost-destroy domid=N'), or make them VMs ('reeve vm-adopt "
+		"domid=N') and shut those down, then join again",
+		names);
+	return true;
+}
+
 /* Whether this host may leave what it has for another pool. */
 static bool may_join(struct call *c)
 {
@@ -637,8 +656,18 @@ static bool may_join(struct call *c)
 		call_failf(
 			c, RV_ENOTALLOWED, "VMs run on this host; shut them down first");
 	else
-		return true;
+		return !has_strays(c);
 	return false;
+}
+
+static void on_look(void *arg)
+{
+	struct joining *j = arg;
+	struct call *c = j->call;
+
+	j->call = NULL;
+	j->busy = false;
+	pool_join(c);
 }
 
 void pool_join(struct call *c)
@@ -656,6 +685,12 @@ void pool_join(struct call *c)
 
 	if (!may_join(c))
 		return;
+	if (!witness_is_here(d) && !vm_manager_ready(d->vms)) {
+		j->busy = true;
+		j->call = c;
+		timer_start_ms(&j->look, JOIN_LOOK_MS);
+		return;
+	}
 	free(j->csr_pem);
 	ca_key_free(j->key_pem);
 	j->csr_pem = j->key_pem = NULL;
@@ -691,6 +726,7 @@ int joining_new(struct joining **out, struct daemon *d, struct rv_error *e)
 		return rv_error_set(e, RV_ENOMEM, "out of memory");
 	j->daemon = d;
 	list_init(&j->applicants);
+	timer_init(&j->look, d->loop, "join.look", on_look, j);
 	timer_init(&j->restart, d->loop, "join.restart", on_restart, j);
 	rc = join_desk_new(&j->desk, d->loop, &config, e);
 	if (!rc && members_register(
@@ -704,6 +740,7 @@ void joining_free(struct joining *j)
 {
 	if (!j)
 		return;
+	timer_stop(&j->look);
 	timer_stop(&j->restart);
 	join_fini(&j->op);
 	join_desk_free(j->desk);

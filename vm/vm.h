@@ -171,6 +171,9 @@ void vm_host_refuse(struct vm_manager *m, const struct uuid *host, const char *w
  * vm_manager_look after it has its label follow. */
 bool vm_ghost_is(const struct vm_manager *m, const struct uuid *host,
 	const struct hyper_domain_id *id);
+/* How many such domains a host of ours has, and the names of the first few. */
+size_t vm_ghosts_say(
+	const struct vm_manager *m, const struct uuid *host, char *names, size_t size);
 /* From now on the VM counts as having that domain, so that it can't be started beside it
  * here; none: no VM does. False: it is no ghost. */
 bool vm_ghost_claim(struct vm_manager *m, const struct uuid *host,

@@ -4,12 +4,15 @@
  * been recorded for (VM.adopt) is taken in: the entry alone makes it the VM's, and the
  * domain's label follows it here, at once or, after a crash, at the next look.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "vm/vm_look.h"
 #include "vm/vm_op.h"
+
+enum { GHOSTS_NAMED = 3 };
 
 /* --- the list --- */
 
@@ -108,6 +111,8 @@ void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *d)
 	}
 	h->ghosts[h->ghost_count++] =
 		(struct vm_ghost){.id = d->id, .vm = d->vm, .listed = true};
+	snprintf(h->ghosts[h->ghost_count - 1].name,
+		sizeof h->ghosts[h->ghost_count - 1].name, "%.63s", d->name);
 	ghost_tell(h, d);
 }
 
@@ -133,6 +138,21 @@ void vm_ghosts_end(struct vm_host *h)
 			i++;
 		else
 			h->ghosts[i] = h->ghosts[--h->ghost_count];
+}
+
+size_t vm_ghosts_say(
+	const struct vm_manager *m, const struct uuid *host, char *names, size_t size)
+{
+	const struct vm_host *h = vm_host_find(m, host);
+	size_t len = 0, count = h ? h->ghost_count : 0;
+
+	names[0] = '\0';
+	for (size_t i = 0; i < count && i < GHOSTS_NAMED && len < size; i++)
+		len += (size_t)snprintf(names + len, size - len, "%s%s (domain %u)",
+			i ? ", " : "", h->ghosts[i].name, h->ghosts[i].id.domid);
+	if (count > GHOSTS_NAMED && len < size)
+		snprintf(names + len, size - len, " and %zu more", count - GHOSTS_NAMED);
+	return count;
 }
 
 bool vm_ghost_is(const struct vm_manager *m, const struct uuid *host,

@@ -34,6 +34,7 @@ struct vm_op;
 struct vm_ghost {
 	struct hyper_domain_id id;
 	struct uuid vm; /* none: another tool's, and nobody adopts it */
+	char name[64];	/* as xl shows it; cut */
 	bool listed;	/* by the look at work, or seen since */
 };
 

@@ -123,6 +123,38 @@ def test_tokens(members, client, base):
     stranger.stop()
 
 
+def test_strays(members, client, base):
+    """A host with a domain that is no VM may not join, and says which one and what to do."""
+    stray = Member(base, "stray")
+    own = stray.start()
+    vm = own.change("VM.create", record={
+        "name_label": "left", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
+
+    def started():
+        try:
+            own.change("VM.start", self=vm)
+            return True
+        except rpc.Refused as e:
+            assert e.code == "TRY_AGAIN", e
+            return False
+    until("the daemon is ready", started)
+    own.close()
+    stray.kill()
+    shutil.rmtree(f"{stray.directory}/state/db")
+    own = stray.start()
+    (here,) = own.call("host.get_all")
+    (ghost,) = until("the domain is seen", lambda: own.call("host.ghost_list", self=here))
+    token = client.change("pool.issue_join_token")
+    words = refused("OPERATION_NOT_ALLOWED", own, "pool.join", master_address=members[0].address, token=token)
+    assert f"{ghost['name']} (domain {ghost['domid']})" in words and "host-ghost-destroy" in words, words
+    print(words)
+    own.change("host.ghost_destroy", self=here, domid=ghost["domid"])
+    refused("SESSION_AUTHENTICATION_FAILED", own, "pool.join",
+            master_address=members[0].address, token=("0" * 64) + token[64:])
+    own.close()
+    stray.stop()
+
+
 def test_placement(members, client):
     vms = []
     for i in range(12):
@@ -353,14 +385,17 @@ def test_stop_at_work(base):
 def main():
     base = tempfile.mkdtemp(prefix="reeve-pool-")
     members = [Member(base, f"host{i + 1}") for i in range(3)]
+    members[1].settings["test.dom0-root"] = f"{base}/root"
     try:
         client = form(members)
         print("three hosts, one pool")
         test_tokens(members, client, base)
+        test_strays(members, client, base)
         vms = test_placement(members, client)
         test_policies(members, client)
         test_any_host(members, vms)
         test_named_host(members, client)
+        test_guarded(members, client)
         test_half_working(members, client, base)
         test_migration(members, client)
         test_squeeze(members, client)
