@@ -48,6 +48,22 @@ static void guard_run(struct job *job)
 		guard_root(g), g->daemon->hyper_host.dom0_fixed, g->why, sizeof g->why);
 }
 
+/* What the master places by. */
+static void guard_tell(struct guard *g)
+{
+	struct daemon *d = g->daemon;
+	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	struct rv_error e;
+	struct value v;
+
+	if (!host || strcmp(db_string(host, HOST_START_REFUSAL), g->why) == 0 ||
+		value_from_cstr(&v, g->why))
+		return;
+	if (pool_set_live(d->pool, d->host, HOST_START_REFUSAL, &v, &e))
+		log_warn("daemon.guard", "msg=\"%s\"", e.detail);
+	value_fini(&v);
+}
+
 static void guard_done(struct job *job, int rc)
 {
 	struct guard *g = CONTAINER_OF(job, struct guard, job);
@@ -55,6 +71,7 @@ static void guard_done(struct job *job, int rc)
 	if (rc || g->stopped)
 		return;
 	vm_host_refuse(g->daemon->vms, &g->daemon->host, g->why);
+	guard_tell(g);
 	if (strcmp(g->why, g->told) != 0)
 		log_warn("daemon.guard", "msg=\"%s\"",
 			g->why[0] ? g->why : "VMs may be started here again");

@@ -122,6 +122,7 @@ static bool excluded(
 			continue;
 		why->what = r->exclude[i].what;
 		why->object = r->exclude[i].because;
+		why->words = r->exclude[i].words;
 		return true;
 	}
 	return false;

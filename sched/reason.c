@@ -120,6 +120,9 @@ static void add_excluded(
 	case SCHED_EXCLUDED_SOURCE:
 		add(t, "the VM is there already");
 		return;
+	case SCHED_EXCLUDED_HOST:
+		add(t, "starts no VM: %s", why->words ? why->words : "not known why");
+		return;
 	case SCHED_EXCLUDED_ANTI_AFFINE:
 		add(t, "must be kept apart from VM %s, which is there",
 			name_of(&why->object, name, arg, object));
@@ -203,7 +206,8 @@ char *sched_format_reason(const struct sched_reason *why, sched_name_fn *name, v
 {
 	struct text t = {text, size};
 	char host[NAME_TEXT];
-	const char *xenapi = sched_reason_xenapi(why->why);
+	const char *xenapi =
+		why->what == SCHED_EXCLUDED_HOST ? "" : sched_reason_xenapi(why->why);
 
 	if (size > 0)
 		*text = '\0';

@@ -81,12 +81,14 @@ enum sched_excluded {
 	SCHED_EXCLUDED_REFUSED,	    /* its memory controller just refused */
 	SCHED_EXCLUDED_ANTI_AFFINE, /* `because` is the VM to stay away from */
 	SCHED_EXCLUDED_SOURCE,	    /* the VM is there already (migration, evacuation) */
+	SCHED_EXCLUDED_HOST,	    /* it takes no VM, as `words` say */
 };
 
 struct sched_exclusion {
 	struct uuid host;
 	enum sched_excluded what;
 	struct uuid because; /* a VM, or none */
+	const char *words;   /* EXCLUDED_HOST; borrowed until the answer is in words */
 };
 
 /* What is to be placed. Zero-initialise, then fill in; all arrays are borrowed. */
@@ -139,6 +141,7 @@ struct sched_reason {
 	enum sched_why why;
 	enum sched_excluded what;
 	struct uuid object;	 /* the SR, network or VM that is in the way */
+	const char *words;	 /* SCHED_EXCLUDED_HOST: the request's */
 	uint32_t more;		 /* further such objects */
 	uint64_t need, have;	 /* KiB, CPUs, versions: see `why` */
 	uint64_t squeezable_kib; /* SCHED_MEMORY, SCHED_OK */

@@ -212,7 +212,7 @@ static void manager_foreign(void *arg, const struct vm_memory_foreign *f)
 		" MiB, its limit (maxmem) to %" PRIu64
 		" MiB. Reeve has set them again, to "
 		"%" PRIu64 " and %" PRIu64 " MiB. To give the VM more or less use 'reeve "
-					   "vm-memory-dynamic-range-set', "
+		"vm-memory-dynamic-range-set', "
 		"not 'xl mem-set'",
 		f->domid, f->found_target_kib >> 10, f->found_maxmem_kib >> 10,
 		f->set_target_kib >> 10, f->set_maxmem_kib >> 10);

@@ -263,12 +263,45 @@ out:
 struct place_wish {
 	struct sched_request request;
 	struct uuid srs[PLACE_MAX_OBJECTS], networks[PLACE_MAX_OBJECTS];
-	struct sched_exclusion exclude[VM_MAX_HOSTS];
+	struct sched_exclusion *exclude; /* owned */
 };
 
+/* Why the host takes no VM, in words; NULL: it does. */
+static const char *place_host_refusal(const struct vm_manager *m, const struct row *host)
+{
+	struct uuid uuid = row_uuid(host);
+	struct vm_host *h = vm_host_find(m, &uuid);
+	const char *words = h ? h->refusal : db_string(host, HOST_START_REFUSAL);
+
+	return words[0] ? words : NULL;
+}
+
+static int place_exclude(struct vm_manager *m, const struct db *db,
+	const struct uuid *refused, size_t refused_count, struct place_wish *w,
+	struct rv_error *e)
+{
+	struct sched_request *q = &w->request;
+	const char *words;
+
+	w->exclude =
+		calloc(refused_count + db_count(db, CLASS_HOST) + 1, sizeof *w->exclude);
+	if (!w->exclude)
+		return rv_error_set(e, RV_ENOMEM, "no memory for a placement");
+	q->exclude = w->exclude;
+	for (const struct row *r = NULL; (r = db_next(db, CLASS_HOST, r));)
+		if ((words = place_host_refusal(m, r)))
+			w->exclude[q->n_exclude++] =
+				(struct sched_exclusion){.host = row_uuid(r),
+					.what = SCHED_EXCLUDED_HOST,
+					.words = words};
+	for (size_t i = 0; i < refused_count; i++)
+		w->exclude[q->n_exclude++] = (struct sched_exclusion){
+			.host = refused[i], .what = SCHED_EXCLUDED_REFUSED};
+	return 0;
+}
+
 static void place_wish(struct vm_manager *m, const struct db *db, const struct row *vm,
-	const struct uuid *on, const struct uuid *refused, size_t refused_count,
-	struct place_wish *w)
+	const struct uuid *on, struct place_wish *w)
 {
 	struct sched_request *q = &w->request;
 	struct uuid uuid = row_uuid(vm);
@@ -280,7 +313,6 @@ static void place_wish(struct vm_manager *m, const struct db *db, const struct r
 		.vcpus = (uint32_t)db_int(vm, VM_VCPUS_MAX),
 		.srs = w->srs,
 		.networks = w->networks,
-		.exclude = w->exclude,
 		.affinity = db_ref(vm, VM_AFFINITY),
 		.min_xen_version = vm_cpu_xen_needed(db, vm),
 		.features.w[0] = 1,
@@ -301,9 +333,6 @@ static void place_wish(struct vm_manager *m, const struct db *db, const struct r
 	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, uuid, r));)
 		if (q->n_networks < PLACE_MAX_OBJECTS)
 			w->networks[q->n_networks++] = db_ref(r, VIF_NETWORK);
-	for (size_t i = 0; i < refused_count && i < VM_MAX_HOSTS; i++)
-		w->exclude[q->n_exclude++] = (struct sched_exclusion){
-			.host = refused[i], .what = SCHED_EXCLUDED_REFUSED};
 }
 
 static const char *place_name(void *arg, const struct uuid *object)
@@ -353,8 +382,10 @@ static int place_pick(struct vm_manager *m, const struct row *vm, const struct u
 		rc = place_refresh(m, db, e);
 	if (rc)
 		return rc;
-	place_wish(m, db, vm, on && !uuid_is_none(on) ? on : NULL, refused, refused_count,
-		&w);
+	place_wish(m, db, vm, on && !uuid_is_none(on) ? on : NULL, &w);
+	rc = place_exclude(m, db, refused, refused_count, &w, e);
+	if (rc)
+		return rc;
 	rc = sched_decide_or_fall_back(
 		m->sched, &w.request, m->policy, &sched_greedy, seed, &d, &fell_back, e);
 	if (fell_back)
@@ -362,9 +393,11 @@ static int place_pick(struct vm_manager *m, const struct row *vm, const struct u
 			"placement policy %s erred, greedy was used instead: %s",
 			m->policy->name, e->detail);
 	if (rc)
-		return place_refuse(m, db, vm, &w, seed, e);
-	*host = d.host;
-	return 0;
+		rc = place_refuse(m, db, vm, &w, seed, e);
+	else
+		*host = d.host;
+	free(w.exclude);
+	return rc;
 }
 
 int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
@@ -378,9 +411,6 @@ int vm_place(struct vm_manager *m, const struct row *vm, const struct uuid *on,
 	if (!rc && !*host)
 		return rv_error_set(e, RV_ENOHOST,
 			"VM %s: the host chosen is another one's to drive", row_name(vm));
-	if (!rc && (*host)->refusal[0])
-		return rv_error_set(e, RV_ENOTALLOWED, "VM %s: this host starts none: %s",
-			row_name(vm), (*host)->refusal);
 	return rc;
 }
 

@@ -220,6 +220,29 @@ def test_named_host(members, client):
     print(words)
 
 
+def test_guarded(members, client):
+    """A host with saved domains takes no VM: the master places elsewhere, and names it where it is named."""
+    hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}
+    saved = os.path.join(members[1].settings["test.dom0-root"], "var/lib/xen/save")
+    os.makedirs(saved)
+    with open(f"{saved}/web9", "w"):
+        pass
+    until("the guard is known", lambda: "web9" in client.call("host.get_record", self=hosts["host2"])["start_refusal"])
+    vm = client.change("VM.create", record={
+        "name_label": "guarded", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
+    words = refused("NO_HOSTS_AVAILABLE", client, "VM.start", self=vm, on=hosts["host2"])
+    assert "host2" in words and "web9" in words and "xl restore" in words, words
+    print(words)
+    for _ in range(4):
+        settled(client, "VM.start", self=vm)
+        assert client.call("VM.get_record", self=vm, min_seq=rpc.Client.seen)["resident_on"] != hosts["host2"]
+        settled(client, "VM.hard_shutdown", self=vm)
+    os.unlink(f"{saved}/web9")
+    until("the guard lets go", lambda: not client.call("host.get_record", self=hosts["host2"])["start_refusal"])
+    settled(client, "VM.start", self=vm, on=hosts["host2"])
+    settled(client, "VM.hard_shutdown", self=vm)
+
+
 def test_half_working(members, client, base):
     """A shared SR plugged on two of three hosts: starts go there; on= names the missing PBD."""
     hosts = {r["name_label"]: u for u, r in client.call("host.get_all_records").items()}

@@ -144,8 +144,10 @@ static void wishes_and_exclusions(void **state)
 	struct sched *s = sched_new(10);
 	struct sched_request r = vm(1 * GiB, 1);
 	struct sched_exclusion out[] = {
-		{id('h', 1), SCHED_EXCLUDED_ANTI_AFFINE, id('v', 7)},
-		{id('h', 2), SCHED_EXCLUDED_REFUSED, UUID_NONE},
+		{.host = id('h', 1),
+			.what = SCHED_EXCLUDED_ANTI_AFFINE,
+			.because = id('v', 7)},
+		{.host = id('h', 2), .what = SCHED_EXCLUDED_REFUSED},
 	};
 	struct uuid only[] = {id('h', 1), id('h', 2)};
 	struct uuid unknown = id('h', 77);
@@ -185,6 +187,13 @@ static void wishes_and_exclusions(void **state)
 	assert_string_equal(reason(s, &r, 3),
 		"host h3: is not among the hosts that the VM must run on "
 		"(VM_VIOLATES_PLACEMENT_RULES)");
+	/* It starts none, and says why. */
+	out[0].what = SCHED_EXCLUDED_HOST;
+	out[0].words = "saved domains. To mend it: restore them";
+	r.n_exclude = 1;
+	assert_int_equal(place(s, &r, &sched_greedy, 1), 2);
+	assert_string_equal(reason(s, &r, 1),
+		"host h1: starts no VM: saved domains. To mend it: restore them");
 	/* A preference is no filter. */
 	r = vm(1 * GiB, 1);
 	r.avoid = &only[0];
