@@ -19,7 +19,7 @@ enum {
 	ENTRIES_HEAD = 8 + 8 + 4, /* the entry before, how many */
 	ENTRY_HEAD = 8 + 1 + 4,	  /* term, type, length */
 	BEGIN_HEAD = 8 + 8 + 8 + 8,
-	PLACE_BYTES = 8 + 16 + 8 + 8 + 1,
+	PLACE_BYTES = 8 + 16 + 8 + 8 + 8 + 1,
 };
 
 static int put_byte(struct buf *out, uint8_t v)
@@ -345,16 +345,18 @@ int place_encode(const struct place_message *m, struct buf *out)
 	rc = rc ? rc : buf_append(out, m->generation.id.b, 16);
 	rc = rc ? rc : put64(out, m->term);
 	rc = rc ? rc : put64(out, m->id);
+	rc = rc ? rc : put64(out, m->conf_index);
 	return rc ? rc : put_byte(out, m->standby);
 }
 
 int place_decode(struct place_message *m, const uint8_t *bytes, size_t len)
 {
-	if (len != PLACE_BYTES || bytes[40] > 1)
+	if (len != PLACE_BYTES || bytes[48] > 1)
 		return RV_EPROTO;
 	*m = (struct place_message){.term = bytes_get_le64(bytes + 24),
 		.id = bytes_get_le64(bytes + 32),
-		.standby = bytes[40]};
+		.conf_index = bytes_get_le64(bytes + 40),
+		.standby = bytes[48]};
 	m->generation.number = bytes_get_le64(bytes);
 	memcpy(m->generation.id.b, bytes + 8, 16);
 	if (m->standby && !m->id)

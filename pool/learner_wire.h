@@ -136,9 +136,10 @@ bool feed_next_entry(const struct feed_message *m, size_t *at, struct feed_entry
 
 struct place_message {
 	struct rlog_generation generation;
-	uint64_t term; /* the sender leads in it; 0: it only names a generation */
-	uint64_t id;   /* of the receiver, in the sender's configuration; 0: none */
-	bool standby;  /* and it has no vote */
+	uint64_t term;	     /* the sender leads in it; 0: it only names a generation */
+	uint64_t id;	     /* of the receiver, in the sender's configuration; 0: none */
+	uint64_t conf_index; /* of that configuration's entry, which is committed */
+	bool standby;	     /* and it has no vote */
 };
 int place_encode(const struct place_message *m, struct buf *out) RV_MUST_CHECK;
 int place_decode(struct place_message *m, const uint8_t *bytes, size_t len) RV_MUST_CHECK;

@@ -329,7 +329,8 @@ static void become(struct rlog *rlog, uint64_t id)
 	rlog->wipe.former = used_id(rlog);
 	/* From its first moment on it is of the master's life. */
 	rlog->wipe.term = life_base_of(rlog->place.term);
-	if (!rlog->learner)
+	/* One that never got an entry knows of none. */
+	if (!rlog->learner && rlog->raft.configuration.n > 0)
 		keep_conf(
 			rlog, &rlog->raft.configuration, rlog->raft.configuration_index);
 	rlog_close_mode(rlog);
@@ -344,6 +345,25 @@ static bool may_carry(const struct rlog *rlog, uint64_t term)
 
 	learner_status(rlog->learner, &s);
 	return !s.discard && (s.applied_index == 0 || life_same(s.applied_term, term));
+}
+
+/* A master that has been left out of an election may not have heard of it yet: its word
+ * counts if its term is not behind this server's. Or else if its configuration, which is
+ * committed, comes after the one that this server is known by here: an id is never given
+ * again, so it is out for good. Without that a server that stood for election in vain and
+ * was removed meanwhile would be a server for ever: nobody answers it, and it has the
+ * greater term. */
+static bool must_follow(const struct rlog *rlog, const struct place_message *m)
+{
+	const struct raft_configuration *c = &rlog->raft.configuration;
+
+	if (m->term >= rlog_current_term(rlog))
+		return true;
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->servers[i].id == rlog->config.id)
+			return m->conf_index > rlog->raft.configuration_index &&
+			       life_same(m->term, rlog_current_term(rlog));
+	return false;
 }
 
 /* What the master said last, once this host is in a state to follow it. */
@@ -368,7 +388,7 @@ void rlog_follow_place(struct rlog *rlog)
 			become(rlog, id);
 	} else if (m->id != rlog->config.id &&
 		   (m->generation.number > own.number ||
-			   (!rlog->leads && m->term >= rlog_current_term(rlog)))) {
+			   (!rlog->leads && must_follow(rlog, m)))) {
 		/* First a learner, which tells what it has. */
 		become(rlog, id > rlog->config.id &&
 					     life_same(m->term, rlog_current_term(rlog))
@@ -480,7 +500,8 @@ static void take_place(
 static void tell_place(struct rlog *rlog, const struct uuid *host)
 {
 	const struct raft_configuration *c = &rlog->raft.configuration;
-	struct place_message m = {.term = rlog->lead_term};
+	struct place_message m = {
+		.term = rlog->lead_term, .conf_index = rlog->raft.configuration_index};
 	char address[UUID_TEXT_SIZE];
 	struct buf b;
 

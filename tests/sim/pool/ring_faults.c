@@ -107,6 +107,7 @@ static void net_breaks(struct ring_host *h, enum ring_fault fault, struct prng *
 
 void ring_faults_disk_full(struct ring_host *h)
 {
+	ring_note(h->ring, "host%d fault: its disk is full", h->index + 1);
 	disk_sim_set_capacity(h->medium,
 		disk_sim_used(h->medium) + prng_below(&h->ring->fault_prng, 2000));
 	ring_faults_count(h->ring, RING_FAULT_DISK_FULL);
@@ -117,6 +118,7 @@ static void disk_breaks(struct ring_host *h, enum ring_fault fault, struct prng 
 	static const enum disk_sim_fault kinds[] = {
 		DISK_SIM_FAIL_STEP, DISK_SIM_FAIL_WRITE, DISK_SIM_FAIL_SYNC};
 
+	ring_note(h->ring, "host%d fault: %s", h->index + 1, ring_fault_name(fault));
 	disk_sim_inject(
 		h->medium, kinds[fault - RING_FAULT_DISK_STEP], prng_below(p, 12));
 	ring_faults_count(h->ring, fault);
