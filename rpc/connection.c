@@ -158,9 +158,13 @@ static void connection_closed(void *arg, int rc, const char *detail)
 
 static void connection_broken(struct connection *c, const struct rv_error *e)
 {
-	c->server->stats.bad_connections++;
-	log_warn("rpc.connection", "peer=%s rc=%s msg=\"closed: %s\"", c->peer.name,
-		rv_error_symbol(e->code), e->detail);
+	struct rpc_server *s = c->server;
+	uint32_t held;
+
+	s->stats.bad_connections++;
+	if (blame_peer(&s->blame, &c->peer, loop_now_us(s->config.loop), &held))
+		log_warn("rpc.connection", "peer=%s rc=%s left_out=%u msg=\"closed: %s\"",
+			c->peer.name, rv_error_symbol(e->code), held, e->detail);
 	connection_doom(c);
 }
 
@@ -408,6 +412,16 @@ static int connection_open_stream(struct connection *c, int fd, struct rv_error 
 	return stream_open(&c->stream, s->config.loop, fd, true, &config, e);
 }
 
+/* Before anything is known of the peer. */
+static void connection_refused(struct rpc_server *s, const struct rv_error *e)
+{
+	uint32_t held;
+
+	if (blame_may_log(&s->blame, "refused", loop_now_us(s->config.loop), &held))
+		log_warn("rpc.connection", "left_out=%u msg=\"refused: %s\"", held,
+			e->detail);
+}
+
 void connection_accept(struct server_listener *sl, int fd)
 {
 	struct rpc_server *s = sl->server;
@@ -418,7 +432,7 @@ void connection_accept(struct server_listener *sl, int fd)
 
 	if (!c || connection_owner_ref(s, sl->transport, fd, &c->owner, &e)) {
 		if (c)
-			log_warn("rpc.connection", "msg=\"refused: %s\"", e.detail);
+			connection_refused(s, &e);
 		s->stats.refused++;
 		free(c);
 		close(fd);
@@ -430,7 +444,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	c->peer.transport = sl->transport;
 	c->framing = sl->transport == RPC_IPC ? SP_FRAMING_IPC : SP_FRAMING_TCP;
 	if (connection_open_stream(c, fd, &e) != 0) {
-		log_warn("rpc.connection", "msg=\"refused: %s\"", e.detail);
+		connection_refused(s, &e);
 		s->stats.refused++;
 		owner_unref(c->owner);
 		free(c->groups);

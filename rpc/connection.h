@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "reactor/stream.h"
 #include "rpc/message.h"
+#include "rpc/blame.h"
 #include "rpc/server.h"
 
 enum {
@@ -45,6 +46,7 @@ struct rpc_server {
 	struct timer deadline;
 	struct defer reaper, waker;
 	struct rpc_server_stats stats;
+	struct blame blame;
 	int refs; /* the owner's, and one per connection struct */
 	bool closed;
 

@@ -134,16 +134,18 @@ static void stage_cut(struct rpc_server *s, size_t len)
 static void stage_send(struct rpc_server *s, struct connection *c, size_t from)
 {
 	struct iovec piece = {buf_data(&s->stage) + from, buf_len(&s->stage) - from};
+	uint32_t held;
 	int rc;
 
 	if (piece.iov_len == 0 || !c->stream || c->doomed)
 		goto out;
 	rc = stream_write(c->stream, &piece, 1);
 	if (rc && rc != RV_ECLOSED) {
-		log_warn("rpc.connection",
-			"peer=%s rc=%s msg=\"closed: %zu bytes of replies can't be "
-			"queued\"",
-			c->peer.name, rv_error_symbol(rc), piece.iov_len);
+		if (blame_peer(&s->blame, &c->peer, loop_now_us(s->config.loop), &held))
+			log_warn("rpc.connection",
+				"peer=%s rc=%s left_out=%u msg=\"closed: %zu bytes of "
+				"replies can't be queued\"",
+				c->peer.name, rv_error_symbol(rc), held, piece.iov_len);
 		connection_doom(c);
 	}
 out:
@@ -165,10 +167,12 @@ static void answer_bad(struct connection *c, uint64_t id, const uint8_t *backtra
 	size_t backtrace_bytes, const struct rv_error *e)
 {
 	struct rpc_server *s = c->server;
+	uint32_t held;
 
 	s->stats.bad_messages++;
-	log_info("rpc.message", "peer=%s rc=%s msg=\"%s\"", c->peer.name,
-		rv_error_symbol(e->code), e->detail);
+	if (blame_peer(&s->blame, &c->peer, loop_now_us(s->config.loop), &held))
+		log_info("rpc.message", "peer=%s rc=%s left_out=%u msg=\"%s\"",
+			c->peer.name, rv_error_symbol(e->code), held, e->detail);
 	stage_begin(s, c->framing, backtrace, backtrace_bytes);
 	rpc_pack_error(&s->packer, id, e->code, e->detail, rv_error_retryable(e->code));
 	if (!stage_end(s, c))

@@ -15,15 +15,21 @@ enum { URL_MAX = 256, REAP_BATCH = 64 };
 
 static void queue_expire(struct rpc_server *s, struct connection_queue *q, int64_t now)
 {
+	uint32_t held;
+
 	while (!list_empty(&q->waiting)) {
 		struct connection *c =
 			CONTAINER_OF(q->waiting.next, struct connection, queue_node);
 
 		if (c->deadline_us > now)
 			return;
-		log_warn("rpc.connection",
-			"peer=%s msg=\"closed: %s did not come within %lld s\"",
-			c->peer.name, c->waits_for, (long long)(q->timeout_us / 1000000));
+		if (blame_peer(&s->blame, &c->peer, now, &held))
+			log_warn("rpc.connection",
+				"peer=%s left_out=%u msg=\"closed: %s did not come "
+				"within "
+				"%lld s\"",
+				c->peer.name, held, c->waits_for,
+				(long long)(q->timeout_us / 1000000));
 		s->stats.bad_connections++;
 		connection_doom(c);
 	}

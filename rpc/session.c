@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "rpc/blame.h"
 #include "rpc/login_limit.h"
 #include "rpc/message.h"
 #include "rpc/server.h"
@@ -49,6 +50,7 @@ struct sessions {
 	struct list logins;
 	int login_count;
 	struct login_limit *limit;
+	struct blame blame;
 	uid_t own_uid;
 	EVP_MD *sha256; /* fetched once: OpenSSL 3 takes its time to find it */
 	EVP_MD_CTX *hash;
@@ -365,6 +367,7 @@ static void login_done(struct job *job, int rc)
 	struct login *l = CONTAINER_OF(job, struct login, job);
 	struct sessions *s = l->sessions;
 	char token[SESSION_TOKEN_LEN + 1];
+	uint32_t held;
 
 	if (!s || rc) {
 		rpc_reply_failuref(l->req, RV_ECANCELLED,
@@ -378,8 +381,11 @@ static void login_done(struct job *job, int rc)
 	if (l->rc == 0)
 		l->rc = session_make(s, l->user, l->account.role, token, &l->error);
 	if (l->rc) {
-		log_warn("rpc.session", "user=\"%s\" from=%s rc=%s msg=\"login failed\"",
-			l->user, l->source, rv_error_symbol(l->rc));
+		if (blame_may_log(&s->blame, l->source, now_us(s), &held))
+			log_warn("rpc.session",
+				"user=\"%s\" from=%s rc=%s left_out=%u msg=\"login "
+				"failed\"",
+				l->user, l->source, rv_error_symbol(l->rc), held);
 		rpc_reply_failure(l->req, &l->error);
 		goto out;
 	}
