@@ -16,6 +16,7 @@
 #include "daemon/policy.h"
 #include "daemon/tasks.h"
 #include "daemon/witness.h"
+#include "pool/lease.h"
 #include "rpc/message.h"
 
 /* How long a read waits to see the write it names. */
@@ -559,6 +560,7 @@ static int range_check(
 		int64_t least, most;
 	} ranges[] = {
 		{POOL_CLOCK_SKEW_LIMIT_MS, 10, 3600 * 1000},
+		{POOL_LEASE_MS, LEASE_MIN_MS, LEASE_MAX_MS},
 		{POOL_MIGRATION_MAX_DOWNTIME_MS, 1, 3600 * 1000},
 		{POOL_MIGRATION_BANDWIDTH, 0, INT64_MAX},
 	};

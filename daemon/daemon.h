@@ -28,14 +28,17 @@ struct clocks;
 struct consoles;
 struct dumps;
 struct ejection;
+struct fencing;
 struct forward;
 struct ghosts;
 struct guard;
 struct imports;
 struct joining;
+struct lease;
 struct members;
 struct metrics;
 struct migrate;
+struct restarts;
 struct voters;
 
 /* A method that was asked for by this name. */
@@ -70,6 +73,9 @@ struct daemon {
 	struct ghosts *ghosts;
 	struct guard *guard;
 	struct imports *imports;
+	struct lease *lease;
+	struct fencing *fencing;
+	struct restarts *restarts;
 	struct attach *attach;
 	struct members *members; /* NULL: a pool of this host alone */
 	struct forward *forward;

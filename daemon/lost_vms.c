@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "daemon/names.h"
+#include "daemon/restart.h"
 #include "daemon/tasks.h"
 #include "pool/db/message.h"
 #include "vm/vm.h"
@@ -175,8 +176,10 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	txn_set_bool(t, uuid, HOST_DECLARED_DEAD, true);
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
-		if (lost_vm_txn(db, vm, why, wall_ms, t))
+		if (lost_vm_txn(db, vm, why, wall_ms, t)) {
+			restart_due_txn(vm, message, t);
 			names_add(&names, row_name(vm));
+		}
 	}
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_INTENT_HOST, uuid, vm));) {
@@ -184,10 +187,12 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 
 		if (!uuid_is_none(&on))
 			continue; /* with those above, or another host's */
-		if (lost_vm_txn(db, vm, why, wall_ms, t))
+		if (lost_vm_txn(db, vm, why, wall_ms, t)) {
+			restart_due_txn(vm, message, t);
 			names_add(&names, row_name(vm));
-		else
+		} else {
 			undone++;
+		}
 	}
 	len = snprintf(account, LOST_WORDS_MAX,
 		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),

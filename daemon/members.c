@@ -8,6 +8,7 @@
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
 #include "daemon/forward.h"
+#include "daemon/lease.h"
 #include "link/peers.h"
 #include "link/port.h"
 #include "reactor/worker.h"
@@ -84,8 +85,10 @@ int members_send(struct members *m, const struct uuid *host, enum members_messag
 	const void *bytes, size_t len)
 {
 	struct iovec piece = {.iov_base = (void *)bytes, .iov_len = len};
+	bool lease = type == MEMBERS_LEASE_ASK || type == MEMBERS_LEASE;
 
-	return peers_send(m->peers, host, LINK_RPC, (uint16_t)type, &piece, 1);
+	return peers_send(m->peers, host, lease ? LINK_HEARTBEAT : LINK_RPC,
+		(uint16_t)type, &piece, 1);
 }
 
 static void on_message(void *arg, const struct uuid *host, enum link_channel channel,
@@ -116,6 +119,12 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 		break;
 	case MEMBERS_STANDING:
 		emergency_answered(m->daemon, host, data, len);
+		break;
+	case MEMBERS_LEASE_ASK:
+		lease_asked(m->daemon->lease, host, data, len);
+		break;
+	case MEMBERS_LEASE:
+		lease_answered(m->daemon->lease, host, data, len);
 		break;
 	case MEMBERS_ANSWER:
 		forward_answered(m->daemon->forward, host, data, len);
@@ -150,6 +159,7 @@ static void on_up(void *arg, const struct uuid *host)
 	pool_peer_up(m->daemon->pool, host);
 	tell_live(m, host, true);
 	forward_look(m->daemon->forward);
+	lease_look(m->daemon->lease);
 }
 
 static void on_down(void *arg, const struct uuid *host, int rc, const char *reason)

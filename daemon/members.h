@@ -21,6 +21,8 @@ enum members_message {
 	MEMBERS_ANSWER = 65,	   /* daemon/forward.c */
 	MEMBERS_STANDING_ASK = 66, /* daemon/emergency.c */
 	MEMBERS_STANDING = 67,	   /* daemon/emergency.c */
+	MEMBERS_LEASE_ASK = 68,	   /* daemon/lease.c */
+	MEMBERS_LEASE = 69,	   /* daemon/lease.c */
 };
 
 /* Opens the port ([pool] listen) and begins to dial. Returned owned. */

@@ -36,6 +36,7 @@
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
 #include "daemon/events.h"
+#include "daemon/fencing.h"
 #include "daemon/files.h"
 #include "daemon/forward.h"
 #include "daemon/ghosts.h"
@@ -43,6 +44,7 @@
 #include "daemon/import_xl.h"
 #include "daemon/join.h"
 #include "daemon/large.h"
+#include "daemon/lease.h"
 #include "daemon/listen.h"
 #include "daemon/members.h"
 #include "daemon/metrics.h"
@@ -50,6 +52,7 @@
 #include "daemon/object_live.h"
 #include "daemon/policy.h"
 #include "daemon/recover.h"
+#include "daemon/restart.h"
 #include "daemon/tasks.h"
 #include "daemon/turnover.h"
 #include "daemon/vm_live.h"
@@ -200,6 +203,7 @@ static void on_look(void *arg)
 		members_follow(d->members);
 	ejection_look(d);
 	declare_look(d);
+	fencing_look(d->fencing);
 	policy_follow(d);
 	vm_live_look(d);
 	object_live_look(d);
@@ -235,6 +239,7 @@ static void on_pool_opened(void *arg, int rc, const struct rv_error *e)
 		members_attach(d->members);
 	if (d->voters)
 		voters_look(d->voters);
+	lease_start(d->lease);
 	op_move(&d->start, LEAD);
 	op_kick(&d->start);
 }
@@ -244,6 +249,7 @@ static void on_pool_changed(void *arg)
 	struct daemon *d = arg;
 
 	start_look(d);
+	lease_look(d->lease);
 	if (d->voters)
 		voters_look(d->voters);
 	if (d->forward && !d->stopping)
@@ -472,6 +478,8 @@ static void start_step(struct op *op)
 		vm_manager_start(d->vms, on_reconciled, d);
 		metrics_start(d->metrics);
 		clocks_start(d->clocks);
+		fencing_start(d->fencing);
+		restarts_start(d->restarts);
 		break;
 	case PROBE:
 	case UP:
@@ -486,8 +494,11 @@ static void start_step(struct op *op)
 
 static int start_vms(struct daemon *d, struct rv_error *e)
 {
-	struct vm_manager_config config = {
-		.loop = d->loop, .pool = d->pool, .self = d->host};
+	struct vm_manager_config config = {.loop = d->loop,
+		.pool = d->pool,
+		.self = d->host,
+		.may_run = lease_may_run,
+		.may_run_arg = d->lease};
 	struct vm_host_config host = {
 		.uuid = d->host, .hyper = d->hyper, .storage = d->storage, .net = d->net};
 	int rc = vm_manager_new(&d->vms, &config, e);
@@ -523,6 +534,12 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		if (!rc)
 			rc = emergency_new(&d->emergency, d);
 	}
+	if (!rc)
+		rc = lease_new(&d->lease, d);
+	if (!rc)
+		rc = fencing_new(&d->fencing, d);
+	if (!rc)
+		rc = restarts_new(&d->restarts, d);
 	if (!rc)
 		rc = start_pool(d, e);
 	if (!rc)
@@ -616,6 +633,9 @@ void daemon_fini(struct daemon *d)
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
+	lease_stop(d->lease);
+	fencing_stop(d->fencing);
+	restarts_stop(d->restarts);
 	consoles_stop(d->consoles);
 	voters_stop(d->voters);
 	timer_stop(&d->recover);
@@ -640,6 +660,8 @@ void daemon_fini(struct daemon *d)
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
 	clocks_free(d->clocks);
+	lease_free(d->lease);
+	fencing_free(d->fencing);
 	consoles_free(d->consoles);
 	imports_free(d->imports);
 	ghosts_free(d->ghosts);
@@ -657,6 +679,7 @@ void daemon_fini(struct daemon *d)
 	tasks_stop(d);
 	object_live_stop(d);
 	calls_free(d);
+	restarts_free(d->restarts); /* it had made some of them */
 	forward_free(d->forward);
 }
 

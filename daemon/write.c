@@ -5,6 +5,7 @@
 
 #include "daemon/args.h"
 #include "daemon/daemon.h"
+#include "daemon/fencing.h"
 #include "rpc/message.h"
 
 /* A template has no operations but cloning: one that runs could not be stopped. False:
@@ -26,12 +27,28 @@ static bool write_may_template(struct call *c, const struct row *vm, struct txn 
 	return true;
 }
 
+/* To protect a VM that would never be started elsewhere is a promise that nobody keeps.
+ * False: the call has been failed. */
+static bool write_may_protect(struct call *c, const struct row *vm)
+{
+	const msgpack_object *o =
+		rpc_map_get(call_record(c, "fields"), "ha_restart_priority");
+	struct rv_error e;
+
+	if (!o || o->type != MSGPACK_OBJECT_STR || o->via.str.size == 0 ||
+		db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE ||
+		!fencing_check(c->daemon, vm, &e))
+		return true;
+	call_fail(c, &e);
+	return false;
+}
+
 void write_set_fields(struct call *c)
 {
 	const struct row *row = call_row(c, "self");
 	struct txn t;
 
-	if (!row)
+	if (!row || (c->method->cls == CLASS_VM && !write_may_protect(c, row)))
 		return;
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	txn_expect_exists(&t, c->method->cls, row_uuid(row));
