@@ -537,7 +537,6 @@ static void say_hello(struct remote *r, const struct uuid *host)
 void remote_peer_up(struct remote *r, const struct uuid *host)
 {
 	struct peer *p = peer_find(r, host);
-	struct uuid master;
 
 	if (!p) {
 		p = calloc(1, sizeof *p);
@@ -553,9 +552,6 @@ void remote_peer_up(struct remote *r, const struct uuid *host)
 	p->start = 0;
 	say_hello(r, host);
 	remote_live_greet(r->live, host);
-	master = pool_master(r->pool);
-	if (uuid_eq(&master, host))
-		remote_live_again(r->live);
 }
 
 void remote_peer_down(struct remote *r, const struct uuid *host)
@@ -567,6 +563,7 @@ void remote_peer_down(struct remote *r, const struct uuid *host)
 	map_remove(&r->by_host, p->host.b, sizeof p->host.b);
 	list_remove(&p->node);
 	free(p);
+	remote_live_down(r->live, host);
 	if (!r->pool->freeing)
 		remote_look(r); /* who waited for its answer waits no more */
 }

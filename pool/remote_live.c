@@ -344,24 +344,33 @@ static void tell_soon(struct remote_live *l)
 	timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
 }
 
-void remote_live_look(struct remote_live *l)
-{
-	struct uuid master = pool_master(l->pool);
-
-	if (uuid_is_none(&master) || uuid_eq(&master, &l->master))
-		return;
-	l->master = master;
-	notes_forget(&l->others, &l->passing); /* each tells the new one itself */
-	remote_live_again(l);
-}
-
-void remote_live_again(struct remote_live *l)
+static void tell_again(struct remote_live *l)
 {
 	LIST_FOR_EACH (node, &l->told)
 		CONTAINER_OF(node, struct note, node)->told_us = 0;
 	list_append_all(&l->due, &l->told);
 	if (!list_empty(&l->due))
 		tell_soon(l);
+}
+
+void remote_live_look(struct remote_live *l)
+{
+	struct uuid master = pool_master(l->pool);
+
+	if (uuid_eq(&master, &l->master))
+		return;
+	l->master = master; /* the same again after none may have missed something */
+	if (uuid_is_none(&master))
+		return;
+	notes_forget(&l->others, &l->passing); /* each tells the new one itself */
+	tell_again(l);
+}
+
+void remote_live_down(struct remote_live *l, const struct uuid *host)
+{
+	/* At once, lest the master's older word be taken for newer when it is back. */
+	if (uuid_eq(host, &l->master) && !l->pool->freeing)
+		tell_again(l);
 }
 
 void remote_live_note(struct remote_live *l, const struct uuid *uuid,

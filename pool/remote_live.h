@@ -34,8 +34,8 @@ void remote_live_free(struct remote_live *l); /* NULL-safe */
 void remote_live_note(struct remote_live *l, const struct uuid *uuid,
 	enum schema_field_id field, bool changed);
 
-/* The link to the master is a new one: what it may have missed is told again. */
-void remote_live_again(struct remote_live *l);
+/* A link has gone: what the master may have missed is told again over the next. */
+void remote_live_down(struct remote_live *l, const struct uuid *host);
 
 /* The master may be another one: what it may have missed is told again. */
 void remote_live_look(struct remote_live *l);

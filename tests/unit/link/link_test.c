@@ -402,6 +402,45 @@ static void test_cuts(void **state)
 	}
 }
 
+/* Of two idle sides one asks; the other one, which hears that, asks once a second only.
+ */
+static void test_idle_is_cheap(void **state)
+{
+	enum { SECONDS = 20, PROBE = LINK_FRAME_HEAD + LINK_PROBE_SIZE };
+	enum { ANSWER = LINK_FRAME_HEAD + LINK_ECHO_SIZE };
+	struct pair *p = *state;
+	struct link_stats a, b;
+
+	pair_open(p, NULL);
+	run_ms(p, SECONDS * 1000);
+	link_stats(p->a.link, &a);
+	link_stats(p->b.link, &b);
+	assert_in_range(a.sent_bytes + b.sent_bytes, SECONDS * 4 * (PROBE + ANSWER),
+		SECONDS * 6 * (PROBE + ANSWER));
+	assert_int_equal(p->a.closed + p->b.closed, 0);
+}
+
+/* A link that was kept calmly becomes one whose end is to be known at once, and back. */
+static void test_calm_and_strict(void **state)
+{
+	const struct link_timing calm = {.probe_ms = 4000, .silence_ms = 16000};
+	const struct link_timing strict = {.probe_ms = 250, .silence_ms = 1000};
+	struct pair *p = *state;
+
+	pair_open(p, NULL);
+	run_ms(p, 1000);
+	link_set_timing(p->a.link, &calm);
+	link_set_timing(p->b.link, &calm);
+	run_ms(p, 3900); /* silent for longer than the strict one bears */
+	link_set_timing(p->a.link, &strict);
+	run_ms(p, 3000);
+	assert_int_equal(p->a.closed + p->b.closed, 0);
+	stream_sim_cut(p->wire, true, true);
+	run_ms(p, 1400);
+	assert_int_equal(p->a.closed, 1);
+	assert_int_equal(p->b.closed, 0);
+}
+
 /* Hears, but is not heard, and the deaf side never ends its connection: only unanswered
  * probes tell. */
 static void test_deaf_peer(void **state)
@@ -744,6 +783,8 @@ int main(void)
 		TEST(test_resume_keeps_order),
 		TEST(test_clock_and_rtt),
 		TEST(test_cuts),
+		TEST(test_idle_is_cheap),
+		TEST(test_calm_and_strict),
 		TEST(test_deaf_peer),
 		TEST(test_reset_and_end),
 		TEST(test_close_says_why),
