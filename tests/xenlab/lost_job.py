@@ -17,7 +17,7 @@ SEEN = {
     "prepare": f"until [ $({LINKS}) -gt $links ]; do sleep 0.05; done",
     "stream": "until pidof reeve-xen-helper; do sleep 0.1; done; sleep 5",
     # The guest is suspended: from now on its last pages, then the hand-over.
-    "final": "until xl list $domid | tail -n 1 | grep -q -- '--s--'; do :; done",
+    "final": "until xl list $domid | tail -n 1 | grep -q -- '--s--'; do sleep 0.05; done",
 }
 
 
@@ -31,7 +31,7 @@ def lose(lab, hosts, phase):
                       f"touch /mnt/lab/ready-{phase}\n{SEEN[phase]}\ntouch /mnt/lab/{phase}")
     until("the look-out stands", lambda: os.path.exists(os.path.join(machine.share, f"ready-{phase}")), 60)
     machine.start_job("move", f"reeve vm-migrate vm={NAME} host={target.machine.name} live=true accept=true")
-    until(f"the migration is in {phase}", lambda: os.path.exists(sign), 200, step=0.01)
+    until(f"the migration is in {phase}", lambda: os.path.exists(sign), 400, step=0.01)
     target.machine.power_off()
     lost = time.monotonic()
     status, words = machine.end_job("move", 300)
@@ -53,7 +53,7 @@ def replace(lab, hosts, name):
     """The lost host's disk was memory: it is declared dead, and a new one joins."""
     lost = hosts[1].machine
     hosts[0].run("host-declare-dead", f"host={lost.name}", "force=true")
-    hosts[0].run("pool-eject", f"host={lost.name}", "force=true")
+    hosts[0].run("pool-eject", f"host={lost.name}")
     lost.name = name
     lost.start()
     lost.wait_ready()

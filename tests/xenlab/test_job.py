@@ -32,7 +32,7 @@ def run(arguments):
     begun, table = time.monotonic(), Table()
     passed, skipped = [], []
     with Lab("test", programs(), arguments.keep_logs) as lab:
-        machines = lab.boot(("host1", "host2"), memory=1408, dom0=640, ports=(RPC_PORT,), limit=900)
+        machines = lab.boot(("host1", "host2"), memory=1152, dom0=640, ports=(RPC_PORT,), limit=900)
         hosts = [Reeve(machine) for machine in machines]
         form_pool(lab, hosts)
         table.add("two hosts, one pool", lab.versions)
