@@ -83,7 +83,7 @@ static int net_send(struct pool_messenger *m, const struct uuid *host,
 			continue;
 		if (!n->up[from->index][i])
 			return RV_ECLOSED;
-		if (n->in_flight == IN_FLIGHT)
+		if (n->in_flight >= IN_FLIGHT)
 			return RV_EAGAIN;
 		f = calloc(1, sizeof *f);
 		*f = (struct flight){.net = n,
