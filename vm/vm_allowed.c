@@ -6,6 +6,7 @@
 
 struct allowed_rule {
 	const char *name, *method;
+	const char *verb;      /* as people type it */
 	unsigned states;       /* power states in which it makes sense */
 	bool template;	       /* on templates too */
 	bool snapshot;	       /* on snapshots too */
@@ -13,44 +14,46 @@ struct allowed_rule {
 };
 
 static const struct allowed_rule rules[VM_OP_COUNT] = {
-	[VM_OP_START] = {"start", "VM.start", STATE(HALTED), false, false,
+	[VM_OP_START] = {"start", "VM.start", "vm-start", STATE(HALTED), false, false,
 		"Shut it down first, or resume or unpause it"},
-	[VM_OP_START_ON] = {"start_on", "VM.start_on", STATE(HALTED), false, false,
-		"Shut it down first, or resume or unpause it"},
-	[VM_OP_RESUME] = {"resume", "VM.resume", STATE(SUSPENDED), false, false,
-		"Only a suspended VM can be resumed; start or unpause this one"},
-	[VM_OP_CLEAN_SHUTDOWN] = {"clean_shutdown", "VM.clean_shutdown", STATE(RUNNING),
-		false, false,
+	[VM_OP_START_ON] = {"start_on", "VM.start_on", "vm-start", STATE(HALTED), false,
+		false, "Shut it down first, or resume or unpause it"},
+	[VM_OP_RESUME] = {"resume", "VM.resume", "vm-resume", STATE(SUSPENDED), false,
+		false, "Only a suspended VM can be resumed; start or unpause this one"},
+	[VM_OP_CLEAN_SHUTDOWN] = {"clean_shutdown", "VM.clean_shutdown", "vm-shutdown",
+		STATE(RUNNING), false, false,
 		"Only a running guest can shut itself down; use vm-shutdown --force "
 		"for a paused or suspended one"},
 	[VM_OP_HARD_SHUTDOWN] = {"hard_shutdown", "VM.hard_shutdown",
-		STATE(RUNNING) | STATE(PAUSED) | STATE(SUSPENDED), false, false,
-		"There is nothing to shut down"},
-	[VM_OP_CLEAN_REBOOT] = {"clean_reboot", "VM.clean_reboot", STATE(RUNNING), false,
-		false, "Only a running guest can reboot itself"},
-	[VM_OP_HARD_REBOOT] = {"hard_reboot", "VM.hard_reboot",
+		"vm-shutdown --force", STATE(RUNNING) | STATE(PAUSED) | STATE(SUSPENDED),
+		false, false, "There is nothing to shut down"},
+	[VM_OP_CLEAN_REBOOT] = {"clean_reboot", "VM.clean_reboot", "vm-reboot",
+		STATE(RUNNING), false, false, "Only a running guest can reboot itself"},
+	[VM_OP_HARD_REBOOT] = {"hard_reboot", "VM.hard_reboot", "vm-reboot --force",
 		STATE(RUNNING) | STATE(PAUSED), false, false, "Start or resume it"},
-	[VM_OP_PAUSE] = {"pause", "VM.pause", STATE(RUNNING), false, false,
+	[VM_OP_PAUSE] = {"pause", "VM.pause", "vm-pause", STATE(RUNNING), false, false,
 		"Only a running VM can be paused"},
-	[VM_OP_UNPAUSE] = {"unpause", "VM.unpause", STATE(PAUSED), false, false,
-		"Only a paused VM can be unpaused"},
-	[VM_OP_SUSPEND] = {"suspend", "VM.suspend", STATE(RUNNING), false, false,
-		"Only a running VM can be suspended"},
-	[VM_OP_CLONE] = {"clone", "VM.clone", STATE(HALTED), true, true,
+	[VM_OP_UNPAUSE] = {"unpause", "VM.unpause", "vm-unpause", STATE(PAUSED), false,
+		false, "Only a paused VM can be unpaused"},
+	[VM_OP_SUSPEND] = {"suspend", "VM.suspend", "vm-suspend", STATE(RUNNING), false,
+		false, "Only a running VM can be suspended"},
+	[VM_OP_CLONE] = {"clone", "VM.clone", "vm-clone", STATE(HALTED), true, true,
 		"Shut it down first: its disks must not change while they are copied"},
-	[VM_OP_PROVISION] = {"provision", "VM.provision", STATE(HALTED), true, false,
-		"Shut it down first"},
-	[VM_OP_DESTROY] = {"destroy", "VM.destroy", STATE(HALTED), true, true,
+	[VM_OP_PROVISION] = {"provision", "VM.provision", "vm-provision", STATE(HALTED),
+		true, false, "Shut it down first"},
+	[VM_OP_DESTROY] = {"destroy", "VM.destroy", "vm-destroy", STATE(HALTED), true,
+		true,
 		"Shut it down first (vm-shutdown --force discards a suspended state)"},
-	[VM_OP_VBD_PLUG] = {"VBD.plug", "VBD.plug", STATE(RUNNING), false, false,
-		"A drive of a halted VM is attached when it starts"},
-	[VM_OP_VBD_UNPLUG] = {"VBD.unplug", "VBD.unplug", STATE(RUNNING), false, false,
-		"Only a running VM has drives attached"},
-	[VM_OP_VIF_PLUG] = {"VIF.plug", "VIF.plug", STATE(RUNNING), false, false,
-		"An interface of a halted VM is attached when it starts"},
-	[VM_OP_VIF_UNPLUG] = {"VIF.unplug", "VIF.unplug", STATE(RUNNING), false, false,
-		"Only a running VM has interfaces attached"},
-	[VM_OP_MIGRATE] = {"pool_migrate", "VM.migrate", STATE(RUNNING), false, false,
+	[VM_OP_VBD_PLUG] = {"VBD.plug", "VBD.plug", "vbd-plug", STATE(RUNNING), false,
+		false, "A drive of a halted VM is attached when it starts"},
+	[VM_OP_VBD_UNPLUG] = {"VBD.unplug", "VBD.unplug", "vbd-unplug", STATE(RUNNING),
+		false, false, "Only a running VM has drives attached"},
+	[VM_OP_VIF_PLUG] = {"VIF.plug", "VIF.plug", "vif-plug", STATE(RUNNING), false,
+		false, "An interface of a halted VM is attached when it starts"},
+	[VM_OP_VIF_UNPLUG] = {"VIF.unplug", "VIF.unplug", "vif-unplug", STATE(RUNNING),
+		false, false, "Only a running VM has interfaces attached"},
+	[VM_OP_MIGRATE] = {"pool_migrate", "VM.migrate", "vm-migrate", STATE(RUNNING),
+		false, false,
 		"Only a running VM can be moved to another host; a halted one is started "
 		"there"},
 };
@@ -63,6 +66,11 @@ const char *vm_operation_name(enum vm_operation op)
 const char *vm_operation_method(enum vm_operation op)
 {
 	return op < VM_OP_COUNT ? rules[op].method : "";
+}
+
+const char *vm_operation_verb(enum vm_operation op)
+{
+	return op < VM_OP_COUNT ? rules[op].verb : "";
 }
 
 int vm_operation_by_name(const char *name)
@@ -119,20 +127,22 @@ static const char *state_text(enum vm_power_state state)
 }
 
 int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
-	const char *name, const char *current, const char *task, struct rv_error *e)
+	const char *name, const char *task, struct rv_error *e)
 {
 	const struct allowed_rule *r = &rules[op];
 
 	if (rc == RV_ENOTALLOWED)
 		return rv_error_set(e, rc,
 			"VM %s is a %s: %s is for VMs. Clone it first (vm-clone)", name,
-			c->is_a_snapshot ? "snapshot" : "template", r->name);
+			c->is_a_snapshot ? "snapshot" : "template", r->verb);
 	if (rc == RV_EBUSY)
 		return rv_error_set(e, rc,
 			"VM %s: %s has to wait, another operation is in progress: "
 			"%s%s%s. "
 			"Try again when it has ended, or cancel it",
-			name, r->name, current ? current : "migration",
+			name, r->verb,
+			c->current < VM_OP_COUNT ? rules[c->current].verb
+						 : "another host's",
 			task ? ", task " : "", task ? task : "");
 	if (c->has_domain && (r->states & (1u << c->power_state)))
 		return rv_error_set(e, rc,
@@ -142,5 +152,5 @@ int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
 			"domain first",
 			name, state_text(c->power_state));
 	return rv_error_set(e, rc, "VM %s is %s: %s is not possible. %s", name,
-		state_text(c->power_state), r->name, r->otherwise);
+		state_text(c->power_state), r->verb, r->otherwise);
 }

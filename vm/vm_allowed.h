@@ -35,7 +35,9 @@ enum vm_operation {
 
 const char *vm_operation_name(enum vm_operation op);   /* "clean_shutdown" */
 const char *vm_operation_method(enum vm_operation op); /* "VM.clean_shutdown" */
-int vm_operation_by_name(const char *name);	       /* -1: none such */
+/* As people type it, for words: "vm-shutdown --force". */
+const char *vm_operation_verb(enum vm_operation op);
+int vm_operation_by_name(const char *name); /* -1: none such */
 
 /* What the answer depends on. */
 struct vm_condition {
@@ -55,9 +57,9 @@ int vm_allowed(const struct vm_condition *c, enum vm_operation op) RV_MUST_CHECK
 /* The same for all: bit 1 << op. */
 uint32_t vm_allowed_all(const struct vm_condition *c);
 
-/* The words for a refusal: names the VM, its state, and what to do. `current` is the
- * other operation's name and `task` its task, both for RV_EBUSY and may be NULL. */
+/* The words for a refusal: names the VM, its state, and what to do. `task` is the other
+ * operation's, for RV_EBUSY; may be NULL. */
 int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
-	const char *name, const char *current, const char *task, struct rv_error *e);
+	const char *name, const char *task, struct rv_error *e);
 
 #endif

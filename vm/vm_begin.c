@@ -234,7 +234,7 @@ static void op_refused(struct vm_op *o, int rc)
 	if (rc == RV_ECONFLICT && db_row(pool_db(m->pool), CLASS_TASK, o->task))
 		rc = 0; /* the same request came another way, and was first */
 	rv_error_set(&e, rc, "VM %s: %s was refused: %s", o->name,
-		vm_operation_name(o->kind), o->entry.error.detail);
+		vm_operation_verb(o->kind), o->entry.error.detail);
 	waits_tell(m, &o->task, rc, &e);
 	if (o->accepted)
 		o->accepted(o->accepted_arg, rc, rc ? &e : NULL);
@@ -382,14 +382,15 @@ static int op_admit(struct vm_manager *m, enum vm_operation kind, const struct r
 		rc = 0;
 	if (rc) {
 		return vm_refuse(&c, kind, rc, row_name(vm),
-			other ? vm_operation_name(other->kind) : NULL,
 			other ? uuid_format(&other->task, text) : NULL, e);
 	}
 	blocked = db_map_get(vm, VM_BLOCKED_OPERATIONS, vm_operation_name(kind));
 	if (blocked)
 		return rv_error_set(e, RV_ENOTALLOWED,
-			"VM %s: %s is blocked: %s. Remove it from blocked_operations",
-			row_name(vm), vm_operation_name(kind), blocked);
+			"VM %s: %s is blocked: %s. To allow it: vm-param-remove "
+			"param-name=blocked-operations param-key=%s",
+			row_name(vm), vm_operation_verb(kind), blocked,
+			vm_operation_name(kind));
 	return 0;
 }
 
@@ -558,7 +559,7 @@ int vm_op_cancel(struct vm_manager *m, const struct uuid *task, struct rv_error 
 	if (o->begun && !o->verb->cancellable(o))
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"VM %s: %s is too far to be undone; wait for it", o->name,
-			vm_operation_name(o->kind));
+			vm_operation_verb(o->kind));
 	if (o->begun)
 		op_cancel(&o->op);
 	else

@@ -424,7 +424,7 @@ static void in_make(struct make *s)
 		op_fail(&o->op, RV_EAGAIN,
 			"VM %s: the daemon was restarted in the middle of %s; it was "
 			"undone",
-			o->name, vm_operation_name(o->kind));
+			o->name, vm_operation_verb(o->kind));
 		enter_undo(s);
 		return;
 	}

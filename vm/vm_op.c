@@ -39,7 +39,7 @@ bool vm_point(struct vm_op *o, const char *point)
 void vm_op_cancelled(struct vm_op *o)
 {
 	op_fail(&o->op, RV_ECANCELLED, "VM %s: %s was cancelled", o->name,
-		vm_operation_name(o->kind));
+		vm_operation_verb(o->kind));
 }
 
 static void op_answered(void *arg, struct hyper_req *req)

@@ -194,6 +194,30 @@ static void test_told_once(void **state)
 	assert_true(t.count == VM_TOLD_MAX);
 }
 
+/* People know the verbs that they type, not the names inside. */
+static void test_refusals_name_verbs(void **state)
+{
+	struct vm_condition c = {
+		.power_state = VM_POWER_STATE_RUNNING, .current = VM_OP_MIGRATE};
+	const int codes[] = {RV_ESTATE, RV_EBUSY, RV_ENOTALLOWED};
+	struct rv_error e;
+
+	(void)state;
+	for (int op = 0; op < VM_OP_COUNT; op++)
+		for (size_t i = 0; i < 3; i++) {
+			const char *verb = vm_operation_verb((enum vm_operation)op);
+
+			assert_int_equal(vm_refuse(&c, (enum vm_operation)op, codes[i],
+						 "web1", NULL, &e),
+				codes[i]);
+			assert_non_null(strstr(e.detail, verb));
+			assert_null(strchr(e.detail, '_'));
+			assert_null(strstr(e.detail, ".plug"));
+			if (codes[i] == RV_EBUSY)
+				assert_non_null(strstr(e.detail, "vm-migrate"));
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -202,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_wrong_disks),
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_told_once),
+		cmocka_unit_test(test_refusals_name_verbs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
