@@ -14,6 +14,7 @@
 #include "daemon/emergency.h"
 #include "daemon/files.h"
 #include "daemon/members.h"
+#include "daemon/pool_ca.h"
 #include "daemon/turnover.h"
 #include "daemon/witness.h"
 #include "pool/db/message.h"
@@ -143,30 +144,29 @@ int bootstrap_directory(const char *path, struct rv_error *e)
 static void record_ca(struct daemon *d, struct txn *t, struct uuid pool)
 {
 	const struct identity *id = members_identity(d->members);
-	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
 	struct rv_error e = {0};
-	struct buf sealed, text;
+	char *text;
 
 	if (!id->ca_key_pem)
 		return;
-	buf_init(&sealed, FILES_MAX_BYTES);
-	buf_init(&text, FILES_MAX_BYTES);
-	if (ca_fingerprint(id->ca_pem, fingerprint, &e) ||
-		ca_seal(id->secret, fingerprint, id->ca_key_pem, &sealed, &e)) {
+	if (pool_ca_seal(id->ca_pem, id->ca_key_pem, id->secret, &text, &e)) {
 		log_error("daemon.bootstrap", "error=\"%s\"", e.detail);
-	} else {
-		int rc = 0;
-
-		for (size_t i = 0; i < buf_len(&sealed) && !rc; i++)
-			rc = buf_printf(&text, "%02x", buf_data(&sealed)[i]);
-		if (!rc && !buf_append(&text, "", 1)) {
-			txn_set_string(t, pool, POOL_CA_CERTIFICATE, id->ca_pem);
-			txn_set_string(
-				t, pool, POOL_CA_KEY, (const char *)buf_data(&text));
-		}
+		return;
 	}
-	buf_fini(&sealed);
-	buf_fini(&text);
+	txn_set_string(t, pool, POOL_CA_CERTIFICATE, id->ca_pem);
+	txn_set_string(t, pool, POOL_CA_KEY, text);
+	free(text);
+}
+
+/* What this host shows. One that was to follow may have come into force meanwhile. */
+static void record_certificate(struct daemon *d, struct txn *t)
+{
+	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	const char *shown = members_identity(d->members)->cert_pem;
+
+	txn_set_string(t, d->host, HOST_CERTIFICATE, shown);
+	if (host && strcmp(db_string(host, HOST_CERTIFICATE_NEXT), shown) == 0)
+		txn_set_string(t, d->host, HOST_CERTIFICATE_NEXT, "");
 }
 
 static struct uuid make_pool(struct daemon *d, struct txn *t)
@@ -316,8 +316,7 @@ void bootstrap_txn(struct daemon *d, struct txn *t)
 		if (row && !*db_string(row, POOL_CA_CERTIFICATE))
 			record_ca(d, t, row_uuid(row));
 		txn_set_string(t, d->host, HOST_ADDRESS, members_address(d->members));
-		txn_set_string(t, d->host, HOST_CERTIFICATE,
-			members_identity(d->members)->cert_pem);
+		record_certificate(d, t);
 	}
 	update_host(d, t);
 	if (!witness_is_here(d))

@@ -23,6 +23,7 @@
 #include "xen/hyper.h"
 
 struct attach;
+struct ca_change;
 struct emergency;
 struct clocks;
 struct consoles;
@@ -39,6 +40,7 @@ struct members;
 struct metrics;
 struct migrate;
 struct restarts;
+struct rotation;
 struct voters;
 
 /* A method that was asked for by this name. */
@@ -83,6 +85,8 @@ struct daemon {
 	struct ejection *ejection;   /* NULL without members */
 	struct emergency *emergency; /* NULL without members */
 	struct migrate *migrate;     /* NULL without members, and on a witness */
+	struct rotation *rotation;   /* NULL without members */
+	struct ca_change *ca_change; /* NULL without members */
 	struct voters *voters;	     /* NULL without members */
 
 	struct list calls, free_calls; /* struct call */

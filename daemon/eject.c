@@ -298,22 +298,28 @@ void pool_eject(struct call *c)
 
 /* --- beginning and ending ---------------------------------------------------------- */
 
+int ejection_own_certificate(struct daemon *d, struct rv_error *e)
+{
+	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
+	int rc = ca_fingerprint(members_identity(d->members)->cert_pem, fingerprint, e);
+
+	if (!rc)
+		bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, d->ejection->own);
+	return rc;
+}
+
 int ejection_new(struct ejection **out, struct daemon *d, struct rv_error *e)
 {
 	struct ejection *j = calloc(1, sizeof *j);
-	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
-	int rc;
 
 	if (!j)
 		return rv_error_set(e, RV_ENOMEM, "out of memory");
 	j->daemon = d;
 	list_init(&j->waiting);
 	timer_init(&j->restart, d->loop, "eject.restart", on_restart, j);
-	*out = j; /* freed by ejection_free, whatever follows */
-	rc = ca_fingerprint(members_identity(d->members)->cert_pem, fingerprint, e);
-	if (!rc)
-		bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, j->own);
-	return rc;
+	d->ejection = j; /* freed by ejection_free, whatever follows */
+	*out = j;
+	return ejection_own_certificate(d, e);
 }
 
 void ejection_free(struct ejection *j)

@@ -29,6 +29,9 @@ int ejection_admit(struct daemon *d, const uint8_t fingerprint[static 32],
 /* A member says that this host was ejected. */
 void ejection_told(struct daemon *d, const struct uuid *by, const char *reason);
 
+/* This host shows another certificate from now on. */
+int ejection_own_certificate(struct daemon *d, struct rv_error *e) RV_MUST_CHECK;
+
 /* The database changed: perhaps it says so itself. */
 void ejection_look(struct daemon *d);
 

@@ -5,9 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "daemon/names.h"
 #include "daemon/tasks.h"
 #include "daemon/witness.h"
+#include "link/ca.h"
 #include "pool/db/message.h"
 
 enum { SHOW = 3 }; /* objects listed by name in one reason */
@@ -259,6 +261,9 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 {
 	const struct row *row = db_row(db, CLASS_HOST, host), *pool = db_pool(db);
 	struct uuid named = db_ref(pool, POOL_MASTER);
+	char text[2 * CA_FINGERPRINT_SIZE + 1];
+	uint8_t next[CA_FINGERPRINT_SIZE];
+	struct rv_error e;
 
 	txn_expect_exists(t, CLASS_HOST, host);
 	/* Had it gone and joined again in between, this would be another time. */
@@ -272,6 +277,8 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	for (const struct row *pif = NULL; (pif = db_next_ref(db, PIF_HOST, host, pif));)
 		delete_pif(db, row_uuid(pif), t);
 	remember(pool, row, fingerprint, wall_ms, t);
+	if (!ca_fingerprint(db_string(row, HOST_CERTIFICATE_NEXT), next, &e))
+		remember(pool, row, bytes_hex(next, sizeof next, text), wall_ms, t);
 	if (witness_is(row))
 		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
 	txn_delete(t, CLASS_HOST, host);

@@ -13,6 +13,8 @@
 
 /*
  * STATE_DIR/member/ca.pem, cert.pem, key.pem, secret: what they say.
+ * STATE_DIR/member/cert.next.pem, key.next.pem: what is prepared to follow. cross.pem:
+ * while one CA takes over from another.
  * STATE_DIR/member/place: "RAFT_ID founder|joined", then a line "UUID ADDRESS" for each
  * member known when it was written. Written last: without it there is no membership.
  */
@@ -105,6 +107,133 @@ int identity_keep_place(
 	return place_write(id, member, e);
 }
 
+/* --- one certificate after another ------------------------------------------------ */
+
+static bool has_part(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+
+	path_of(path, dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static int remove_part(const char *dir, const char *name, struct rv_error *e)
+{
+	char path[PATH_MAX];
+
+	path_of(path, dir, name);
+	if (unlink(path) == 0 || errno == ENOENT)
+		return 0;
+	return rv_error_set(e, rv_error_from_errno(errno), "%s can't be removed: %s",
+		path, strerror(errno));
+}
+
+static int rename_part(
+	const char *dir, const char *from, const char *to, struct rv_error *e)
+{
+	char a[PATH_MAX], b[PATH_MAX], member[PATH_MAX];
+
+	path_of(a, dir, from);
+	path_of(b, dir, to);
+	path_of(member, dir, "");
+	if (rename(a, b) != 0)
+		return rv_error_set(e, rv_error_from_errno(errno),
+			"%s can't be renamed: %s", a, strerror(errno));
+	return files_sync_directory(member, e);
+}
+
+int identity_write_trust(const char *state_dir, const char *ca_pem, const char *cross_pem,
+	struct rv_error *e)
+{
+	char member[PATH_MAX];
+	int rc = 0;
+
+	path_of(member, state_dir, "");
+	if (cross_pem)
+		rc = write_part(member, "cross.pem", cross_pem, strlen(cross_pem), e);
+	if (!rc)
+		rc = write_part(member, "ca.pem", ca_pem, strlen(ca_pem), e);
+	return rc || cross_pem ? rc : remove_part(state_dir, "cross.pem", e);
+}
+
+/* The certificate's file is the last to come and the first to go: where it is, its key is
+ * there, under this name or already under the other. */
+int identity_write_prepared(const char *state_dir, const char *cert_pem,
+	const char *key_pem, struct rv_error *e)
+{
+	char member[PATH_MAX];
+	int rc = identity_discard_prepared(state_dir, e);
+
+	path_of(member, state_dir, "");
+	if (!rc)
+		rc = write_part(member, "key.next.pem", key_pem, strlen(key_pem), e);
+	return rc ? rc
+		  : write_part(member, "cert.next.pem", cert_pem, strlen(cert_pem), e);
+}
+
+int identity_put_in_force(const char *state_dir, struct rv_error *e)
+{
+	int rc = 0;
+
+	if (has_part(state_dir, "key.next.pem"))
+		rc = rename_part(state_dir, "key.next.pem", "key.pem", e);
+	return rc ? rc : rename_part(state_dir, "cert.next.pem", "cert.pem", e);
+}
+
+int identity_discard_prepared(const char *state_dir, struct rv_error *e)
+{
+	char member[PATH_MAX];
+	int rc;
+
+	/* Half in force: the key of what is shown is gone already. */
+	if (!has_part(state_dir, "key.next.pem") && has_part(state_dir, "cert.next.pem"))
+		return identity_put_in_force(state_dir, e);
+	rc = remove_part(state_dir, "cert.next.pem", e);
+	path_of(member, state_dir, "");
+	if (!rc)
+		rc = files_sync_directory(member, e);
+	return rc ? rc : remove_part(state_dir, "key.next.pem", e);
+}
+
+/* A former life may have ended between the two names. */
+static int finish_put_in_force(const char *dir, struct rv_error *e)
+{
+	if (has_part(dir, "key.next.pem") || !has_part(dir, "cert.next.pem"))
+		return 0;
+	log_info("daemon.identity", "msg=\"the next certificate comes into force\"");
+	return identity_put_in_force(dir, e);
+}
+
+/* What is not whole, or not for this host, is as good as not there. */
+static void read_prepared(struct identity *id, const char *dir, const struct uuid *host)
+{
+	struct rv_error e = {0};
+
+	id->next_cert_pem = read_part(dir, "cert.next.pem");
+	id->next_key_pem = read_part(dir, "key.next.pem");
+	if (id->next_cert_pem && id->next_key_pem &&
+		!ca_check(id->ca_pem, id->next_cert_pem, id->next_key_pem, host, &e))
+		return;
+	free(id->next_cert_pem);
+	ca_key_free(id->next_key_pem);
+	id->next_cert_pem = id->next_key_pem = NULL;
+}
+
+char *identity_chain(const struct identity *id)
+{
+	static const char end[] = "-----END CERTIFICATE-----\n";
+	const char *first = strstr(id->ca_pem, end);
+	bool by_next = id->cross_pem && first && !ca_signed(id->ca_pem, id->cert_pem);
+	char *text = NULL;
+
+	/* The former CA is the first one of those trusted. */
+	if (by_next &&
+		asprintf(&text, "%s%s%.*s", id->cert_pem, id->cross_pem,
+			(int)(first - id->ca_pem + (int)sizeof end - 1), id->ca_pem) < 0)
+		return NULL;
+	return by_next ? text : strdup(id->cert_pem);
+}
+
 /* --- reading
  * ----------------------------------------------------------------------------- */
 
@@ -126,8 +255,13 @@ static int identity_read(struct identity *id, const char *dir, char *place,
 	const struct uuid *host, struct rv_error *e)
 {
 	char *secret = read_part(dir, "secret");
-	int rc = 0;
+	int rc = finish_put_in_force(dir, e);
 
+	if (rc) {
+		free(secret);
+		return rc;
+	}
+	id->cross_pem = read_part(dir, "cross.pem");
 	id->ca_pem = read_part(dir, "ca.pem");
 	id->cert_pem = read_part(dir, "cert.pem");
 	id->key_pem = read_part(dir, "key.pem");
@@ -139,6 +273,8 @@ static int identity_read(struct identity *id, const char *dir, char *place,
 		rc = corrupt(dir, "secret is no secret", e);
 	else
 		rc = ca_check(id->ca_pem, id->cert_pem, id->key_pem, host, e);
+	if (!rc)
+		read_prepared(id, dir, host);
 	free(secret);
 	return rc;
 }
@@ -223,5 +359,8 @@ void identity_fini(struct identity *id)
 	free(id->cert_pem);
 	ca_key_free(id->key_pem);
 	ca_key_free(id->ca_key_pem);
+	free(id->cross_pem);
+	free(id->next_cert_pem);
+	ca_key_free(id->next_key_pem);
 	memset(id, 0, sizeof *id);
 }

@@ -15,7 +15,10 @@ enum { IDENTITY_MAX_SEEDS = 64 };
 struct identity {
 	uint64_t raft_id; /* to begin with; the log's own files say what it is now */
 	bool founder;	  /* the pool began here: this host's log may begin a new one */
-	char *ca_pem, *cert_pem, *key_pem;
+	char *ca_pem;	  /* trusted; two while one CA takes over, the former one first */
+	char *cert_pem, *key_pem;
+	char *cross_pem;		    /* ca_successor's, meanwhile; else NULL */
+	char *next_cert_pem, *next_key_pem; /* prepared to follow; NULL: nothing is */
 	char *ca_key_pem; /* of a pool just made, until it is recorded; else NULL */
 	uint8_t secret[CA_SECRET_SIZE];
 	struct peer_member seeds[IDENTITY_MAX_SEEDS];
@@ -32,6 +35,20 @@ void identity_fini(struct identity *id);
  * that starts has them from here until it knows the database. Blocking. */
 int identity_keep_place(const struct identity *id, const char *state_dir,
 	struct rv_error *e) RV_MUST_CHECK;
+
+/* The certificates to show: this host's, and behind it what leads to the former CA where
+ * the next one signed it. (OpenSSL adds the CA's own.) Returned owned; NULL: no memory.
+ */
+char *identity_chain(const struct identity *id);
+
+/* The steps in which files change, each repeatable; wherever one is cut short, the next
+ * start finds a certificate with its key, the former or the next. Blocking. */
+int identity_write_trust(const char *state_dir, const char *ca_pem, const char *cross_pem,
+	struct rv_error *e) RV_MUST_CHECK; /* `cross_pem` NULL: none */
+int identity_write_prepared(const char *state_dir, const char *cert_pem,
+	const char *key_pem, struct rv_error *e) RV_MUST_CHECK;
+int identity_put_in_force(const char *state_dir, struct rv_error *e) RV_MUST_CHECK;
+int identity_discard_prepared(const char *state_dir, struct rv_error *e) RV_MUST_CHECK;
 
 /* Writes one whole into STATE_DIR/member.next: daemon/turnover.c puts it in force. */
 int identity_write_next(const struct identity *id, const char *state_dir,

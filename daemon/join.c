@@ -9,6 +9,7 @@
 #include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
+#include "daemon/pool_ca.h"
 #include "daemon/turnover.h"
 #include "daemon/witness.h"
 #include "link/join.h"
@@ -266,33 +267,6 @@ static int grant_members(struct daemon *d, struct buf *b)
 	return buf_len(b) ? 0 : RV_ENOMEM;
 }
 
-/* The CA's key, from the database, opened with the pool's secret. Returned owned. */
-static int open_ca_key(struct daemon *d, char **key_pem, struct rv_error *e)
-{
-	const struct identity *id = members_identity(d->members);
-	const struct row *pool = db_pool(pool_db(d->pool));
-	const char *text = db_string(pool, POOL_CA_KEY);
-	uint8_t fingerprint[CA_FINGERPRINT_SIZE];
-	size_t len = strlen(text) / 2;
-	uint8_t *sealed = malloc(len + 1);
-	int rc = sealed ? ca_fingerprint(
-				  db_string(pool, POOL_CA_CERTIFICATE), fingerprint, e)
-			: rv_error_set(e, RV_ENOMEM, "out of memory");
-
-	for (size_t i = 0; i < len && !rc; i++) {
-		unsigned byte;
-
-		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
-			rc = rv_error_set(e, RV_ECORRUPT, "pool.ca_key is damaged");
-		else
-			sealed[i] = (uint8_t)byte;
-	}
-	if (!rc)
-		rc = ca_unseal(id->secret, fingerprint, sealed, len, key_pem, e);
-	free(sealed);
-	return rc;
-}
-
 static void applicant_free(struct applicant *a)
 {
 	list_remove(&a->node);
@@ -320,7 +294,10 @@ static void applicant_grant(struct applicant *a)
 	struct buf members;
 
 	buf_init(&members, JOIN_MEMBERS_MAX);
-	if (!a->acceptor || open_ca_key(d, &key, &e) || grant_members(d, &members)) {
+	if (!a->acceptor ||
+		pool_ca_open(pool_db(d->pool), POOL_CA_NOW,
+			members_identity(d->members)->secret, &key, &e) ||
+		grant_members(d, &members)) {
 		applicant_refuse(a, &e);
 	} else {
 		decision.ca_key_pem = key;
@@ -397,6 +374,9 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 	txn_init(&t, db, loop_wall_ms(d->loop));
 	txn_expect_key(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, old);
 	txn_expect_name_free(&t, CLASS_HOST, name);
+	/* It is certified by this one, and must find the pool trusting it. */
+	txn_expect_string(&t, row_uuid(pool), POOL_CA_CERTIFICATE,
+		db_string(pool, POOL_CA_CERTIFICATE));
 	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, value);
 	txn_create(&t, CLASS_HOST, a->host);
 	txn_set_string(&t, a->host, HOST_NAME_LABEL, name);

@@ -286,21 +286,35 @@ static void members_calm(struct members *m)
 	}
 }
 
-static void member_set(struct members *m, const struct uuid *host, const char *address,
-	const char *certificate)
+static void member_pin(struct peer_member *member, const char *certificate)
+{
+	int64_t issued_s, expires_s;
+	struct rv_error e;
+
+	if (!*certificate || ca_times(certificate, &issued_s, &expires_s, &e) ||
+		ca_fingerprint(certificate, member->pins[member->pin_count], &e))
+		return;
+	member->pin_count++;
+	if (issued_s > member->issued_s)
+		member->issued_s = issued_s;
+}
+
+static void member_set(struct members *m, const struct uuid *host, const char *address)
 {
 	const struct row *row =
 		m->attached ? db_row(pool_db(m->daemon->pool), CLASS_HOST, *host) : NULL;
-	struct peer_member member = {.host = *host, .dial = true};
+	/* Who leaves the pool is removed, so a certificate is only ever replaced. */
+	struct peer_member member = {.host = *host, .dial = true, .replaced = true};
 	struct rv_error e = {0};
 
 	if (uuid_eq(host, &m->daemon->host))
 		return;
-	/* Once it has recorded its certificate, no other one is it. */
-	if (*certificate && !ca_fingerprint(certificate, member.pins[0], &e))
-		member.pin_count = 1;
-	if (row)
+	/* Once it has recorded its certificate, no earlier one is it. */
+	if (row) {
+		member_pin(&member, db_string(row, HOST_CERTIFICATE));
+		member_pin(&member, db_string(row, HOST_CERTIFICATE_NEXT));
 		member.calm = calm_of(m, row);
+	}
 	snprintf(member.address, sizeof member.address, "%s", address);
 	if (peers_set(m->peers, &member, &e))
 		log_error("members.set", "address=%s error=\"%s\"", address, e.detail);
@@ -331,8 +345,7 @@ static int member_changed(void *arg, const struct change *c)
 	if (!c->row)
 		member_gone(m, &c->uuid);
 	else if (*db_string(c->row, HOST_ADDRESS) && row_seq(c->row) > m->followed_seq)
-		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS),
-			db_string(c->row, HOST_CERTIFICATE));
+		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS));
 	return 0;
 }
 
@@ -451,6 +464,53 @@ void members_follow(struct members *m)
 		members_keep(m);
 }
 
+/* --- what this host shows
+ * ------------------------------------------------------------------ */
+
+static int client_tls(const struct identity *id, const char *alpn,
+	struct tls_context **out, struct rv_error *e)
+{
+	char *chain = identity_chain(id);
+	int rc = chain ? port_client_tls(out, alpn, chain, id->key_pem, id->ca_pem, e)
+		       : rv_error_set(e, RV_ENOMEM, "out of memory");
+
+	free(chain);
+	return rc;
+}
+
+static int server_tls(
+	const struct identity *id, struct tls_context **out, struct rv_error *e)
+{
+	char *chain = identity_chain(id);
+	int rc = chain ? port_tls(out, chain, id->key_pem, id->ca_pem, e)
+		       : rv_error_set(e, RV_ENOMEM, "out of memory");
+
+	free(chain);
+	return rc;
+}
+
+struct identity *members_identity_edit(struct members *m)
+{
+	return &m->identity;
+}
+
+int members_use_identity(struct members *m, struct rv_error *e)
+{
+	struct tls_context *server, *client;
+	int rc = server_tls(&m->identity, &server, e);
+
+	if (rc)
+		return rc;
+	rc = client_tls(&m->identity, PORT_ALPN_LINK, &client, e);
+	if (!rc) {
+		port_set_tls(m->port, server);
+		peers_set_tls(m->peers, client);
+		tls_context_unref(client);
+	}
+	tls_context_unref(server);
+	return rc;
+}
+
 /* --- connections for one use
  * ------------------------------------------------------------------ */
 
@@ -464,7 +524,7 @@ int members_connect(struct members *m, const struct uuid *host, const char *alpn
 
 	if (rc)
 		return rv_error_set(e, rc, "that host is no member of this pool");
-	rc = port_client_tls(&tls, alpn, id->cert_pem, id->key_pem, id->ca_pem, e);
+	rc = client_tls(id, alpn, &tls, e);
 	if (rc)
 		return rc;
 	config->tls = tls;
@@ -521,8 +581,7 @@ static int open_peers(struct members *m, struct rv_error *e)
 			.silence_ms = 1000 * patience,
 			.hello_ms = 5000 * patience}};
 	struct tls_context *tls;
-	int rc = port_client_tls(
-		&tls, PORT_ALPN_LINK, id->cert_pem, id->key_pem, id->ca_pem, e);
+	int rc = client_tls(id, PORT_ALPN_LINK, &tls, e);
 
 	if (rc)
 		return rc;
@@ -530,7 +589,7 @@ static int open_peers(struct members *m, struct rv_error *e)
 	rc = peers_new(&m->peers, m->daemon->loop, &config, e);
 	tls_context_unref(tls);
 	for (int i = 0; i < id->seed_count && !rc; i++)
-		member_set(m, &id->seeds[i].host, id->seeds[i].address, "");
+		member_set(m, &id->seeds[i].host, id->seeds[i].address);
 	return rc;
 }
 
@@ -541,7 +600,7 @@ static int open_port(struct members *m, struct rv_error *e)
 		.admit = admit,
 		.admit_arg = m};
 	struct tls_context *tls;
-	int rc = port_tls(&tls, id->cert_pem, id->key_pem, id->ca_pem, e);
+	int rc = server_tls(id, &tls, e);
 
 	if (rc)
 		return rc;

@@ -31,6 +31,9 @@ int members_open(
 void members_free(struct members *m); /* after the pool; NULL-safe */
 
 const struct identity *members_identity(const struct members *m);
+/* To change what is shown or trusted; then new connections use it, open ones go on. */
+struct identity *members_identity_edit(struct members *m);
+int members_use_identity(struct members *m, struct rv_error *e) RV_MUST_CHECK;
 struct pool_messenger *members_messenger(struct members *m);
 const char *members_address(const struct members *m); /* what others dial; borrowed */
 

@@ -1,5 +1,6 @@
 #include "daemon/methods.h"
 
+#include "daemon/ca_change.h"
 #include "daemon/console.h"
 #include "daemon/declare.h"
 #include "daemon/dump.h"
@@ -9,6 +10,7 @@
 #include "daemon/ghosts.h"
 #include "daemon/import_xl.h"
 #include "daemon/join.h"
+#include "daemon/rotation.h"
 #include "daemon/tasks.h"
 #include "daemon/vm_methods.h"
 #include "daemon/voters.h"
@@ -22,6 +24,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_HOST_CHECK] = host_check,
 	[METHOD_HOST_GHOST_LIST] = host_ghost_list,
 	[METHOD_HOST_GHOST_DESTROY] = host_ghost_destroy,
+	[METHOD_HOST_REFRESH_SERVER_CERTIFICATE] = host_refresh_server_certificate,
 	[METHOD_HOST_OP_LIST] = host_op_list,
 	[METHOD_HOST_LOOP_STATS] = host_loop_stats,
 
@@ -87,6 +90,7 @@ static call_fn *const own[METHOD_COUNT] = {
 	[METHOD_POOL_EJECT] = pool_eject,
 	[METHOD_POOL_EMERGENCY_TRANSITION_TO_MASTER] =
 		pool_emergency_transition_to_master,
+	[METHOD_POOL_ROTATE_CA] = pool_rotate_ca,
 	[METHOD_POOL_DATABASE_DUMP] = pool_database_dump,
 	[METHOD_POOL_DATABASE_UPLOAD] = pool_database_upload,
 	[METHOD_POOL_DATABASE_RESTORE] = pool_database_restore,

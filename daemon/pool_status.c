@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/ca_change.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
 #include "daemon/voters.h"
@@ -139,6 +140,7 @@ void pool_get_status(struct call *c)
 	struct view v = {.now = loop_now_us(d->loop)};
 	int64_t age = pool_age_ms(d->pool);
 	msgpack_packer *pk;
+	char text[600];
 
 	pool_status(d->pool, &v.pool);
 	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
@@ -151,7 +153,8 @@ void pool_get_status(struct call *c)
 	pack_truth(
 		pk, "quorum", !uuid_is_none(&master) && age >= 0 && age <= POOL_STALE_MS);
 	pack_text(pk, "trouble", trouble(d, &v));
-	pack_text(pk, "advice", witness_advice(db));
+	pack_text(pk, "advice",
+		*ca_change_advice(db, text, sizeof text) ? text : witness_advice(db));
 	pack_text(pk, "state", rlog_state_name(v.pool.log.state));
 	pack_number(pk, "term", (int64_t)v.pool.log.term);
 	pack_number(

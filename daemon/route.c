@@ -204,6 +204,7 @@ static enum route route_own(struct call *c, struct uuid *host)
 	case METHOD_HOST_CHECK:
 	case METHOD_HOST_GHOST_LIST:
 	case METHOD_HOST_GHOST_DESTROY:
+	case METHOD_HOST_REFRESH_SERVER_CERTIFICATE:
 	case METHOD_HOST_OP_LIST:
 	case METHOD_HOST_LOOP_STATS:
 		return to_host(c, call_ref(c, "self"), host);
@@ -219,6 +220,7 @@ static enum route route_own(struct call *c, struct uuid *host)
 				       is_reachable(c, *host)
 			       ? ROUTE_HOST
 			       : ROUTE_HERE;
+	case METHOD_POOL_ROTATE_CA:
 	case METHOD_POOL_DESIGNATE_NEW_MASTER:
 	case METHOD_POOL_DATABASE_UPLOAD:
 	case METHOD_POOL_DATABASE_RESTORE:

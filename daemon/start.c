@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "daemon/attach.h"
 #include "daemon/bootstrap.h"
+#include "daemon/ca_change.h"
 #include "daemon/call.h"
 #include "daemon/chore.h"
 #include "daemon/clocks.h"
@@ -52,6 +53,7 @@
 #include "daemon/object_live.h"
 #include "daemon/policy.h"
 #include "daemon/recover.h"
+#include "daemon/rotation.h"
 #include "daemon/restart.h"
 #include "daemon/tasks.h"
 #include "daemon/turnover.h"
@@ -202,6 +204,7 @@ static void on_look(void *arg)
 	if (d->members)
 		members_follow(d->members);
 	ejection_look(d);
+	rotation_look(d->rotation);
 	declare_look(d);
 	fencing_look(d->fencing);
 	policy_follow(d);
@@ -360,6 +363,7 @@ static void on_recorded(struct pool_commit *commit)
 		return;
 	}
 	d->recorded = true;
+	rotation_start(d->rotation);
 	if (witness_is_here(d)) {
 		clocks_start(d->clocks);
 		start_up(d);
@@ -548,6 +552,10 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = migration_open(d, e);
 	if (!rc && d->members)
 		rc = voters_new(&d->voters, d);
+	if (!rc && d->members)
+		rc = rotation_new(&d->rotation, d);
+	if (!rc && d->members)
+		rc = ca_change_new(&d->ca_change, d);
 	if (!rc)
 		rc = attach_new(&d->attach, d);
 	if (!rc)
@@ -607,6 +615,8 @@ void daemon_stop(struct daemon *d)
 		migrate_stop(d->migrate);
 	vm_manager_stop(d->vms);
 	voters_stop(d->voters);
+	rotation_stop(d->rotation);
+	ca_change_stop(d->ca_change);
 	pool_close(d->pool);
 }
 
@@ -638,6 +648,8 @@ void daemon_fini(struct daemon *d)
 	restarts_stop(d->restarts);
 	consoles_stop(d->consoles);
 	voters_stop(d->voters);
+	rotation_stop(d->rotation);
+	ca_change_stop(d->ca_change);
 	timer_stop(&d->recover);
 	op_drop(&d->start);
 	timer_stop(&d->start_watch);
@@ -667,6 +679,8 @@ void daemon_fini(struct daemon *d)
 	ghosts_free(d->ghosts);
 	guard_free(d->guard);
 	voters_free(d->voters);
+	rotation_free(d->rotation);
+	ca_change_free(d->ca_change);
 	designations_free(d);
 	chores_free(d);
 	attach_free(d->attach);

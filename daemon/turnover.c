@@ -125,17 +125,22 @@ static int bring_back(const char *dir, long long former, struct rv_error *e)
  * and could be to a thief. */
 static void remove_secrets(const char *dir, long long stamp)
 {
-	static const char *const names[] = {
-		"secret", "key.pem", "ca-key.pem", "cert.pem", "ca.pem", "place"};
-	char member[PATH_MAX], path[PATH_MAX + 16];
+	char member[PATH_MAX], path[PATH_MAX + NAME_MAX + 2];
+	struct dirent *entry;
+	DIR *d;
 
 	stamped(member, dir, "member.left", stamp);
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		snprintf(path, sizeof path, "%s/%s", member, names[i]);
+	d = opendir(member);
+	while (d && (entry = readdir(d))) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		snprintf(path, sizeof path, "%s/%s", member, entry->d_name);
 		if (unlink(path) != 0 && errno != ENOENT)
 			log_warn("turnover.remove", "path=%s error=\"%s\"", path,
 				strerror(errno));
 	}
+	if (d)
+		closedir(d);
 	if (rmdir(member) != 0 && errno != ENOENT)
 		log_warn("turnover.remove", "path=%s error=\"%s\"", member,
 			strerror(errno));

@@ -40,7 +40,8 @@ size_t witness_count_hosts(const struct db *db)
 static bool is_for_all(enum schema_method_id id)
 {
 	return id == METHOD_POOL_EJECT || id == METHOD_HOST_OP_LIST ||
-	       id == METHOD_HOST_LOOP_STATS || id == METHOD_HOST_DECLARE_DEAD;
+	       id == METHOD_HOST_LOOP_STATS || id == METHOD_HOST_DECLARE_DEAD ||
+	       id == METHOD_HOST_REFRESH_SERVER_CERTIFICATE;
 }
 
 /* The host in a record such as a new PBD's. */

@@ -480,11 +480,10 @@ static void use_texts(struct host *h, const char *chain, const char *trust)
 
 static char *join_texts(const char *a, const char *b, const char *c)
 {
-	char *text = malloc(strlen(a) + strlen(b) + strlen(c) + 1);
+	char *text;
 
-	strcpy(text, a);
-	strcat(text, b);
-	return strcat(text, c);
+	assert_true(asprintf(&text, "%s%s%s", a, b, c) >= 0);
+	return text;
 }
 
 static void certify_by(struct rollover *r, struct host *h)
