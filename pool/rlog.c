@@ -218,6 +218,7 @@ void rlog_look(struct rlog *rlog)
 	if (leads && !rlog->ready)
 		rlog_begin_leading(rlog);
 	rlog_look_around(rlog);
+	rlog_finish_adding(rlog);
 	defer_start(&rlog->tell);
 }
 

@@ -191,6 +191,7 @@ void rlog_forget_up_to(struct rlog *rlog, uint64_t index);
 /* rlog_member.c */
 void rlog_member_init(struct rlog *rlog);
 void rlog_member_fini(struct rlog *rlog);
+void rlog_finish_adding(struct rlog *rlog);
 
 /* Whether libraft's state may be looked at: closing, it frees its configuration and log
  * before it says that it has closed. */

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "base/log.h"
 #include "pool/rlog_internal.h"
 
 /* --- transfer --------------------------------------------------------------------- */
@@ -96,6 +97,36 @@ static void change_step(void *arg)
 	}
 	rlog->changing = false;
 	rlog->change_fn(rlog->change_arg, rlog_from_raft(r));
+}
+
+static void nobody_asked(void *arg, int rc)
+{
+	(void)arg;
+	if (rc)
+		log_debug("pool.log", "rc=%s msg=\"a server is added later\"",
+			rv_error_symbol(rc));
+}
+
+/* Adding takes two steps; a leader that got through the first alone leaves a spare, which
+ * gets no entries, to the next one. */
+void rlog_finish_adding(struct rlog *rlog)
+{
+	const struct raft_configuration *c = &rlog->raft.configuration;
+
+	if (!rlog_is_leader(rlog) || !rlog_raft_readable(rlog) || rlog->changing ||
+		rlog->transferring || rlog->raft.configuration_uncommitted_index)
+		return;
+	for (unsigned i = 0; i < c->n; i++) {
+		if (c->servers[i].role != RAFT_SPARE)
+			continue;
+		rlog->changing = rlog->change_to_standby = true;
+		rlog->change_id = c->servers[i].id;
+		rlog->change_status = 0;
+		rlog->change_fn = nobody_asked;
+		rlog->change_arg = NULL;
+		defer_start(&rlog->change_step);
+		return;
+	}
 }
 
 static int change_begin(

@@ -140,24 +140,39 @@ static bool batch_seed(struct batch *b, uint64_t seed)
 	return true;
 }
 
-static int totals_missing(const struct ring_totals *t)
+static int lacks(
+	uint64_t count, bool say, const char *kind, const char *what, const char *where)
+{
+	if (count == 0 && say)
+		printf("never: %s %s%s%s\n", kind, what, *where ? " / " : "", where);
+	return count == 0;
+}
+
+static int totals_missing(const struct ring_totals *t, bool say)
 {
 	int n = 0;
 
 	for (int i = 0; i < RING_FAULT_COUNT; i++)
-		n += t->faults[i] == 0;
+		n += lacks(t->faults[i], say, "fault",
+			ring_fault_name((enum ring_fault)i), "");
 	for (int i = 0; i < RING_ACTION_COUNT; i++)
-		n += t->actions[i] == 0 || t->succeeded[i] == 0;
+		n += lacks(t->succeeded[i], say, "success of",
+			ring_action_name((enum ring_action)i), "");
 	for (int p = 0; p < RING_PHASE_COUNT; p++)
 		for (int f = 0; f < RING_FAILURE_COUNT; f++)
-			n += t->rows[p][f] == 0;
+			n += lacks(t->rows[p][f], say,
+				"migration:", ring_failure_name((enum ring_failure)f),
+				ring_phase_name((enum ring_phase)p));
 	for (int i = 0; i < RING_POINT_COUNT; i++)
-		n += t->crashed[i] == 0;
+		n += lacks(t->crashed[i], say, "death at", ring_point_name(i), "");
 	for (int i = VOTERS_ADD; i < VOTERS_HAND_OVER; i++)
-		n += t->places[i] == 0;
+		n += lacks(t->places[i], say,
+			"change of places:", voters_kind_name((enum voters_kind)i), "");
 	for (int s = 0; s < RING_STAGE_COUNT; s++)
 		for (int b = 0; b < RING_BLOW_COUNT; b++)
-			n += t->blows[s][b] == 0;
+			n += lacks(t->blows[s][b], say,
+				"learner:", ring_blow_name((enum ring_blow)b),
+				ring_stage_name((enum ring_stage)s));
 	return n;
 }
 
@@ -190,7 +205,8 @@ static bool batch_enough(const struct batch *b, uint64_t done, int64_t since)
 	if (b->o.seeds && done >= b->o.seeds)
 		return true;
 	return s && spent >= s &&
-	       (!b->o.complete || totals_missing(&b->totals) == 0 || spent >= 2 * s);
+	       (!b->o.complete || totals_missing(&b->totals, false) == 0 ||
+		       spent >= 2 * s);
 }
 
 static bool batch_run(struct batch *b)
@@ -347,6 +363,7 @@ static int run_one(const struct options *o)
 int main(int argc, char **argv)
 {
 	struct batch b = {.o = {.first = (uint64_t)time(NULL) * 1000, .self = argv[0]}};
+	int missing;
 	bool ok;
 
 	parse(&b.o, argc, argv);
@@ -358,9 +375,8 @@ int main(int argc, char **argv)
 		if (b.jobs[i].pid > 0)
 			kill(b.jobs[i].pid, SIGKILL);
 	print_totals(&b);
-	if (ok && b.o.complete && totals_missing(&b.totals)) {
-		printf("FAILED: %d of these never happened\n", totals_missing(&b.totals));
-		ok = false;
-	}
-	return ok ? 0 : 1;
+	missing = b.o.complete ? totals_missing(&b.totals, true) : 0;
+	if (missing)
+		printf("FAILED: %d of these never happened\n", missing);
+	return ok && !missing ? 0 : 1;
 }

@@ -968,6 +968,45 @@ static void test_short_standby(void **state)
 	net_free(net);
 }
 
+/* Whenever the leader dies while it adds a server: that is added or is not. */
+static void test_added_in_two_steps(void **state)
+{
+	unsigned added = 0, spare = 0;
+
+	(void)state;
+	for (int steps = 0; steps < 40; steps++) {
+		struct net *net = net_new(16, 1, 1 << 20);
+		struct rlog_member m[4];
+		char address[UUID_TEXT_SIZE];
+		struct rlog_status s;
+		struct rv_error e;
+
+		for (int i = 0; i < 2; i++)
+			node_up(&net->nodes[i]);
+		run_ms(net, 1000);
+		uuid_format(&net->nodes[1].uuid, address);
+		assert_int_equal(
+			rlog_add(net->nodes[0].log, 40, address, on_change, net, &e), 0);
+		for (int i = 0; i < steps; i++)
+			assert_true(loop_sim_step(net->loop));
+		if (rlog_members(net->nodes[0].log, m, 4) == 2)
+			spare += !m[1].standby;
+		node_crash(&net->nodes[0]);
+		node_up(&net->nodes[0]);
+		run_ms(net, 4000);
+		rlog_status(net->nodes[1].log, &s);
+		if (rlog_members(net->nodes[0].log, m, 4) == 2) {
+			assert_true(m[1].standby);
+			assert_int_equal(s.id, 40);
+			added++;
+		} else {
+			assert_true(s.learner);
+		}
+		net_free(net);
+	}
+	assert_true(added > 0 && added < 40 && spare > 0);
+}
+
 /* What it holds is replaced by something no older, though the voter's last snapshot is.
  */
 static void test_discards(void **state)
@@ -1085,6 +1124,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resumes),
 		cmocka_unit_test(test_discards),
+		cmocka_unit_test(test_added_in_two_steps),
 		cmocka_unit_test(test_short_standby),
 		cmocka_unit_test(test_founder_learns),
 		cmocka_unit_test(test_other_voter),
