@@ -106,7 +106,9 @@ static void ask(struct lease *l, struct uuid master)
 
 static void hold(struct lease *l, int64_t now_ms)
 {
-	struct uuid master = pool_master(pool_of(l));
+	/* A host alone has no name for itself there. */
+	struct uuid master =
+		pool_is_master(pool_of(l)) ? l->daemon->host : pool_master(pool_of(l));
 
 	if (!uuid_is_none(&master) &&
 		(now_ms >= l->ask_ms || !uuid_eq(&master, &l->master)))
