@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "daemon/chore.h"
+#include "daemon/eject.h"
 
 /* After a failure: doubled up to the second, so that an SR that is late is there soon,
  * and one that is lost costs little. */
@@ -64,6 +65,8 @@ static void attach_round(struct attach *a, bool first)
 	const struct db *db = pool_db(a->daemon->pool);
 
 	a->begun = 0;
+	if (ejection_is_leaving(a->daemon)) /* what is plugged is taken down */
+		return;
 	a->waiting++; /* the round itself, so that it can't end while it is begun */
 	for (const struct row *pbd = db_next_ref(db, PBD_HOST, a->daemon->host, NULL);
 		pbd; pbd = db_next_ref(db, PBD_HOST, a->daemon->host, pbd))

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/daemon.h"
+#include "daemon/departure.h"
 #include "daemon/eject_check.h"
 #include "daemon/forward.h"
 #include "daemon/members.h"
@@ -32,7 +33,10 @@ struct ejection {
 	char own[HEX_SIZE]; /* this host's certificate */
 	struct list waiting;
 	struct timer restart;
+	struct departure *departure;
 	bool leaving;
+	char words[TURNOVER_WORDS_MAX / 2]; /* why it leaves */
+	int64_t wall_ms;		    /* since when */
 };
 
 /* --- at the host that was ejected -------------------------------------------------- */
@@ -61,6 +65,29 @@ static void tell_who_asked(struct daemon *d)
 	}
 }
 
+/* What the next life does and tells; `left`: what this one leaves plugged, or "". */
+static int plan(struct ejection *j, const char *left, struct rv_error *e)
+{
+	char words[TURNOVER_WORDS_MAX];
+
+	snprintf(words, sizeof words, "%s%s%.*s%s", j->words,
+		*left ? " Of the pool this is still plugged here: " : "",
+		(int)sizeof words / 3, left, *left ? "." : "");
+	return turnover_plan(
+		j->daemon->config->state_dir, TURNOVER_LEAVE, j->wall_ms, words, e);
+}
+
+static void on_departed(void *arg, const char *left)
+{
+	struct ejection *j = arg;
+	struct rv_error e = {0};
+
+	if (plan(j, left, &e))
+		log_warn("eject.leave", "error=\"%s\"", e.detail);
+	log_info("eject.departed", "left=\"%s\"", left);
+	timer_start_ms(&j->restart, EJECT_RESTART_MS);
+}
+
 static void leave(struct daemon *d, const char *words)
 {
 	struct ejection *j = d->ejection;
@@ -68,8 +95,10 @@ static void leave(struct daemon *d, const char *words)
 
 	if (j->leaving)
 		return;
-	if (turnover_plan(d->config->state_dir, TURNOVER_LEAVE, loop_wall_ms(d->loop),
-		    words, &e)) {
+	snprintf(j->words, sizeof j->words, "%s", words);
+	j->wall_ms = loop_wall_ms(d->loop);
+	/* Should this life end now, the next one tells what may be plugged. */
+	if (plan(j, d->storage ? departure_plugged(j->departure) : "", &e)) {
 		log_error("eject.leave",
 			"error=\"%s\" msg=\"this host was ejected from its pool but "
 			"can't "
@@ -81,7 +110,7 @@ static void leave(struct daemon *d, const char *words)
 	tell_who_asked(d);
 	log_warn("eject.leave",
 		"msg=\"%s This daemon starts again as a pool of its own\"", words);
-	timer_start_ms(&j->restart, EJECT_RESTART_MS);
+	departure_begin(j->departure, on_departed, j);
 }
 
 void ejection_told(struct daemon *d, const struct uuid *by, const char *reason)
@@ -103,6 +132,8 @@ void ejection_look(struct daemon *d)
 	const struct row *pool = db_pool(pool_db(d->pool));
 	char words[TURNOVER_WORDS_MAX];
 
+	if (d->ejection && pool)
+		departure_note(d->ejection->departure);
 	/* An old state of the database may not have this host yet: its certificate
 	 * tells. */
 	if (d->ejection && pool && !d->ejection->leaving &&
@@ -319,7 +350,15 @@ int ejection_new(struct ejection **out, struct daemon *d, struct rv_error *e)
 	timer_init(&j->restart, d->loop, "eject.restart", on_restart, j);
 	d->ejection = j; /* freed by ejection_free, whatever follows */
 	*out = j;
+	if (departure_new(&j->departure, d))
+		return rv_error_set(e, RV_ENOMEM, "out of memory");
 	return ejection_own_certificate(d, e);
+}
+
+void ejection_stop(struct ejection *j)
+{
+	if (j)
+		departure_stop(j->departure);
 }
 
 void ejection_free(struct ejection *j)
@@ -327,6 +366,7 @@ void ejection_free(struct ejection *j)
 	if (!j)
 		return;
 	timer_stop(&j->restart);
+	departure_free(j->departure);
 	LIST_FOR_EACH_SAFE (node, &j->waiting)
 		ejecting_free(CONTAINER_OF(node, struct ejecting, node));
 	free(j);

@@ -6,7 +6,8 @@
  * applies the entry drops its link and refuses the certificate from then on, saying so
  * (RV_EEJECTED). At the host that was ejected: it learns of that by the entry, or by such
  * a refusal from a member whose certificate it has verified, also when it comes back
- * after a long time. Then it puts its former database in force (daemon/turnover.h) and
+ * after a long time. Then it takes down what the pool had plugged there, or names what it
+ * can't (daemon/departure.h), puts its former database in force (daemon/turnover.h) and
  * starts again, a pool of its own; it never joins again by itself.
  */
 #ifndef REEVE_DAEMON_EJECT_H
@@ -20,6 +21,7 @@ struct ejection;
 /* After the members are open. Returned owned. */
 int ejection_new(
 	struct ejection **out, struct daemon *d, struct rv_error *e) RV_MUST_CHECK;
+void ejection_stop(struct ejection *j); /* before the ports are freed; NULL-safe */
 void ejection_free(struct ejection *j); /* NULL-safe */
 
 /* RV_EEJECTED in words for the host itself, or 0. */

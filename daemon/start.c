@@ -659,6 +659,7 @@ void daemon_fini(struct daemon *d)
 		migrate_stop(d->migrate);
 	if (d->vms)
 		vm_manager_stop(d->vms);
+	ejection_stop(d->ejection);
 	hyper_free(d->hyper);
 	storage_free(d->storage);
 	net_free(d->net);

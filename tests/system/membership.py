@@ -84,6 +84,7 @@ def test_eject():
     """There and back again: what the host had before joining is there after leaving."""
     with Test(3) as t:
         first, second, third = t.members
+        second.settings["log.level"] = "info"
         client = second.start()
         client.change("pool.set_fields", self=client.call("pool.get_all")[0],
                       fields={"name_label": "mine"})
@@ -113,6 +114,12 @@ def test_eject():
         client.change("VDI.destroy", self=disk)
         pbds = {r["host"]: u for u, r in records(client, "PBD").items() if r["SR"] == shared}
         client.change("PBD.plug", self=pbds[hosts["host1"]])
+        client.change("PIF.scan", host=hosts["host2"])
+        pif = [u for u, r in records(client, "PIF").items() if r["host"] == hosts["host2"]]
+        new = [u for u in pif if records(client, "PIF")[u]["device"] == "eth1"] or [
+            client.change("PIF.introduce", host=hosts["host2"], device="eth1")]
+        if not records(client, "PIF")[new[0]]["currently_attached"]:
+            client.change("PIF.plug", self=new[0])
         pif = [u for u, r in records(client, "PIF").items() if r["host"] == hosts["host2"]]
 
         # Asked of a host that is neither the master nor the one that goes.
@@ -129,7 +136,14 @@ def test_eject():
         assert pool_name(mine) == "mine"
         assert by_name(mine, "VM") == {"before": former}
         assert list(by_name(mine, "host").values()) == [hosts["host2"]]
-        print(messages(mine, "HOST_EJECTED")[0]["body"])
+        body = messages(mine, "HOST_EJECTED")[0]["body"]
+        print(body)
+        # What the pool had plugged there was taken down before.
+        assert "plugged" not in body, body
+        with open(second.log) as log:
+            down = [line for line in log if "departure.down" in line]
+        for name in ("shared", "local2", "eth1"):
+            assert [line for line in down if name in line], (name, down)
         files = os.listdir(f"{second.directory}/state")
         assert "turnover" not in files and "left" not in files, files
         assert not [f for f in files if f.startswith("member.left")], files
