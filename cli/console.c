@@ -172,6 +172,7 @@ struct typing {
 	struct uuid vm;
 	bool escapes; /* Ctrl-] ends it: at a terminal */
 	bool over;    /* the end of input, or the escape */
+	bool any;     /* something was typed */
 	size_t len;
 	char bytes[CONSOLE_TYPED_BYTES + 1];
 };
@@ -188,6 +189,7 @@ static int typing_read(struct typing *t, int fd)
 		t->over = true;
 		return CLI_OK;
 	}
+	t->any = true;
 	end = t->escapes ? memchr(t->bytes + t->len, CONSOLE_ESCAPE, (size_t)r) : NULL;
 	t->over = end != NULL;
 	t->len += end ? (size_t)(end - (t->bytes + t->len)) : (size_t)r;
@@ -220,6 +222,8 @@ struct options {
 	bool read_only, resize;
 };
 
+static void look_on(struct cli *cli, struct viewer *v);
+
 static int talk(struct cli *cli, struct viewer *v, const struct options *o)
 {
 	struct typing t = {.cli = cli, .vm = v->vm, .escapes = cli->in_tty};
@@ -241,6 +245,10 @@ static int talk(struct cli *cli, struct viewer *v, const struct options *o)
 			rc = typing_read(&t, p.fd);
 		if (t.over && (cli->in_tty || o->read_only))
 			break;
+		if (t.over && !t.any) { /* nobody is there to type: </dev/null */
+			look_on(cli, v);
+			break;
+		}
 		if (t.over && over_ms == 0)
 			over_ms = now_ms();
 		if (over_ms && now_ms() - over_ms > CONSOLE_QUIET_MS &&
@@ -250,7 +258,7 @@ static int talk(struct cli *cli, struct viewer *v, const struct options *o)
 	return rc;
 }
 
-/* Looks on until Ctrl-C or, at a terminal, Ctrl-] ends it. */
+/* Looks on until the VM or Ctrl-C or, at a terminal, Ctrl-] ends it. */
 static void look_on(struct cli *cli, struct viewer *v)
 {
 	char key;

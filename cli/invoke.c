@@ -8,6 +8,7 @@
 #include "cli/print.h"
 #include "cli/task.h"
 #include "cli/verbs.h"
+#include "rpc/message.h"
 
 static int print_result(struct cli *cli, const struct buf *result)
 {
@@ -36,6 +37,23 @@ static int invoke_task(struct cli *cli, const struct schema_method *m, struct pa
 	return rc;
 }
 
+/* As an exit status: whether anything is to be mended before VMs are trusted to it. */
+static int check_status(const msgpack_object *findings)
+{
+	if (findings->type != MSGPACK_OBJECT_ARRAY)
+		return CLI_OK;
+	for (uint32_t i = 0; i < findings->via.array.size; i++) {
+		const msgpack_object *grade =
+			rpc_map_get(&findings->via.array.ptr[i], "grade");
+
+		if (grade && grade->type == MSGPACK_OBJECT_STR &&
+			grade->via.str.size == strlen("wrong") &&
+			memcmp(grade->via.str.ptr, "wrong", strlen("wrong")) == 0)
+			return CLI_REFUSED;
+	}
+	return CLI_OK;
+}
+
 static int invoke_sync(struct cli *cli, const struct schema_method *m, struct params *p)
 {
 	const msgpack_object *value;
@@ -45,7 +63,9 @@ static int invoke_sync(struct cli *cli, const struct schema_method *m, struct pa
 	snprintf(method, sizeof method, "%s.%s", m->group, m->name);
 	rc = m->role == ROLE_READ_ONLY ? cli_call(cli, method, p, &value)
 				       : cli_change(cli, method, p, &value);
-	return rc ? rc : print_object(cli, value);
+	if (!rc)
+		rc = print_object(cli, value);
+	return !rc && m->id == METHOD_HOST_CHECK ? check_status(value) : rc;
 }
 
 static int invoke(struct cli *cli, const struct schema_method *m, struct params *p)

@@ -312,8 +312,8 @@ int verb_list(struct cli *cli, const struct command *c)
 		rc = filters_read(cli, c, filters, &count);
 	for (int i = 0; i < count; i++)
 		records_want(&r, filters[i].field);
-	if (schema_name_field(c->cls))
-		records_want(&r, schema_name_field(c->cls));
+	if (records_order(c->cls))
+		records_want(&r, records_order(c->cls));
 	if (!rc)
 		rc = records_call(cli, &r, all);
 	if (!rc) {

@@ -185,19 +185,30 @@ static int compare(const void *a, const void *b, void *arg)
 	const struct record *x = a, *y = b;
 	int by = *(int *)arg, order = 0;
 
-	if (by >= 0)
+	if (by >= 0 && x->values[by].type == VALUE_TIME) {
+		int64_t p = value_get_int(&x->values[by]),
+			q = value_get_int(&y->values[by]);
+
+		order = (p > q) - (p < q);
+	} else if (by >= 0)
 		order = strverscmp(value_get_string(&x->values[by]),
 			value_get_string(&y->values[by]));
 	return order ? order : uuid_cmp(&x->uuid, &y->uuid);
 }
 
+const struct schema_field *records_order(const struct schema_class *cls)
+{
+	return cls->id == CLASS_MESSAGE ? schema_field(MESSAGE_TIMESTAMP)
+					: schema_name_field(cls);
+}
+
 void records_sort(struct records *r)
 {
-	const struct schema_field *name = schema_name_field(r->cls);
+	const struct schema_field *order = records_order(r->cls);
 	int by = -1;
 
 	for (int i = 0; i < r->field_count; i++)
-		if (r->fields[i] == name && name)
+		if (r->fields[i] == order && order)
 			by = i;
 	if (r->count > 1)
 		qsort_r(r->list, (size_t)r->count, sizeof *r->list, compare, &by);

@@ -47,7 +47,9 @@ int records_take_one(struct records *r, struct uuid uuid, const msgpack_object *
 bool filter_matches(const struct filter *f, const struct value *v);
 void records_filter(struct records *r, const struct filter *filters, int count);
 
-/* By name as people count (vm2 before vm10), then by UUID. */
+/* What they are sorted by, where it was wanted; NULL: nothing but the UUID. */
+const struct schema_field *records_order(const struct schema_class *cls);
+/* By name as people count (vm2 before vm10), messages by time; then by UUID. */
 void records_sort(struct records *r);
 
 #endif

@@ -128,6 +128,10 @@ int words_parse(struct words *w, int argc, char *const *argv, struct rv_error *e
 		else
 			w->list[w->count++] = word_of(arg);
 	}
+	if (w->json && w->minimal)
+		return rv_error_set(e, RV_EINVAL,
+			"--json and --minimal exclude one another: with --json, params= "
+			"says which fields are shown");
 	return timeout_read(w, timeout, e);
 }
 

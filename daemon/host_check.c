@@ -128,10 +128,13 @@ static void check_xen(struct check *k)
 			"restart reeved");
 		return;
 	}
-	say(f, "%s",
+	say(f, "%s%s",
 		k->found.here == HYPER_HERE_GUEST
 			? "this machine is a guest of Xen, not its dom0"
-			: "there is no Xen on this machine");
+			: "there is no Xen on this machine",
+		k->facts->is_simulated
+			? ": reeved simulates one, and no VM of this host is real"
+			: "");
 	blame(f, HOST_CHECK_WRONG, "apt install xen-system-amd64 && reboot");
 }
 

@@ -227,11 +227,40 @@ def complete(host):
     check(tab("reeve nonsense ") == [""] or tab("reeve nonsense ") == [], "nothing", tab("reeve nonsense "))
 
 
+def console(host):
+    """With nothing to type it looks on until the VM ends, however quiet that is."""
+    host.must("vm-create", "name-label=talk", "memory-static-max=64MiB", "PV-kernel=/boot/k", "platform:sim.boot=10ms")
+    host.must("vm-start", "vm=talk")
+    process = begin(host, "console", "vm=talk")
+    seen = ""
+    while "simulated guest" not in seen:
+        line = process.stdout.readline()
+        check(line, "the console ended", seen, process.poll())
+        seen += line
+    time.sleep(5)
+    check(process.poll() is None, "it goes on while nobody types")
+    host.must("vm-shutdown", "vm=talk", "--force")
+    check(process.wait(60) == 0, "it ends with the VM", process.stderr.read())
+    host.must("vm-uninstall", "vm=talk", "force=true")
+
+
+def messages(host):
+    for name in ("zz", "mm", "aa"):
+        host.must("message-create", f"name={name}", "body=x")
+    shown = host.must("message-list", "params=name", "--minimal").split(",")
+    check(shown[-3:] == ["zz", "mm", "aa"], "messages by time", shown)
+
+
+def missing(host):
+    done = host.run("host-check", "host=host1")
+    check(done.returncode == 1 and "reeved simulates one" in done.stdout, "host-check", done)
+
+
 def main(reeve, reeved):
     host = Host(reeve, reeved).start()
     try:
         start_vms(host)
-        for test in (bar, ask, cancel, leave, restart, gone, profiles, watch, complete):
+        for test in (messages, missing, console, bar, ask, cancel, leave, restart, gone, profiles, watch, complete):
             print(test.__name__, flush=True)
             test(host)
     finally:
