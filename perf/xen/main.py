@@ -49,13 +49,13 @@ timed() { local step=$1 from=${EPOCHREALTIME/./}; shift
 	"$@" >/tmp/said 2>&1 || { echo "$*:"; cat /tmp/said; exit 1; }
 	echo "$step $((${EPOCHREALTIME/./} - from))"; }
 # ballooned DOMID COMMAND...: from the command until the guest gave its memory.
-ballooned() { local domid=$1 from; shift
-	coproc reached { xen_wait $domid TARGET; }
-	local out=${reached[0]} pid=$reached_PID
+ballooned() { local domid=$1 from pid; shift
+	xen_wait $domid TARGET >/tmp/at & pid=$!
+	sleep 0.5 # it looks by now
 	from=${EPOCHREALTIME/./}
 	"$@" >/tmp/said 2>&1 || { echo "$*:"; cat /tmp/said; exit 1; }
-	read -r at <&$out; wait $pid || { echo "$*: the guest did not give its memory"; exit 1; }
-	echo "balloon $((at - from))"; }
+	wait $pid || { echo "$*: the guest did not give its memory"; exit 1; }
+	echo "balloon $(($(cat /tmp/at) - from))"; }
 """
 CREATE = {
     "xl": "timed create xl create /tmp/x.cfg\n",
