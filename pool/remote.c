@@ -14,15 +14,17 @@
 #include "pool/remote_wire.h"
 
 enum {
-	RAFT_HEAD = 8,	 /* the sender's raft id */
-	RETRY_MS = 20,	 /* after a refusal for want of a master */
+	RAFT_HEAD = 8,	    /* the sender's raft id */
+	LIVE_AT_ONCE = 256, /* hosts told of live fields in one callback */
+	RETRY_MS = 20,	    /* after a refusal for want of a master */
 	FORMER_MS = 100, /* for a former master to tell what came of what it was asked */
 };
 
 /* A linked host. */
 struct peer {
 	struct uuid host;
-	uint64_t start; /* of its daemon, from HELLO; 0: not told yet */
+	uint64_t start;	     /* of its daemon, from HELLO; 0: not told yet */
+	uint64_t live_round; /* the last one of live fields that it was sent */
 	struct list node;
 };
 
@@ -647,14 +649,23 @@ static int live_send(void *arg, const struct uuid *to, const struct buf *b)
 	return peer_find(r, to) ? remote_send(r, to, POOL_MESSAGE_LIVE, b) : RV_ECLOSED;
 }
 
-static void live_send_all(void *arg, const struct buf *b)
+static bool live_send_some(void *arg, const struct buf *b, uint64_t round)
 {
 	struct remote *r = arg;
+	int sent = 0;
 
-	LIST_FOR_EACH (node, &r->peers)
-		if (remote_send(r, &CONTAINER_OF(node, struct peer, node)->host,
-			    POOL_MESSAGE_LIVE, b))
+	LIST_FOR_EACH (node, &r->peers) {
+		struct peer *p = CONTAINER_OF(node, struct peer, node);
+
+		if (p->live_round == round)
+			continue;
+		if (++sent > LIVE_AT_ONCE)
+			return true;
+		p->live_round = round;
+		if (remote_send(r, &p->host, POOL_MESSAGE_LIVE, b))
 			log_debug("pool.live", "msg=\"lost; it is told again\"");
+	}
+	return false;
 }
 
 static size_t live_peers(void *arg)
@@ -665,7 +676,7 @@ static size_t live_peers(void *arg)
 }
 
 static const struct remote_live_port live_port = {
-	.send = live_send, .send_all = live_send_all, .peers = live_peers};
+	.send = live_send, .send_some = live_send_some, .peers = live_peers};
 
 /* --- beginning and ending
  * -------------------------------------------------------------------- */

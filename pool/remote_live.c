@@ -26,6 +26,7 @@ enum {
 	RELAY_MS_PER_PEER = 25,
 	RELAY_MIN_MS = 200,
 	RELAY_MAX_MS = 500,
+	SLICE_MS = 5, /* between some hosts and the next */
 	/* Greetings: so much at a time, for all of them together. */
 	GREET_BYTES = 512 << 10,
 	GREET_MS = 50,
@@ -59,6 +60,8 @@ struct remote_live {
 	struct map others; /* at the master: other hosts', to be passed on */
 	struct list passing;
 	struct timer relay;
+	struct buf batch; /* being passed on, to some hosts at a time */
+	uint64_t round;
 	struct list greetings;
 	struct timer greet;
 	struct timer ask;   /* something came before its object, or was lost with it */
@@ -231,18 +234,12 @@ void remote_live_deliver(
 /* --- telling
  * ------------------------------------------------------------------------------ */
 
-/* This host's own goes to the master, the master's to all. 0, or it was not sent. */
+/* To the master. 0, or it was not sent. */
 static int tell(struct remote_live *l, struct buf *b)
 {
 	struct uuid master = pool_master(l->pool);
-	int rc = 0;
+	int rc = buf_len(b) ? l->port->send(l->arg, &master, b) : 0;
 
-	if (buf_len(b) == 0)
-		return 0;
-	if (pool_is_master(l->pool))
-		l->port->send_all(l->arg, b);
-	else
-		rc = l->port->send(l->arg, &master, b);
 	buf_consume(b, buf_len(b));
 	return rc;
 }
@@ -279,6 +276,20 @@ static void pack_due(struct remote_live *l, struct buf *b, struct list *batch)
 		list_remove(&n->node);
 		list_push_back(batch, &n->node);
 	}
+}
+
+/* The master itself tells the others, with what those tell it. */
+static void pass_due(struct remote_live *l)
+{
+	int64_t now = loop_now_us(l->pool->loop);
+
+	LIST_FOR_EACH (node, &l->due) {
+		struct note *n = CONTAINER_OF(node, struct note, node);
+
+		n->told_us = now;
+		pass_on(l, &n->uuid, n->field);
+	}
+	list_append_all(&l->told, &l->due);
 }
 
 /* Tells what is due; false: the master can't be told now. */
@@ -326,7 +337,9 @@ static void on_interval(void *arg)
 	expire(l);
 	if (!uuid_is_none(&master)) { /* else there is nobody to tell */
 		l->master = master;
-		if (tell_due(l))
+		if (pool_is_master(l->pool))
+			pass_due(l);
+		else if (tell_due(l))
 			again_ms = TURN_MS;
 	}
 	l->soon = !list_empty(&l->due);
@@ -386,39 +399,52 @@ void remote_live_note(struct remote_live *l, const struct uuid *uuid,
 	n->told_us = 0;
 	list_remove(&n->node);
 	list_push_back(&l->due, &n->node);
-	tell_soon(l);
+	if (pool_is_master(l->pool))
+		pass_due(l);
+	else
+		tell_soon(l);
 }
 
 /* --- passing on ----------------------------------------------------------------------
  */
 
-static void on_relay(void *arg)
+/* Fills the batch with what was unsaid for the longest. */
+static void batch_fill(struct remote_live *l)
 {
-	struct remote_live *l = arg;
 	size_t peers = l->port->peers(l->arg), budget;
-	struct buf b;
 
-	if (!pool_is_master(l->pool)) {
-		notes_forget(&l->others, &l->passing);
-		return;
-	}
 	budget = RELAY_BYTES_PER_S / 1000 * (size_t)relay_ms(l) / (peers ? peers : 1);
 	if (budget < RELAY_MIN_BYTES)
 		budget = RELAY_MIN_BYTES;
 	if (budget > REMOTE_LIVE_BATCH_BYTES)
 		budget = REMOTE_LIVE_BATCH_BYTES;
-	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
-	while (!list_empty(&l->passing) && buf_len(&b) < budget) {
+	while (!list_empty(&l->passing) && buf_len(&l->batch) < budget) {
 		struct note *n = CONTAINER_OF(l->passing.next, struct note, node);
 		const struct row *row = note_row(l, n);
 
 		if (row)
-			pack_one(&b, row, n->field);
+			pack_one(&l->batch, row, n->field);
 		note_forget(&l->others, n);
 	}
-	if (buf_len(&b))
-		l->port->send_all(l->arg, &b);
-	buf_fini(&b);
+	l->round++;
+}
+
+static void on_relay(void *arg)
+{
+	struct remote_live *l = arg;
+
+	if (!pool_is_master(l->pool)) {
+		buf_consume(&l->batch, buf_len(&l->batch));
+		notes_forget(&l->others, &l->passing);
+		return;
+	}
+	if (!buf_len(&l->batch))
+		batch_fill(l);
+	if (buf_len(&l->batch) && l->port->send_some(l->arg, &l->batch, l->round)) {
+		timer_start_ms(&l->relay, SLICE_MS);
+		return;
+	}
+	buf_consume(&l->batch, buf_len(&l->batch));
 	if (!list_empty(&l->passing))
 		timer_start_ms(&l->relay, relay_ms(l));
 }
@@ -548,6 +574,7 @@ int remote_live_new(struct remote_live **out, struct pool *pool,
 	list_init(&l->told);
 	list_init(&l->passing);
 	list_init(&l->greetings);
+	buf_init(&l->batch, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
 	timer_init(&l->timer, pool->loop, "pool.live.interval", on_interval, l);
 	timer_init(&l->relay, pool->loop, "pool.live.relay", on_relay, l);
 	timer_init(&l->greet, pool->loop, "pool.live.greet", on_greet, l);
@@ -571,5 +598,6 @@ void remote_live_free(struct remote_live *l)
 		greeting_free(CONTAINER_OF(node, struct greeting, node));
 	map_fini(&l->notes);
 	map_fini(&l->others);
+	buf_fini(&l->batch);
 	free(l);
 }

@@ -22,7 +22,8 @@ struct remote_live;
 struct remote_live_port {
 	/* 0, or it was not sent; RV_EAGAIN: its queue is full. */
 	int (*send)(void *arg, const struct uuid *to, const struct buf *b);
-	void (*send_all)(void *arg, const struct buf *b);
+	/* To some of those that were not sent to in this round; true: there are more. */
+	bool (*send_some)(void *arg, const struct buf *b, uint64_t round);
 	size_t (*peers)(void *arg); /* linked hosts */
 };
 

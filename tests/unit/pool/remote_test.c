@@ -248,7 +248,7 @@ static void who_comes_back_is_greeted(void **state)
 	link_set(&n, 0, 2, false);
 	for (int i = 0; i < VMS; i++) {
 		memset(text, 'x', sizeof text);
-		snprintf(text, 10, "%d", i);
+		snprintf(text, 12, "%d", i);
 		text[strlen(text)] = 'x';
 		text[sizeof text - 1] = '\0';
 		assert_int_equal(value_from_cstr(&v, text), 0);
