@@ -78,10 +78,19 @@ bool fencing_is_armed(const struct db *db, const struct row *vm)
 }
 
 /* Alone, a host has nowhere to start them, and would only end them. */
+static bool is_alone(const struct db *db)
+{
+	unsigned hosts = 0;
+
+	for (const struct row *h = NULL; hosts < 2 && (h = db_next(db, CLASS_HOST, h));)
+		hosts += db_enum(h, HOST_KIND) == HOST_KIND_HOST;
+	return hosts < 2;
+}
+
 static bool is_wanted(const struct db *db, const struct row *vm)
 {
 	return db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE &&
-	       db_count(db, CLASS_HOST) > 1;
+	       !is_alone(db);
 }
 
 static bool domain_of(
@@ -414,13 +423,15 @@ int fencing_check(struct daemon *d, const struct row *vm, struct rv_error *e)
 	const struct row *on = db_follow(db, vm, VM_RESIDENT_ON), *last = NULL;
 	const char *why;
 
-	if (db_count(db, CLASS_HOST) < 2)
+	if (is_alone(db))
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"VM %.64s can't be protected: this pool has one host, so there "
 			"is "
 			"no other to start it on; have another host join first",
 			row_name(vm));
 	for (const struct row *h = NULL; !on && (h = db_next(db, CLASS_HOST, h));) {
+		if (db_enum(h, HOST_KIND) != HOST_KIND_HOST)
+			continue;
 		if (host_is_armed(h))
 			return 0;
 		last = h;

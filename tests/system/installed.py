@@ -26,10 +26,16 @@ def find(root, name):
 def main():
     with tempfile.TemporaryDirectory(prefix="reeve-installed-") as root:
         install(root)
-        for name in ("reeve", "reeved", "reeve-xen-helper", "reeve-xen-block", "reeve-xen-vif"):
+        for name in ("reeve", "reeved", "reeve-fenced", "reeve-xen-helper", "reeve-xen-block", "reeve-xen-vif"):
             assert os.access(find(root, name), os.X_OK) or os.path.islink(find(root, name)), name
         helper = os.path.dirname(find(root, "reeve-xen-helper"))
         assert any(name.startswith("reeve-xen-4.") for name in os.listdir(helper)), os.listdir(helper)
+        assert any(name.startswith("reeve-fence-4.") for name in os.listdir(helper)), os.listdir(helper)
+        with open(find(root, "reeve-fenced.service")) as f:
+            fenced = f.read().splitlines()
+        for line in ("Restart=always", "RefuseManualStop=yes", "SendSIGKILL=no"):
+            assert line in fenced, (line, fenced)
+        assert os.path.isfile(f"{root}/usr/share/doc/reeve/docs/fencing.md")
         with open(find(root, "reeved.service")) as f:
             unit = f.read()
         for line in ("Restart=on-failure", "KillMode=process", "LimitNOFILE=65536"):

@@ -108,6 +108,26 @@ static void is_off(struct uuid uuid, int state)
 	assert_int_equal(value_count(row_value(vm(uuid), VM_CURRENT_OPERATIONS)), 0);
 }
 
+/* Those that are protected are to be started again, each by a request of its own. */
+static void test_protected(void **state)
+{
+	char account[LOST_WORDS_MAX];
+	struct uuid first, second, none;
+
+	(void)state;
+	txn_set_enum(&t, runs, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	txn_set_enum(&t, starts, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_BEST_EFFORT);
+	assert_int_equal(apply(), 0);
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_int_equal(apply(), 0);
+	first = db_ref(vm(runs), VM_HA_RESTART_TASK);
+	second = db_ref(vm(starts), VM_HA_RESTART_TASK);
+	none = db_ref(vm(resumes), VM_HA_RESTART_TASK);
+	assert_false(uuid_is_none(&first) || uuid_is_none(&second));
+	assert_false(uuid_eq(&first, &second));
+	assert_true(uuid_is_none(&none));
+}
+
 static void test_host(void **state)
 {
 	struct uuid none, on;
@@ -234,6 +254,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_host, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_protected, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_made, setup, teardown),
 	};
