@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "daemon/names.h"
 #include "pool/db/message.h"
 
 enum {
+	PLAN_TASK_BYTES = 64 << 10, /* the call's task, in the same entry */
 	/* Beyond what a VM that is forgotten now can have had since the dump. */
 	GENERATION_LEAP = 1 << 20,
 };
@@ -361,6 +363,22 @@ static void begin_generation(struct plan *p, struct uuid id)
 	txn_set_ref(p->t, pool, POOL_GENERATION_ID, id);
 }
 
+/* One entry, so that no moment shows half of it; the log takes none that is larger. */
+static int check_size(struct txn *t, struct rv_error *e)
+{
+	size_t size = txn_size(t), most = RV_MAX_ENTRY_BYTES - PLAN_TASK_BYTES;
+
+	if (t->error.code || size <= most)
+		return 0; /* whoever finishes it is told */
+	return rv_error_set(e, RV_ETOOBIG,
+		"nothing was changed: this restore would be one entry of %zu KiB in the "
+		"log, and it takes %zu KiB at most. What is the same in the dump and in "
+		"the pool needs no room: a newer dump may fit. A pool whose database is "
+		"lost is founded again from a host's state directory, of any size "
+		"(pool-emergency-transition-to-master)",
+		(size + 1023) >> 10, most >> 10);
+}
+
 int dump_plan(const struct db *now, const struct db *then, bool other_pool,
 	const char *user, struct uuid generation, struct uuid message, struct txn *t,
 	char account[static DUMP_WORDS_MAX], struct rv_error *e)
@@ -372,6 +390,7 @@ int dump_plan(const struct db *now, const struct db *then, bool other_pool,
 		rc = check_vms(&p, e);
 	if (rc)
 		return rc;
+	txn_measure(t);
 	begin_generation(&p, generation);
 	for (int i = CLASS_NONE + 1; !rc && i < CLASS_COUNT; i++)
 		if (i != CLASS_POOL && policies[i] != LEAVE)
@@ -383,5 +402,5 @@ int dump_plan(const struct db *now, const struct db *then, bool other_pool,
 		return rc;
 	tell(&p, account);
 	add_message(&p, user, message, account);
-	return 0;
+	return check_size(t, e);
 }

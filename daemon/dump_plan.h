@@ -22,6 +22,7 @@ enum { DUMP_WORDS_MAX = 600 };
 
 /* Adds the restore of `then` over `now` to `t`, a message with it, and says in `account`
  * what it makes, changes and loses. `user`: who asked. `generation`, `message`: random.
+ * RV_ETOOBIG: it is more than an entry takes, with both sizes; `t` is of no use then.
  * RV_ENOTALLOWED: names what runs or is at work; or the dump is of another pool and
  * `other_pool` is not set. RV_ECORRUPT: the dump contradicts itself or this pool. */
 int dump_plan(const struct db *now, const struct db *then, bool other_pool,

@@ -9,12 +9,22 @@
 #include "pool/db/entry.h"
 #include "pool/db/layout.h"
 
+enum {
+	TXN_MEASURE_BYTES = 1 << 30,
+	TXN_HEAD_BYTES = 64, /* at most, of what stands around the clauses */
+};
+
 void txn_init(struct txn *t, const struct db *db, int64_t wall_ms)
 {
 	*t = (struct txn){.level = db ? db_level(db) : 1, .needs = 1, .wall_ms = wall_ms};
 	buf_init(&t->expect_bytes, RV_MAX_ENTRY_BYTES);
 	buf_init(&t->effect_bytes, RV_MAX_ENTRY_BYTES);
 	buf_init(&t->entry, RV_MAX_ENTRY_BYTES);
+}
+
+void txn_measure(struct txn *t)
+{
+	t->expect_bytes.cap = t->effect_bytes.cap = TXN_MEASURE_BYTES;
 }
 
 static void txn_drop_pending(struct txn *t)
@@ -537,6 +547,12 @@ static int txn_assemble(struct txn *t)
 	for (size_t i = 0; i < sizeof head; i++)
 		buf_data(&t->entry)[i] = (uint8_t)(sum >> 8 * i);
 	return 0;
+}
+
+size_t txn_size(struct txn *t)
+{
+	txn_flush(t);
+	return buf_len(&t->expect_bytes) + buf_len(&t->effect_bytes) + TXN_HEAD_BYTES;
 }
 
 int txn_finish(struct txn *t, const uint8_t **entry, size_t *len, struct rv_error *e)

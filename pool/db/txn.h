@@ -46,6 +46,12 @@ void txn_fini(struct txn *t);
 unsigned txn_expect_count(const struct txn *t);
 bool txn_is_empty(const struct txn *t); /* no effect yet */
 
+/* From now on it may grow far beyond an entry, so that txn_size can tell how large it
+ * got; txn_finish refuses it as ever. */
+void txn_measure(struct txn *t);
+/* Bytes that the entry would have. */
+size_t txn_size(struct txn *t);
+
 /* Makes the bytes, borrowed until txn_fini. Returns the first error of any call before,
  * RV_ETOOBIG beyond RV_MAX_ENTRY_BYTES. */
 int txn_finish(struct txn *t, const uint8_t **entry, size_t *len,

@@ -297,12 +297,53 @@ static void test_another_pool(void **state)
 	assert_int_equal(plan(true), RV_ECORRUPT);
 }
 
+/* That it can't be done is said by the plan, before anything is. */
+static void test_too_large(void **state)
+{
+	char text[1001];
+	struct uuid vm = {{77}};
+
+	(void)state;
+	go_on();
+	memset(text, 'x', sizeof text - 1);
+	text[sizeof text - 1] = '\0';
+	for (int i = 0; i < 5000; i++) {
+		vm.b[1] = (uint8_t)i;
+		vm.b[2] = (uint8_t)(i >> 8);
+		make_vm(vm, "many", 1);
+		txn_set_string(&t, vm, VM_NAME_DESCRIPTION, text);
+		if (i % 1000 == 999)
+			assert_int_equal(apply(), 0);
+	}
+	db_free(then);
+	then = copy();
+	for (int i = 0; i < 5000; i++) {
+		vm.b[1] = (uint8_t)i;
+		vm.b[2] = (uint8_t)(i >> 8);
+		if (i % 1000 == 0 && i)
+			assert_int_equal(apply(), 0);
+		/* So many would fit. */
+		if (i == 3000)
+			assert_int_equal(plan(false), 0);
+		if (i == 3000) {
+			txn_fini(&t);
+			txn_init(&t, db, 1000);
+		}
+		txn_delete(&t, CLASS_VM, vm);
+	}
+	assert_int_equal(apply(), 0);
+	assert_int_equal(plan(false), RV_ETOOBIG);
+	assert_non_null(strstr(error.detail, "nothing was changed"));
+	assert_non_null(strstr(error.detail, "4032 KiB at most"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_goes_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_again_changes_nothing_more, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_too_large, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names_what_runs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loses_to_a_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_another_pool, setup, teardown),
