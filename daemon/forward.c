@@ -13,6 +13,7 @@
 #include "daemon/route.h"
 #include "daemon/served.h"
 #include "daemon/tasks.h"
+#include "daemon/voters.h"
 #include "daemon/witness.h"
 #include "rpc/message.h"
 
@@ -410,8 +411,11 @@ static struct sent *sent_find(struct forward *f, const struct uuid *host, uint64
 
 static void reply_packed(struct call *c, const void *result, size_t len)
 {
-	msgpack_packer *pk = c->port->begin(c);
+	msgpack_packer *pk;
 
+	if (!c->forwarded && pool_status_reply(c, result, len))
+		return;
+	pk = c->port->begin(c);
 	pk->callback(pk->data, result, len);
 	call_reply_end(c);
 }

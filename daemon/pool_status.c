@@ -110,6 +110,27 @@ static void pack_truth(msgpack_packer *pk, const char *key, bool is)
 		msgpack_pack_false(pk);
 }
 
+/* Who is linked to this host, by name. */
+static void pack_heard(msgpack_packer *pk, struct daemon *d)
+{
+	const struct db *db = pool_db(d->pool);
+	uint32_t count = 0;
+
+	for (int round = 0; round < 2; round++) {
+		if (round == 1)
+			msgpack_pack_array(pk, count);
+		for (const struct row *h = NULL; (h = db_next(db, CLASS_HOST, h));) {
+			struct uuid uuid = row_uuid(h);
+
+			if (!d->members || !members_is_up(d->members, &uuid))
+				continue;
+			count++;
+			if (round == 1)
+				rpc_pack_text(pk, row_name(h));
+		}
+	}
+}
+
 /* In words what is wrong, for people. */
 static const char *trouble(const struct daemon *d, const struct view *v)
 {
@@ -131,6 +152,70 @@ static const char *trouble(const struct daemon *d, const struct view *v)
 	return "";
 }
 
+/* What the host that was asked sees by itself, beside the master's view. */
+static void pack_asked(msgpack_packer *pk, struct daemon *d)
+{
+	const struct row *self = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	struct view v = {.now = loop_now_us(d->loop)};
+	const struct rlog_member *s;
+
+	pool_status(d->pool, &v.pool);
+	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
+	s = server_of(&v, &d->host);
+	rpc_pack_key(pk, "asked");
+	msgpack_pack_map(pk, 9);
+	rpc_pack_key(pk, "host");
+	pack_uuid(pk, d->host);
+	pack_text(pk, "name_label", self ? row_name(self) : "");
+	rpc_pack_key(pk, "role");
+	rpc_pack_key(pk, !s ? "learner" : s->voter ? "voter" : "standby");
+	pack_text(pk, "state", rlog_state_name(v.pool.log.state));
+	pack_number(pk, "term", (int64_t)v.pool.log.term);
+	rpc_pack_key(pk, "master");
+	pack_uuid(pk, pool_master(d->pool));
+	pack_number(pk, "age_ms", pool_age_ms(d->pool));
+	pack_text(pk, "trouble", trouble(d, &v));
+	rpc_pack_key(pk, "hears");
+	pack_heard(pk, d);
+}
+
+bool pool_status_reply(struct call *c, const void *result, size_t len)
+{
+	const msgpack_object *value;
+	msgpack_object o;
+	msgpack_packer *pk;
+	msgpack_zone zone;
+	size_t at = 0;
+	bool good;
+
+	if (c->method->id != METHOD_POOL_STATUS || !msgpack_zone_init(&zone, 4096))
+		return false;
+	good = msgpack_unpack(result, len, &at, &zone, &o) >= 0 &&
+	       o.type == MSGPACK_OBJECT_MAP;
+	value = good ? rpc_map_get(&o, "value") : NULL;
+	good = value && value->type == MSGPACK_OBJECT_MAP;
+	if (good) {
+		pk = c->port->begin(c);
+		msgpack_pack_map(pk, o.via.map.size);
+		for (uint32_t i = 0; i < o.via.map.size; i++) {
+			msgpack_pack_object(pk, o.via.map.ptr[i].key);
+			if (&o.via.map.ptr[i].val != value) {
+				msgpack_pack_object(pk, o.via.map.ptr[i].val);
+				continue;
+			}
+			msgpack_pack_map(pk, value->via.map.size + 1);
+			for (uint32_t j = 0; j < value->via.map.size; j++) {
+				msgpack_pack_object(pk, value->via.map.ptr[j].key);
+				msgpack_pack_object(pk, value->via.map.ptr[j].val);
+			}
+			pack_asked(pk, c->daemon);
+		}
+		call_reply_end(c);
+	}
+	msgpack_zone_destroy(&zone);
+	return good;
+}
+
 void pool_get_status(struct call *c)
 {
 	struct daemon *d = c->daemon;
@@ -145,7 +230,7 @@ void pool_get_status(struct call *c)
 	pool_status(d->pool, &v.pool);
 	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
 	pk = call_reply_begin(c);
-	msgpack_pack_map(pk, 15);
+	msgpack_pack_map(pk, c->forwarded ? 15 : 16);
 	rpc_pack_key(pk, "host");
 	pack_uuid(pk, d->host);
 	rpc_pack_key(pk, "master");
@@ -171,6 +256,8 @@ void pool_get_status(struct call *c)
 	for (const struct row *h = db_next(db, CLASS_HOST, NULL); h;
 		h = db_next(db, CLASS_HOST, h))
 		pack_member(pk, d, &v, h);
+	if (!c->forwarded)
+		pack_asked(pk, d);
 	call_reply_end(c);
 }
 

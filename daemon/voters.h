@@ -26,4 +26,8 @@ void designations_free(struct daemon *d);
 void pool_designate_new_master(struct call *c);
 void pool_get_status(struct call *c);
 
+/* A call for the master's status that another host has answered: replies with that, and
+ * with what this host, which was asked, sees by itself. False: it is no such call. */
+bool pool_status_reply(struct call *c, const void *result, size_t len);
+
 #endif

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ struct dir_disk {
 	struct loop *loop;
 	char path[512];
 	int dir_fd, lock_fd;
+	atomic_bool gone; /* seen by any lane; for good */
 };
 
 struct dir_file {
@@ -44,21 +46,44 @@ static int sys_error(
 		name, strerror(err), todo);
 }
 
+/* Bytes in a file without a name are synced, and gone with the daemon: who acknowledged
+ * them would have promised too much. So once the directory is not the one that was opened
+ * nothing works any more, and an empty one in its place is never taken for it. */
+static int dir_is_there(struct dir_disk *d, struct rv_error *e)
+{
+	struct stat lock, own, now;
+
+	if (!d->gone && fstat(d->lock_fd, &lock) == 0 && lock.st_nlink > 0 &&
+		fstat(d->dir_fd, &own) == 0 && stat(d->path, &now) == 0 &&
+		own.st_ino == now.st_ino && own.st_dev == now.st_dev)
+		return 0;
+	d->gone = true;
+	return rv_error_set(e, RV_EIO,
+		"%s was deleted or moved away while the daemon ran: what is written now "
+		"is lost, so this host votes no more. Put it back where it was moved and "
+		"restart reeved; where it is lost, stop reeved, pool-eject this host "
+		"elsewhere and join anew with an empty directory",
+		d->path);
+}
+
 static int dir_sync_names(struct dir_disk *d, const char *name, struct rv_error *e)
 {
 	if (fsync(d->dir_fd))
 		return sys_error(e, &d->disk, name, "sync the directory of", errno);
-	return 0;
+	return dir_is_there(d, e);
 }
 
 static int dir_list(struct disk *disk, disk_list_fn *fn, void *arg, struct rv_error *e)
 {
 	struct dir_disk *d = dir_of(disk);
-	int fd = openat(d->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = dir_is_there(d, e);
+	int fd = rc ? -1 : openat(d->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	struct stat st;
 
+	if (rc)
+		return rc;
 	if (!dir) {
 		int err = errno;
 
@@ -139,8 +164,12 @@ static int dir_open(struct disk *disk, const char *name, bool create, uint64_t r
 	struct dir_disk *d = dir_of(disk);
 	struct dir_file *f = calloc(1, sizeof *f);
 	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT | O_TRUNC : 0);
-	int rc = 0;
+	int rc = dir_is_there(d, e);
 
+	if (rc) {
+		free(f);
+		return rc;
+	}
 	if (!f)
 		return rv_error_set(e, RV_ENOMEM, "open %s: out of memory", name);
 	f->file.disk = disk;
@@ -190,7 +219,7 @@ static int dir_sync(struct disk_file *file, struct rv_error *e)
 
 	if (fdatasync(f->fd))
 		return sys_error(e, file->disk, file->name, "sync", errno);
-	return 0;
+	return dir_is_there(dir_of(file->disk), e);
 }
 
 static int dir_truncate(struct disk_file *file, uint64_t size, struct rv_error *e)

@@ -525,6 +525,32 @@ def gone(client, uuid):
         return False
 
 
+def test_deleted_directory():
+    """A member whose state directory is deleted under it says so and acknowledges nothing more:
+    what it would write is gone with it. The others go on."""
+    with Test(3) as t:
+        client = form(t.members)
+        until("three vote", lambda: sum(m["role"] == "voter" for m in client.call("pool.status")["members"]) == 3)
+        master = client.call("pool.status")["master"]
+        hosts = by_name(client, "host")
+        lost = [m for m in t.members if hosts[m.name] != master][0]
+        shutil.rmtree(f"{lost.directory}/state/db")
+        os.mkdir(f"{lost.directory}/state/db")
+        for i in range(5):
+            client.change("pool.set_fields", self=client.call("pool.get_all")[0],
+                          fields={"name_description": f"after {i}"})
+        there = lost.client()
+        words = until("it says so", lambda: (
+            lambda w: "deleted or moved away" in w and w)(there.call("pool.status")["asked"]["trouble"]))
+        print(words)
+        there.close()
+        # Nothing was written in its place, so nothing can be taken for its database.
+        assert not [f for f in os.listdir(f"{lost.directory}/state/db") if f != "lock"]
+        client.change("pool.set_fields", self=client.call("pool.get_all")[0], fields={"name_description": "on"})
+        client.close()
+        lost.kill()
+
+
 def main():
     tests = {name[5:]: f for name, f in globals().items() if name.startswith("test_")}
     for name in sys.argv[1:] or tests:

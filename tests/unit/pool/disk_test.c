@@ -229,6 +229,50 @@ static void test_faults(void **state)
 	disk_close(f);
 }
 
+/* Gone, or another in its place: nothing more is synced, nor read as if it were empty. */
+static void expect_gone(struct ground *g, struct disk_file *f)
+{
+	struct rv_error e = {0};
+	int count = 0;
+
+	assert_int_equal(disk_sync(f, &e), RV_EIO);
+	assert_non_null(strstr(e.detail, "deleted or moved away"));
+	assert_int_equal(disk_list(g->disk, count_files, &count, &e), RV_EIO);
+	assert_int_equal(disk_create(g->disk, "b", 0, &f, &e), RV_EIO);
+}
+
+static void test_deleted(void **state)
+{
+	struct ground *g = *state;
+	char command[200];
+	struct disk_file *f;
+	struct rv_error e = {0};
+
+	assert_int_equal(disk_create(g->disk, "a", 0, &f, &e), 0);
+	assert_int_equal(disk_sync(f, &e), 0);
+	snprintf(command, sizeof command, "rm -rf %s && mkdir %s", g->dir, g->dir);
+	assert_int_equal(system(command), 0);
+	expect_gone(g, f);
+	disk_close(f);
+}
+
+static void test_moved(void **state)
+{
+	struct ground *g = *state;
+	char command[300];
+	struct disk_file *f;
+	struct rv_error e = {0};
+
+	assert_int_equal(disk_create(g->disk, "a", 0, &f, &e), 0);
+	snprintf(command, sizeof command, "mv %s %s.away", g->dir, g->dir);
+	assert_int_equal(system(command), 0);
+	expect_gone(g, f);
+	snprintf(command, sizeof command, "mv %s.away %s", g->dir, g->dir);
+	assert_int_equal(system(command), 0);
+	expect_gone(g, f); /* what was not synced meanwhile is not known */
+	disk_close(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +281,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_jobs, ground_dir, ground_end),
 		cmocka_unit_test_setup_teardown(test_jobs, ground_sim, ground_end),
 		cmocka_unit_test_setup_teardown(test_lock, ground_dir, ground_end),
+		cmocka_unit_test_setup_teardown(test_deleted, ground_dir, ground_end),
+		cmocka_unit_test_setup_teardown(test_moved, ground_dir, ground_end),
 		cmocka_unit_test_setup_teardown(test_crash, ground_sim, ground_end),
 		cmocka_unit_test_setup_teardown(test_faults, ground_sim, ground_end),
 	};
