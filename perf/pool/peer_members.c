@@ -45,7 +45,10 @@ struct member {
 	struct uuid host;
 	char *csr_pem, *key_pem;
 	struct join_op join;
+	struct uuid request;
 	bool joining, joined;
+	uint64_t asked; /* the id of the commit of its VMs; 0: to be asked */
+	bool recorded;
 	struct peers *peers;
 	struct uuid master;
 	bool up, followed;
@@ -61,12 +64,13 @@ struct load {
 	size_t cpu_len;
 	char (*tokens)[256];
 	struct member *members;
-	int count, vms, begun, joined, linked, up, followed;
+	int count, vms, joined, linked, up, followed;
 	struct rlog_generation generation;
 	struct timer look;
 	/* as the first member knows it, on behalf of all */
 	uint64_t start, master_start, term, index, index_term;
-	int asked, recorded;
+	uint64_t last_ask;
+	int recorded;
 	bool told;
 	unsigned long messages, bytes;
 };
@@ -268,9 +272,19 @@ static void take_result(struct load *l, const uint8_t *bytes, size_t len)
 
 	if (remote_answer_decode(&answer, bytes, len) || answer.start != l->start)
 		return;
-	if (answer.rc)
-		report_die("members: recording VMs: %s", answer.detail);
-	l->recorded++;
+	for (int i = 0; i < l->count; i++) {
+		struct member *m = &l->members[i];
+
+		if (m->asked != answer.id || m->recorded)
+			continue;
+		if (answer.rc == RV_ENOTMASTER) {
+			m->asked = 0; /* again, of the next term */
+			return;
+		}
+		must(answer.rc, &(struct rv_error){.detail = "refused"}, answer.detail);
+		m->recorded = true;
+		l->recorded++;
+	}
 }
 
 static void on_message(void *arg, const struct uuid *host, enum link_channel channel,
@@ -425,8 +439,15 @@ static void on_joined(struct op *op)
 	struct member *m = CONTAINER_OF(op, struct member, join.op);
 	struct load *l = m->load;
 
-	must(op->error.code, &op->error, "joining");
 	m->joining = false;
+	if (op->error.code == RV_ENOTMASTER || op->error.code == RV_EOUTCOME ||
+		op->error.code == RV_ETIMEDOUT) {
+		/* A busy machine: the same request again does no harm. */
+		join_fini(&m->join);
+		memset(&m->join, 0, sizeof m->join);
+		return;
+	}
+	must(op->error.code, &op->error, "joining");
 	m->joined = true;
 	find_master(m);
 	l->generation = (struct rlog_generation){
@@ -443,7 +464,7 @@ static void join_begin(struct member *m)
 	const char *names[] = {NULL};
 	struct join_spec spec = {.address = l->address,
 		.token = l->tokens[m->number],
-		.request = uuid_random(loop_prng(l->loop)),
+		.request = m->request,
 		.host = m->host,
 		.names = names,
 		.timeout_ms = 60000};
@@ -454,7 +475,8 @@ static void join_begin(struct member *m)
 	facts_pack(m, &facts);
 	spec.facts = buf_data(&facts);
 	spec.facts_len = buf_len(&facts);
-	must(ca_request_new(&m->host, &m->csr_pem, &m->key_pem, &e), &e, "a key");
+	if (!m->csr_pem)
+		must(ca_request_new(&m->host, &m->csr_pem, &m->key_pem, &e), &e, "a key");
 	spec.csr_pem = m->csr_pem;
 	spec.key_pem = m->key_pem;
 	must(join_start(&m->join, l->loop, &spec, on_joined, &e), &e, "joining");
@@ -468,7 +490,7 @@ static void join_begin(struct member *m)
 static void record_vms(struct load *l, struct member *m)
 {
 	struct remote_ask ask = {.start = l->start,
-		.id = (uint64_t)m->number + 1,
+		.id = ++l->last_ask,
 		.master = l->master_start,
 		.term = l->term};
 	struct rv_error e = {0};
@@ -497,7 +519,7 @@ static void record_vms(struct load *l, struct member *m)
 	say(&l->members[0], LINK_RPC, POOL_MESSAGE_COMMIT, buf_data(&b), buf_len(&b));
 	buf_fini(&b);
 	txn_fini(&t);
-	l->asked++;
+	m->asked = ask.id;
 }
 
 /* --- step by step ---------------------------------------------------------------------
@@ -505,8 +527,30 @@ static void record_vms(struct load *l, struct member *m)
 
 static void joins_go_on(struct load *l)
 {
-	while (l->begun < l->count && l->begun - l->joined < JOINS)
-		join_begin(&l->members[l->begun++]);
+	int busy = 0;
+
+	for (int i = 0; i < l->count; i++)
+		busy += l->members[i].joining;
+	for (int i = 0; i < l->count && busy < JOINS; i++)
+		if (!l->members[i].joined && !l->members[i].joining) {
+			join_begin(&l->members[i]);
+			busy++;
+		}
+}
+
+static void records_go_on(struct load *l)
+{
+	int busy = 0;
+
+	if (!l->master_start || !l->term)
+		return;
+	for (int i = 0; i < l->count; i++)
+		busy += l->members[i].asked && !l->members[i].recorded;
+	for (int i = 0; i < l->count && busy < RECORDS; i++)
+		if (!l->members[i].asked) {
+			record_vms(l, &l->members[i]);
+			busy++;
+		}
 }
 
 static void step(struct load *l)
@@ -514,9 +558,7 @@ static void step(struct load *l)
 	if (l->joined < l->count) {
 		joins_go_on(l);
 	} else if (l->recorded < l->count) {
-		while (l->master_start && l->term && l->asked < l->count &&
-			l->asked - l->recorded < RECORDS)
-			record_vms(l, &l->members[l->asked]);
+		records_go_on(l);
 	} else if (l->linked < l->count) {
 		while (l->linked < l->count && l->linked - l->up < LINKS)
 			link_begin(&l->members[l->linked]);
@@ -570,6 +612,7 @@ static void make_members(struct load *l)
 		m->load = l;
 		m->number = i;
 		m->host = uuid_random(loop_prng(l->loop));
+		m->request = uuid_random(loop_prng(l->loop));
 		m->vms = calloc((size_t)l->vms + 1, sizeof *m->vms);
 		if (!m->vms)
 			report_die("out of memory");
