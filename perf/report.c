@@ -13,7 +13,7 @@ void report_begin(struct report *r, const char *benchmark, int argc, char **argv
 {
 	static const struct option options[] = {{"json", required_argument, NULL, 'j'},
 		{"quick", no_argument, NULL, 'q'}, {"only", required_argument, NULL, 'o'},
-		{0}};
+		{"times", required_argument, NULL, 't'}, {0}};
 	int option;
 
 	*r = (struct report){.benchmark = benchmark};
@@ -24,10 +24,12 @@ void report_begin(struct report *r, const char *benchmark, int argc, char **argv
 			r->quick = true;
 		} else if (option == 'o') {
 			r->only = optarg;
+		} else if (option == 't' && atoi(optarg) > 0) {
+			r->times = (size_t)atoi(optarg);
 		} else {
 			fprintf(stderr,
-				"usage: perf_%s [--quick] [--only PART,…] [--json "
-				"FILE]\n",
+				"usage: perf_%s [--quick] [--only PART,…] [--times N] "
+				"[--json FILE]\n",
 				benchmark);
 			exit(2);
 		}

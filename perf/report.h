@@ -33,13 +33,15 @@ struct report_result {
 struct report {
 	const char *benchmark, *json_path;
 	const char *only; /* parts asked for, "a,b"; NULL: all */
-	bool quick; /* only to see that it runs: rounds as short as can be */
+	size_t times; /* how often what takes long is repeated; 0: as often as it should
+		       */
+	bool quick;   /* only to see that it runs: rounds as short as can be */
 	struct report_result results[REPORT_MAX];
 	size_t count;
 };
 
-/* Reads `--json FILE`, `--quick` and `--only PART,…`; prints usage and exits on anything
- * else. */
+/* Reads `--json FILE`, `--quick`, `--only PART,…` and `--times N`; prints usage and exits
+ * on anything else. */
 void report_begin(struct report *r, const char *benchmark, int argc, char **argv);
 /* Whether this part of the benchmark was asked for. */
 bool report_wants(const struct report *r, const char *part);

@@ -306,6 +306,10 @@ int main(int argc, char **argv)
 	b.guest_bytes = UINT64_C(1) << (b.report.quick ? 26 : 32);
 	b.rounds = b.report.quick ? 1 : ROUNDS_MAX;
 	b.runs = b.report.quick ? 2 : RUNS_MAX / 2;
+	if (b.report.times && b.report.times < b.runs)
+		b.runs = b.report.times;
+	if (b.report.times && b.report.times < b.rounds)
+		b.rounds = b.report.times;
 	b.dir = child_directory();
 	snprintf(memory, sizeof memory, "hypervisor.sim-memory=%dMiB",
 		(int)(b.guest_bytes >> 20) + SPARE_MIB);

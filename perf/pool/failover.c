@@ -128,7 +128,7 @@ void failover_measure(struct report *r, const char *dir)
 	static const char *const names[HARM_COUNT] = {
 		"failover_kill_p50_ms", "failover_stop_p50_ms", "failover_cut_p50_ms"};
 	static struct failover f;
-	size_t times = r->quick ? 1 : TIMES;
+	size_t times = r->quick ? 1 : r->times && r->times < TIMES ? r->times : TIMES;
 	double worst = 0;
 
 	if (system("ip netns add rvp-probe 2>/dev/null && ip netns del rvp-probe") != 0) {
