@@ -19,12 +19,15 @@ class Table:
     def add(self, what, result):
         self.rows.append((what, str(result)))
 
-    def show(self):
+    def show(self, json_file=None):
         width = max(len(what) for what, _ in self.rows)
         print()
         for what, result in self.rows:
             print(f"  {what:{width}}  {result}")
         print(flush=True)
+        if json_file:
+            with open(json_file, "w") as f:
+                json.dump(dict(self.rows), f, ensure_ascii=False, indent=1)
 
 
 def resident(host, name):
@@ -182,9 +185,13 @@ def keep(lab, hosts):
         print(f"  export REEVE_USER={environment['REEVE_USER']} REEVE_PASSWORD={environment['REEVE_PASSWORD']}")
         print(f"  {build_dir()}/cli/reeve --fingerprint={host.fingerprint} vm-list\n")
     print(f"Consoles of the hosts: {lab.folder}/*.log", flush=True)
-    while all(host.machine.alive() for host in hosts):
-        lab.spoke = time.monotonic()
-        time.sleep(1)
+    try:
+        while all(host.machine.alive() for host in hosts):
+            lab.spoke = time.monotonic()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
+    raise Failed("a host has ended")
 
 
 def run(arguments):
@@ -209,15 +216,9 @@ def run(arguments):
         pack(lab, hosts, table)
         table.add("all of it took", f"{time.monotonic() - begun:.0f} s")
         if arguments.keep:
-            table.show()
-            try:
-                keep(lab, hosts)
-            except KeyboardInterrupt:
-                pass
+            table.show(arguments.json)
+            keep(lab, hosts)
             return
         end_all(lab, hosts, table)
         lab.say("powering off")
-    table.show()
-    if arguments.json:
-        with open(arguments.json, "w") as f:
-            json.dump(dict(table.rows), f, ensure_ascii=False, indent=1)
+    table.show(arguments.json)
