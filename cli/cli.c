@@ -153,11 +153,32 @@ int cli_call(struct cli *cli, const char *method, const struct params *p,
 		       : CLI_OK;
 }
 
+void cli_bind(struct cli *cli, struct params *p)
+{
+	struct connect *c = &cli->connect;
+	const msgpack_object *value;
+	struct rv_error e = {0};
+
+	if (uuid_is_none(&c->pool) && c->client &&
+		!connect_call(c, "pool.get_all", NULL, 0, &value, &e) &&
+		value->type == MSGPACK_OBJECT_ARRAY && value->via.array.size == 1 &&
+		value->via.array.ptr[0].type == MSGPACK_OBJECT_STR &&
+		uuid_parse(&c->pool, value->via.array.ptr[0].via.str.ptr,
+			value->via.array.ptr[0].via.str.size))
+		c->pool = UUID_NONE;
+	if (!uuid_is_none(&c->pool))
+		params_uuid(p, "pool", &c->pool);
+}
+
 int cli_change(struct cli *cli, const char *method, struct params *p,
 	const msgpack_object **value)
 {
 	struct uuid request = connect_request(&cli->connect);
+	int rc = cli_connect(cli);
 
+	if (rc)
+		return rc;
+	cli_bind(cli, p);
 	params_uuid(p, "request", &request);
 	return cli_call(cli, method, p, value);
 }

@@ -45,8 +45,13 @@ int cli_connect(struct cli *cli);
 int cli_call(struct cli *cli, const char *method, const struct params *p,
 	const msgpack_object **value);
 
+/* Binds a change to the pool that the daemon is of now: sent again after a broken
+ * connection it must not reach another one, which a host that was ejected then is. A
+ * daemon that has no pool yet is not asked twice. */
+void cli_bind(struct cli *cli, struct params *p);
+
 /* As cli_call for what changes something: adds a request UUID, so that a repeat after a
- * broken connection has no second effect. */
+ * broken connection has no second effect, and the pool. */
 int cli_change(struct cli *cli, const char *method, struct params *p,
 	const msgpack_object **value);
 

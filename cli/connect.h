@@ -36,6 +36,7 @@ struct connect {
 	struct rpc_client *client; /* NULL: not connected */
 	int64_t timeout_ms;	   /* of one call, and of waiting without contact */
 	struct prng prng;	   /* for request UUIDs */
+	struct uuid pool;	   /* that the daemon is of; none: not asked yet */
 	bool remote; /* the last failure was the server's answer, not the connection's */
 };
 

@@ -249,6 +249,7 @@ int task_run(struct cli *cli, const struct schema_method *m, struct params *p,
 
 	if (rc)
 		return rc;
+	cli_bind(cli, p);
 	params_uuid(p, "request", &task);
 	params_value(p, "async", &yes);
 	snprintf(method, sizeof method, "%s.%s", m->group, m->name);

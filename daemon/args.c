@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/daemon.h"
+
 /* Params that every method takes; docs/protocol.md. */
 struct common {
 	const char *name;
@@ -16,6 +18,7 @@ static const struct common commons[] = {
 	{"async", VALUE_BOOL},
 	{"min_seq", VALUE_INT},
 	{"consistent", VALUE_BOOL},
+	{"pool", VALUE_REF},
 };
 
 enum { COMMON_COUNT = sizeof commons / sizeof commons[0] };
@@ -42,6 +45,24 @@ static int args_unknown(
 		key->via.str.ptr, names);
 }
 
+/* A host that was ejected, or has joined, is of another pool: what was meant for the
+ * former one, and is sent again, must not be done in this one. */
+static int args_pool(const struct call *c, struct uuid meant, struct rv_error *e)
+{
+	const struct row *pool = db_pool(pool_db(c->daemon->pool));
+	char text[UUID_TEXT_SIZE], now[UUID_TEXT_SIZE];
+	struct uuid uuid = pool ? row_uuid(pool) : UUID_NONE;
+
+	if (!pool || uuid_is_none(&meant) || uuid_eq(&meant, &uuid))
+		return 0;
+	return rv_error_set(e, RV_ENOTALLOWED,
+		"the call is for pool %s, and this host is of pool %.64s (%s) now: it "
+		"has "
+		"left that pool or joined this one; nothing was done here. Ask a host of "
+		"the pool that you mean",
+		uuid_format(&meant, text), row_name(pool), uuid_format(&uuid, now));
+}
+
 static int args_common(struct call *c, const struct common *common,
 	const msgpack_object *o, struct rv_error *e)
 {
@@ -58,10 +79,12 @@ static int args_common(struct call *c, const struct common *common,
 		c->async = value_get_bool(&v);
 	else if (strcmp(common->name, "consistent") == 0)
 		c->consistent = value_get_bool(&v);
+	else if (strcmp(common->name, "pool") == 0)
+		rc = args_pool(c, value_get_ref(&v), e);
 	else if (strcmp(common->name, "min_seq") == 0)
 		c->min_seq = (uint64_t)(value_get_int(&v) > 0 ? value_get_int(&v) : 0);
 	value_fini(&v);
-	return 0;
+	return rc;
 }
 
 static int args_one(struct call *c, const struct schema_arg *arg, int i,

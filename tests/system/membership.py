@@ -40,9 +40,19 @@ def host_count(member):
         return 0
 
 
+def host_names(member):
+    try:
+        client = rpc.Client(member.socket)
+        names = [r["name_label"] for r in client.call("host.get_all_records").values()]
+        client.close()
+        return names
+    except (OSError, rpc.Refused):
+        return []
+
+
 def alone(member):
     """It is up again as a pool of its own."""
-    until(f"{member.name} is alone", lambda: host_count(member) == 1, 60)
+    until(f"{member.name} is alone", lambda: host_names(member) == [member.name], 60)
 
 
 def messages(client, name):
@@ -182,6 +192,30 @@ def test_eject_asked_of_who_leaves():
         other.close()
         until("host2 is a pool of its own", lambda: leaver.hosts() == 1)
         until("the pool knows", lambda: set(by_name(client, "host")) == {"host1"})
+        client.close()
+
+
+def test_bound_to_a_pool():
+    """A change that names its pool is not done in the one that an ejected host then is."""
+    with Test(2) as t:
+        client = form(t.members)
+        hosts = by_name(client, "host")
+        pool = client.call("pool.get_all")[0]
+        leaver = t.members[1]
+        record = {"name_label": "meant", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"}
+        other = leaver.client()
+        other.change("VM.create", record=record, pool=pool)
+        client.change("pool.eject", host=hosts["host2"], pool=pool)
+        other.close()
+        alone(leaver)
+        rpc.Client.seen = 0
+        other = leaver.client()
+        words = refused("OPERATION_NOT_ALLOWED", other, "VM.create", record=record, pool=pool)
+        assert pool in words and "nothing was done" in words, words
+        print(words)
+        assert not records(other, "VM")
+        vm(other, "meant")  # without a name it is taken
+        other.close()
         client.close()
 
 
