@@ -134,7 +134,8 @@ def test_adopted(world):
     assert record["name_label"] == "fresh" and record["power_state"] == "Running", record
     assert record["domid"] == fresh and record["resident_on"] == world.uuid and record["VCPUs_max"] == 2
     assert record["memory_static_max"] == 128 * MIB
-    assert world.messages("VM_ADOPTED")
+    (told,) = world.messages("VM_ADOPTED")
+    assert "No drive and no interface" in told and "vm-import-xl" in told, told
     assert fresh not in [g["domid"] for g in world.ghosts()]
     refused("VM_BAD_POWER_STATE", client, "VM.adopt", host=world.uuid, domid=fresh)
     # The same request again is the same VM.
@@ -152,6 +153,7 @@ def test_adopted(world):
     refused("VM_BAD_POWER_STATE", client, "VM.adopt", host=world.uuid, domid=old, vm=vm)
     client.change("VM.adopt", host=world.uuid, domid=old, vm=existing)
     assert world.vm(existing)["power_state"] == "Running" and world.vm(existing)["memory_static_max"] == 128 * MIB
+    assert [b for b in world.messages("VM_ADOPTED") if "VM existing" in b and "drives: 1, interfaces: 0" in b]
     assert client.call("VBD.get_record", self=vbd)["currently_attached"]
     with open(f"{location}/{vdi}.claim") as claim:
         assert existing in claim.read()
