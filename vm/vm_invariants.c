@@ -18,6 +18,25 @@ static bool is_owner(
 	       db_int(vm, VM_OWNER_GENERATION) == (int64_t)d->id.generation;
 }
 
+static int say_stray(const struct db *db, const struct vm_observed *o,
+	const struct row *vm, const struct hyper_domain *d, struct rv_error *e)
+{
+	const struct row *on = db_follow(db, vm, VM_RESIDENT_ON),
+			 *here = db_row(db, CLASS_HOST, o->host);
+	bool dead = here && db_bool(here, HOST_DECLARED_DEAD);
+
+	return rv_error_set(e, RV_EINTERNAL,
+		"VM %s runs on host %s as domain %u (generation %llu), but the database "
+		"says it is %s%s (generation %lld)%s. Its disks may be another domain's "
+		"by now: look at both, and end the one that is not wanted (here: "
+		"host-ghost-destroy domid=%u)",
+		row_name(vm), here ? row_name(here) : "this one", d->id.domid,
+		(unsigned long long)d->id.generation, on ? "on host " : "on no host",
+		on ? row_name(on) : "", (long long)db_int(vm, VM_OWNER_GENERATION),
+		dead ? ": this host was declared dead, and its VMs let go" : "",
+		d->id.domid);
+}
+
 /* 1: a VM runs on at most one host, and that is the owner the database names; two that
  * run can't both be that. */
 static int check_owner(const struct db *db, const struct vm_observed *o,
@@ -27,13 +46,7 @@ static int check_owner(const struct db *db, const struct vm_observed *o,
 
 	if (d->state != HYPER_RUNNING || !vm || !judged(o, vm))
 		return 0;
-	if (!is_owner(vm, o, d))
-		return rv_error_set(e, RV_EINTERNAL,
-			"VM %s runs as domain %u of generation %llu, which the database "
-			"does not name as its owner (generation %lld)",
-			row_name(vm), d->id.domid, (unsigned long long)d->id.generation,
-			(long long)db_int(vm, VM_OWNER_GENERATION));
-	return 0;
+	return is_owner(vm, o, d) ? 0 : say_stray(db, o, vm, d, e);
 }
 
 /* Whether `owner` builds for this VM: its task, or its migration to this host. */

@@ -9,8 +9,10 @@
 #include <cmocka.h>
 
 #include "base/prng.h"
+#include "pool/db/txn.h"
 #include "vm/vm_disks.h"
 #include "vm/vm_image.h"
+#include "vm/vm_invariants.h"
 #include "vm/vm_told.h"
 #include "vm/vm_verdict.h"
 
@@ -218,6 +220,45 @@ static void test_refusals_name_verbs(void **state)
 		}
 }
 
+/* The domain that comes back with a host that was declared dead. */
+static void test_stray_in_words(void **state)
+{
+	const struct uuid a = {{1}}, b = {{2}}, web = {{3}};
+	struct hyper_domain domain = {
+		.id = {.domid = 7, .generation = 3}, .vm = web, .state = HYPER_RUNNING};
+	struct vm_observed seen = {
+		.host = a, .seq = UINT64_MAX, .domains = &domain, .domain_count = 1};
+	struct db *db = db_new(1);
+	const uint8_t *bytes;
+	struct db_result r;
+	struct rv_error e;
+	struct txn t;
+	size_t len;
+
+	(void)state;
+	txn_init(&t, NULL, 1000);
+	txn_create(&t, CLASS_POOL, (struct uuid){{9}});
+	txn_create(&t, CLASS_HOST, a);
+	txn_set_string(&t, a, HOST_NAME_LABEL, "alpha");
+	txn_set_bool(&t, a, HOST_DECLARED_DEAD, true);
+	txn_create(&t, CLASS_HOST, b);
+	txn_set_string(&t, b, HOST_NAME_LABEL, "beta");
+	txn_create(&t, CLASS_VM, web);
+	txn_set_string(&t, web, VM_NAME_LABEL, "web1");
+	txn_set_ref(&t, web, VM_RESIDENT_ON, b);
+	txn_set_int(&t, web, VM_OWNER_GENERATION, 4);
+	assert_int_equal(txn_finish(&t, &bytes, &len, &e), 0);
+	assert_int_equal(db_apply(db, bytes, len, &r), 0);
+	assert_int_equal(r.verdict.code, 0);
+	assert_int_equal(vm_invariants_check(db, &seen, 1, &e), RV_EINTERNAL);
+	assert_non_null(strstr(e.detail, "VM web1 runs on host alpha as domain 7"));
+	assert_non_null(strstr(e.detail, "it is on host beta"));
+	assert_non_null(strstr(e.detail, "declared dead"));
+	assert_non_null(strstr(e.detail, "host-ghost-destroy domid=7"));
+	txn_fini(&t);
+	db_free(db);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -227,6 +268,7 @@ int main(void)
 		cmocka_unit_test(test_header),
 		cmocka_unit_test(test_told_once),
 		cmocka_unit_test(test_refusals_name_verbs),
+		cmocka_unit_test(test_stray_in_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
