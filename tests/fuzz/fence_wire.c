@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "fence/serve.h"
 
@@ -44,35 +45,64 @@ static const struct fence_port_ops ops = {
 	.off = no_watchdog,
 };
 
+/* One message as it comes: of that type, or just as it is, or a lease of up to a minute
+ * more or less, which would hardly be met by chance. */
+static size_t frame(
+	uint8_t *to, uint8_t flags, const uint8_t *data, size_t len, int64_t now_ms)
+{
+	if (flags & 0x80) {
+		memcpy(to, data, len);
+		return len;
+	}
+	bytes_put_le32(to, FENCE_MAGIC);
+	bytes_put_le32(to + 4, flags & 7);
+	memcpy(to + FENCE_HEAD_BYTES, data, len);
+	if (flags & 0x40 && (flags & 7) == FENCE_LEASE && len == 8)
+		bytes_put_le64(to + FENCE_HEAD_BYTES,
+			(uint64_t)(now_ms + (int8_t)data[0] * 500));
+	return FENCE_HEAD_BYTES + len;
+}
+
+/* What it would stop and destroy: guests, each once. */
+static void check(const struct guard_book *b)
+{
+	if (b->count > FENCE_MAX_DOMAINS)
+		__builtin_trap();
+	for (uint32_t i = 0; i < b->count; i++) {
+		const struct fence_domain *d = &b->domains[i].domain;
+
+		if (d->domid == 0 || d->domid > FENCE_MAX_DOMID ||
+			uuid_is_none(&d->handle))
+			__builtin_trap();
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fence_port port = {.ops = &ops};
 	struct fenced *f = malloc(sizeof *f);
-	int64_t now_ms = 1000;
+	int64_t now_ms = fenced_now_ms();
 
 	if (!f)
 		return 0;
 	log_set_level(LOG_ERROR);
 	fenced_init(f, &port, -1, -1);
-	while (size > 2) {
-		size_t len = data[0] | (size_t)data[1] << 8;
+	f->greeted = size & 1;
+	while (size > 3) {
+		size_t len = data[1] | (size_t)data[2] << 8;
 		uint8_t *copy;
 
-		data += 2;
-		size -= 2;
-		if (len > size)
-			len = size;
-		copy = malloc(len ? len : 1); /* so that one byte beyond is seen */
+		if (len > size - 3)
+			len = size - 3;
+		copy = malloc(FENCE_HEAD_BYTES + len);
 		if (!copy)
 			break;
-		memcpy(copy, data, len);
-		(void)fenced_take(f, copy, len, now_ms);
+		(void)fenced_take(
+			f, copy, frame(copy, data[0], data + 3, len, now_ms), now_ms);
 		free(copy);
-		if (f->book.count > FENCE_MAX_DOMAINS)
-			__builtin_trap();
-		data += len;
-		size -= len;
-		now_ms += 700;
+		check(&f->book);
+		data += 3 + len;
+		size -= 3 + len;
 	}
 	free(f);
 	return 0;
