@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The same guest through Reeve and through xl in turn, on real Xen in the lab.
 
-usage: perf_xen [--quick] [--part host|pool] [--json FILE]
+usage: perf_xen [--quick] [--only host|pool] [--times PAIRS] [--json FILE]
 
 create: the command until the guest runs; balloon: until it gave 16 MiB; save, restore; live
 migration to another host, and the longest gap in the guest's own count. Pairs, the order
@@ -225,15 +225,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two pairs: only to see that it runs")
     parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--part", choices=("host", "pool"), help="all but migration, or only it")
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--only", choices=("host", "pool"), help="all but migration, or only it")
+    parser.add_argument("--times", type=int, default=10, metavar="PAIRS")
     arguments = parser.parse_args()
-    pairs = 2 if arguments.quick else arguments.pairs
+    pairs = 2 if arguments.quick else arguments.times
     samples = {step: {"xl": [], "reeve": []} for step in (*STEPS, "migrate", "migrate_gap")}
     try:
-        if arguments.part != "pool":
+        if arguments.only != "pool":
             on_one_host(pairs, samples)
-        if arguments.part != "host":
+        if arguments.only != "host":
             on_two_hosts(pairs, samples)
     except (Failed, Missing) as error:
         print(f"perf_xen: {error}", file=sys.stderr)
