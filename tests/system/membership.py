@@ -30,16 +30,6 @@ def pool_name(client):
     return list(records(client, "pool").values())[0]["name_label"]
 
 
-def host_count(member):
-    try:
-        client = rpc.Client(member.socket)
-        count = len(client.call("host.get_all"))
-        client.close()
-        return count
-    except (OSError, rpc.Refused):
-        return 0
-
-
 def host_names(member):
     try:
         client = rpc.Client(member.socket)
