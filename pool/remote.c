@@ -1,6 +1,5 @@
 #include "pool/remote.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +7,8 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "base/mpcheck.h"
 #include "pool/pool_internal.h"
+#include "pool/remote_internal.h"
 #include "pool/remote_live.h"
 #include "pool/remote_wire.h"
 
@@ -28,43 +27,12 @@ struct peer {
 	struct list node;
 };
 
-/* At the master: what another host asked, and the answer once there is one. */
-struct served {
-	uint8_t key[32]; /* host, start, id */
-	struct uuid host;
-	struct list node; /* oldest first */
-	struct remote *remote;
-	bool done;
-	struct remote_answer answer;
-	struct rlog_proposal proposal;
-};
-
-struct remote {
-	struct rlog_transport transport; /* first: see transport_send */
-	struct pool *pool;
-	struct pool_messenger *messenger;
-	struct uuid self;
-	uint64_t start, last_id;
-	struct list peers;
-	struct map by_host;   /* the same */
-	struct list asks;     /* ours, waiting for the master */
-	struct list answered; /* ours, waiting for the answer's effects to be here */
-	size_t ask_count;     /* both */
-	struct timer retry;   /* remote_look again */
-	struct map served;
-	struct list served_order;
-	size_t served_count;
-	struct remote_live *live;
-	rlog_transport_deliver_fn *deliver;
-	void *deliver_arg;
-};
-
 static struct peer *peer_find(const struct remote *r, const struct uuid *host)
 {
 	return map_get(&r->by_host, host->b, sizeof host->b);
 }
 
-static int remote_send(struct remote *r, const struct uuid *host, enum pool_message type,
+int remote_send(struct remote *r, const struct uuid *host, enum pool_message type,
 	const struct buf *b)
 {
 	return r->messenger->ops->send(
@@ -391,138 +359,6 @@ static void deliver_answer(
 	pool_wait_seq(r->pool, &a->wait, answer.seq, REMOTE_TIMEOUT_MS, ask_caught_up);
 }
 
-/* --- serving as the master
- * ---------------------------------------------------------------- */
-
-static void served_reply(struct served *s)
-{
-	struct buf b;
-
-	buf_init(&b, 4096);
-	if (remote_answer_encode(&s->answer, &b) ||
-		remote_send(s->remote, &s->host, POOL_MESSAGE_RESULT, &b))
-		log_debug("pool.remote", "msg=\"told when asked again\"");
-	buf_fini(&b);
-}
-
-static void served_end(struct served *s, int rc, const char *detail)
-{
-	s->done = true;
-	s->answer.rc = rc;
-	s->answer.seq = db_seq(s->remote->pool->db);
-	snprintf(s->answer.detail, sizeof s->answer.detail, "%s", detail);
-	/* What was cut must not end in half a character. */
-	s->answer.detail[mpcheck_utf8(
-		(const uint8_t *)s->answer.detail, strlen(s->answer.detail))] = '\0';
-	served_reply(s);
-}
-
-static void served_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
-{
-	struct served *s = CONTAINER_OF(p, struct served, proposal);
-	struct pool *pool = s->remote->pool;
-
-	if (outcome == RLOG_COMMITTED && pool->result_index == p->index)
-		served_end(s, pool->result.verdict.code, pool->result.verdict.detail);
-	else if (outcome == RLOG_COMMITTED)
-		served_end(s, 0, "");
-	else if (outcome == RLOG_REJECTED)
-		served_end(s, rc,
-			"the pool's master could not write it; nothing was done: try "
-			"again");
-	else
-		served_end(s, RV_EOUTCOME,
-			"the pool's master failed before it was known whether this took "
-			"effect: look before trying again");
-}
-
-static void served_forget(struct remote *r, struct served *s)
-{
-	map_remove(&r->served, s->key, sizeof s->key);
-	list_remove(&s->node);
-	r->served_count--;
-	free(s);
-}
-
-/* The oldest answers give way; what is still at work stays. */
-static bool served_make_room(struct remote *r)
-{
-	if (r->served_count < REMOTE_REMEMBERED)
-		return true;
-	LIST_FOR_EACH (node, &r->served_order) {
-		struct served *s = CONTAINER_OF(node, struct served, node);
-
-		if (!s->done)
-			continue;
-		served_forget(r, s);
-		return true;
-	}
-	return false;
-}
-
-static struct served *served_new(struct remote *r, const struct uuid *from,
-	const struct remote_ask *ask, const uint8_t key[static 32])
-{
-	struct served *s = served_make_room(r) ? calloc(1, sizeof *s) : NULL;
-
-	if (!s)
-		return NULL;
-	memcpy(s->key, key, sizeof s->key);
-	s->remote = r;
-	s->host = *from;
-	s->answer.start = ask->start;
-	s->answer.id = ask->id;
-	if (map_add(&r->served, s->key, sizeof s->key, s)) {
-		free(s);
-		return NULL;
-	}
-	list_push_back(&r->served_order, &s->node);
-	r->served_count++;
-	return s;
-}
-
-static void deliver_ask(
-	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
-{
-	char words[POOL_CLASH_WORDS];
-	struct rlog_status status;
-	struct remote_ask ask;
-	struct served *s;
-	uint8_t key[32];
-	int rc;
-
-	if (remote_ask_decode(&ask, bytes, len) || ask.master != r->start)
-		return;
-	memcpy(key, from->b, 16);
-	bytes_put_le64(key + 16, ask.start);
-	bytes_put_le64(key + 24, ask.id);
-	s = map_get(&r->served, key, sizeof key);
-	if (s) {
-		if (s->done)
-			served_reply(s);
-		return;
-	}
-	s = served_new(r, from, &ask, key);
-	if (!s)
-		return; /* its sender's deadline ends it */
-	rlog_status(r->pool->log, &status);
-	if (ask.term != status.term) {
-		/* The sender may have taken a later barrier for proof that this one
-		 * never was. */
-		served_end(s, RV_ENOTMASTER, "the pool's master changed meanwhile");
-		return;
-	}
-	rc = ask.len ? rlog_propose(r->pool->log, &s->proposal, POOL_ENTRY_TXN, ask.bytes,
-			       ask.len, ask.essential, served_proposed)
-		     : rlog_barrier(r->pool->log, &s->proposal, served_proposed);
-	if (rc == RV_ENOTALLOWED && pool_clash_words(r->pool, words))
-		served_end(s, rc, words);
-	else if (rc)
-		served_end(s, rc,
-			"the pool's master can't take it now; nothing was done: try "
-			"again");
-}
-
 /* --- peers
  * ---------------------------------------------------------------------------------- */
 
@@ -616,7 +452,7 @@ void remote_deliver(struct remote *r, const struct uuid *from, enum pool_message
 		}
 		break;
 	case POOL_MESSAGE_COMMIT:
-		deliver_ask(r, from, bytes, len);
+		remote_served_deliver(r, from, bytes, len);
 		break;
 	case POOL_MESSAGE_RESULT:
 		deliver_answer(r, from, bytes, len);
@@ -717,8 +553,7 @@ void remote_free(struct remote *r)
 		ask_unknown(CONTAINER_OF(r->asks.next, struct pool_ask, node));
 	while (!list_empty(&r->answered))
 		ask_end(CONTAINER_OF(r->answered.next, struct pool_ask, node));
-	LIST_FOR_EACH_SAFE (node, &r->served_order)
-		served_forget(r, CONTAINER_OF(node, struct served, node));
+	remote_served_clear(r);
 	while (!list_empty(&r->peers)) {
 		struct uuid host = CONTAINER_OF(r->peers.next, struct peer, node)->host;
 
