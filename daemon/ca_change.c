@@ -18,7 +18,7 @@ enum {
 	CA_TURN = 16,		    /* hosts looked at in one callback */
 	CA_EXPIRY_MS = 3600 * 1000, /* between looks whether something expires */
 	CA_NAMED = 4,		    /* hosts named in one sentence */
-	CA_LOOKED_AT = 256,	    /* for that */
+	CA_LOOKED_AT = 64,	    /* for that */
 };
 
 struct ca_change {

@@ -30,6 +30,18 @@ def pool_name(client):
     return list(records(client, "pool").values())[0]["name_label"]
 
 
+def patiently(client, method, /, **params):
+    """A host that has just come up compares first what runs there."""
+    def attempt():
+        try:
+            client.change(method, **params)
+            return True
+        except rpc.Refused as e:
+            assert e.retryable, e
+            return False
+    until(method, attempt, 60)
+
+
 def host_names(member):
     try:
         client = rpc.Client(member.socket)
@@ -97,7 +109,7 @@ def test_eject():
 
         # What stands in the way, by name.
         guest = vm(client, "guest")
-        client.change("VM.start", self=guest, on=hosts["host2"])
+        patiently(client, "VM.start", self=guest, on=hosts["host2"])
         local = client.change("SR.create", name_label="local2", type="file", host=hosts["host2"],
                               device_config={"location": f"{t.base}/local2"})
         disk = client.change("VDI.create", record={

@@ -5,8 +5,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+
+#include "base/bytes.h"
+#include "daemon/witness.h"
+#include "link/ca.h"
 
 static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, vm = {{4}}, sr = {{5}},
 			 vdi = {{6}}, pbd_a = {{7}}, pbd_b = {{8}}, pif = {{9}},
@@ -207,6 +212,54 @@ static void test_all_goes(void **state)
 	assert_non_null(strstr(e.detail, "last host"));
 }
 
+/* The last host does not leave its witness alone; the witness may go, and another may
+ * come then. */
+static void test_witness(void **state)
+{
+	struct rv_error e = {0};
+
+	(void)state;
+	assert_non_null(strstr(witness_advice(f.db), "--witness"));
+	assert_int_equal(witness_may_join(f.db, &e), 0);
+	txn_set_enum(&f.t, b, HOST_KIND, HOST_KIND_WITNESS);
+	txn_set_string(&f.t, pool, POOL_WITNESS_ADDRESS, "tcp:192.0.2.9:7473");
+	txn_delete(&f.t, CLASS_PBD, pbd_b);
+	txn_delete(&f.t, CLASS_PIF, pif);
+	applied();
+	assert_int_equal(witness_count_hosts(f.db), 1);
+	assert_string_equal(witness_advice(f.db), "");
+	assert_int_equal(witness_may_join(f.db, &e), RV_ENOTALLOWED);
+	assert_non_null(strstr(e.detail, "beta"));
+	assert_int_equal(eject_check(f.db, a, &e), RV_ENOTALLOWED);
+	assert_non_null(strstr(e.detail, "besides the witness"));
+	eject("ab", 5);
+	applied();
+	assert_int_equal(db_count(f.db, CLASS_HOST), 1);
+	assert_string_equal(db_string(db_pool(f.db), POOL_WITNESS_ADDRESS), "");
+	assert_int_equal(witness_may_join(f.db, &e), 0);
+}
+
+/* A certificate that was about to follow is remembered too. */
+static void test_next_certificate(void **state)
+{
+	struct rv_error e = {0};
+	char *ca, *key, text[2 * CA_FINGERPRINT_SIZE + 1];
+	uint8_t digest[CA_FINGERPRINT_SIZE];
+
+	(void)state;
+	assert_int_equal(ca_new(&b, &ca, &key, &e), 0);
+	assert_int_equal(ca_fingerprint(ca, digest, &e), 0);
+	txn_set_string(&f.t, b, HOST_CERTIFICATE_NEXT, ca);
+	applied();
+	eject("ab", 5);
+	applied();
+	assert_non_null(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"));
+	assert_non_null(db_map_get(
+		db_pool(f.db), POOL_EJECTED, bytes_hex(digest, sizeof digest, text)));
+	free(ca);
+	ca_key_free(key);
+}
+
 static void test_tasks(void **state)
 {
 	struct value live = value_bool(true);
@@ -290,6 +343,8 @@ int main(void)
 		TEST(test_many_names),
 		TEST(test_storage),
 		TEST(test_all_goes),
+		TEST(test_witness),
+		TEST(test_next_certificate),
 		TEST(test_tasks),
 		TEST(test_races),
 		TEST(test_remembers_so_many),
