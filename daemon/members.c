@@ -265,6 +265,9 @@ static int calm_of(const struct members *m, const struct row *host)
 		return 1;
 	if (uuid_eq(&m->master, &uuid) || uuid_eq(&m->master, &m->daemon->host))
 		return 1 + hosts / MASTER_HOSTS;
+	/* The master hears it no more: whoever waits for it should know soon too. */
+	if (!db_bool(host, HOST_LIVE))
+		return 1;
 	return CALM * (1 + hosts / CALM_HOSTS);
 }
 
@@ -346,6 +349,8 @@ static int member_changed(void *arg, const struct change *c)
 		member_gone(m, &c->uuid);
 	else if (*db_string(c->row, HOST_ADDRESS) && row_seq(c->row) > m->followed_seq)
 		member_set(m, &c->uuid, db_string(c->row, HOST_ADDRESS));
+	else
+		peers_set_calm(m->peers, &c->uuid, calm_of(m, c->row));
 	return 0;
 }
 
