@@ -46,10 +46,12 @@ struct lease {
 };
 
 /* As of now, not of the callback's start: what was sent since then counts. */
-static int64_t clock_ms(void)
+static int64_t clock_ms(const struct lease *l)
 {
 	struct timespec t;
 
+	if (loop_is_sim(l->daemon->loop))
+		return loop_now_us(l->daemon->loop) / 1000;
 	clock_gettime(CLOCK_BOOTTIME, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
@@ -94,7 +96,7 @@ static void ask(struct lease *l, struct uuid master)
 	l->master = master;
 	l->ask_ms = now_ms + lease_renew_ms(l->holder.length_ms);
 	if (uuid_eq(&master, &l->daemon->host)) {
-		if (lease_book_receive(&l->book, &master, nonce, clock_ms()))
+		if (lease_book_receive(&l->book, &master, nonce, clock_ms(l)))
 			l->ask_ms = now_ms + LEASE_TICK_MS; /* not yet the master */
 		return;
 	}
@@ -134,7 +136,7 @@ int lease_may_run(void *arg, const struct uuid *host, struct rv_error *e)
 	struct lease *l = arg;
 	const struct row *row = db_row(pool_db(pool_of(l)), CLASS_HOST, *host);
 	const char *name = row ? row_name(row) : l->daemon->config->name_label;
-	int64_t now_ms = clock_ms();
+	int64_t now_ms = clock_ms(l);
 
 	if (lease_holds(&l->holder, now_ms))
 		return 0;
@@ -165,7 +167,7 @@ void lease_asked(
 {
 	if (len != ASK_BYTES || l->stopped)
 		return;
-	if (lease_book_receive(&l->book, from, bytes_get_le64(bytes), clock_ms()))
+	if (lease_book_receive(&l->book, from, bytes_get_le64(bytes), clock_ms(l)))
 		log_debug("lease.asked", "msg=\"not the master, or nonsense\"");
 }
 
@@ -202,7 +204,7 @@ static void ended(struct lease *l, bool committed, uint64_t term)
 	l->proposing = false;
 	if (l->stopped)
 		return;
-	lease_book_ended(&l->book, committed, leads, term, clock_ms());
+	lease_book_ended(&l->book, committed, leads, term, clock_ms(l));
 	if (committed && leads && pool_row(l))
 		answer(l);
 }
