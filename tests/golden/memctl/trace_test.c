@@ -10,31 +10,12 @@
  *     step MS              steps at that time and shows every action
  */
 #include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/units.h"
 #include "memctl/memctl.h"
+#include "tests/golden/trace.h"
 
 /* cmocka's tests take no argument that a script could be run with. */
 static struct memctl *host;
 static int64_t now;
-
-static uint64_t kib(const char *text)
-{
-	uint64_t bytes;
-
-	if (units_parse_bytes(text, &bytes) != 0)
-		fail_msg("%s is no size", text);
-	return bytes / KIB;
-}
 
 /* A reservation's owner is its name, at most 15 letters. */
 static struct uuid named(const char *name)
@@ -150,64 +131,24 @@ static void run_end(void)
 	memctl_free(host);
 }
 
-static void run_script(const char *name)
-{
-	char path[512], line[1024];
-	FILE *in, *out, *trace;
-	char *got = NULL, *want = NULL;
-	size_t got_size = 0, want_size = 0;
-
-	snprintf(path, sizeof path, TRACE_DIR "/%s.script", name);
-	in = fopen(path, "r");
-	assert_non_null(in);
-	out = open_memstream(&got, &got_size);
-	assert_non_null(out);
-	run_begin();
-	while (fgets(line, sizeof line, in)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (line[0] == '\0' || line[0] == '#')
-			continue;
-		fprintf(out, "> %s\n", line);
-		do_line(line, out);
-	}
-	run_end();
-	fclose(in);
-	fclose(out);
-	snprintf(path, sizeof path, TRACE_DIR "/%s.trace", name);
-	if (getenv("REEVE_GOLDEN_WRITE")) {
-		trace = fopen(path, "w");
-		assert_non_null(trace);
-		fwrite(got, 1, got_size, trace);
-		fclose(trace);
-	}
-	trace = fopen(path, "r");
-	assert_non_null(trace);
-	if (getdelim(&want, &want_size, EOF, trace) < 0)
-		fail_msg("%s is empty", path);
-	fclose(trace);
-	if (strcmp(got, want) != 0)
-		print_error("%s: the trace is now\n%s", name, got);
-	assert_string_equal(got, want);
-	free(got);
-	free(want);
-}
+static const struct trace script = {run_begin, do_line, run_end};
 
 static void make_room(void **state)
 {
 	(void)state;
-	run_script("room");
+	trace_script(TRACE_DIR, "room", &script);
 }
 
 static void stuck(void **state)
 {
 	(void)state;
-	run_script("stuck");
+	trace_script(TRACE_DIR, "stuck", &script);
 }
 
 static void probe(void **state)
 {
 	(void)state;
-	run_script("probe");
+	trace_script(TRACE_DIR, "probe", &script);
 }
 
 int main(void)

@@ -6,18 +6,8 @@
  *     place POLICY key=value ...   decides, explains, and charges the chosen host
  *     explain POLICY key=value ... the same without charging
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "base/units.h"
 #include "sched/sched.h"
+#include "tests/golden/trace.h"
 
 enum { MAX_NAMES = 64 };
 
@@ -48,15 +38,6 @@ static const char *name_of(void *arg, const struct uuid *u)
 {
 	(void)arg;
 	return u->b[15] < world.n_names ? world.names[u->b[15]] : NULL;
-}
-
-static uint64_t kib(const char *text)
-{
-	uint64_t bytes;
-
-	if (units_parse_bytes(text, &bytes) != 0)
-		fail_msg("%s is no size", text);
-	return bytes / KIB;
 }
 
 static size_t read_list(char *text, struct uuid *list)
@@ -214,64 +195,24 @@ static void run_end(void)
 	sched_free(world.s);
 }
 
-static void run_script(const char *name)
-{
-	char path[512], line[1024];
-	FILE *in, *out, *trace;
-	char *got = NULL, *want = NULL;
-	size_t got_size = 0, want_size = 0;
-
-	snprintf(path, sizeof path, TRACE_DIR "/%s.script", name);
-	in = fopen(path, "r");
-	assert_non_null(in);
-	out = open_memstream(&got, &got_size);
-	assert_non_null(out);
-	run_begin();
-	while (fgets(line, sizeof line, in)) {
-		line[strcspn(line, "\n")] = '\0';
-		if (line[0] == '\0' || line[0] == '#')
-			continue;
-		fprintf(out, "> %s\n", line);
-		do_line(line, out);
-	}
-	run_end();
-	fclose(in);
-	fclose(out);
-	snprintf(path, sizeof path, TRACE_DIR "/%s.trace", name);
-	if (getenv("REEVE_GOLDEN_WRITE")) {
-		trace = fopen(path, "w");
-		assert_non_null(trace);
-		fwrite(got, 1, got_size, trace);
-		fclose(trace);
-	}
-	trace = fopen(path, "r");
-	assert_non_null(trace);
-	if (getdelim(&want, &want_size, EOF, trace) < 0)
-		fail_msg("%s is empty", path);
-	fclose(trace);
-	if (strcmp(got, want) != 0)
-		print_error("%s: the trace is now\n%s", name, got);
-	assert_string_equal(got, want);
-	free(got);
-	free(want);
-}
+static const struct trace script = {run_begin, do_line, run_end};
 
 static void spread(void **state)
 {
 	(void)state;
-	run_script("spread");
+	trace_script(TRACE_DIR, "spread", &script);
 }
 
 static void pack(void **state)
 {
 	(void)state;
-	run_script("pack");
+	trace_script(TRACE_DIR, "pack", &script);
 }
 
 static void refuse(void **state)
 {
 	(void)state;
-	run_script("refuse");
+	trace_script(TRACE_DIR, "refuse", &script);
 }
 
 int main(void)
