@@ -13,8 +13,9 @@
  * - What it believes of configurations is put right (raft_io_conf.c): opened again, it
  * takes an uncommitted one for committed; rolling one back, it reads the one before from
  * its log, where that may be compacted away.
- * - Votes: it may vote twice in a term around a transfer, and one without a vote in its
- *   own configuration refuses the candidate that needs it (raft_io_link.c).
+ * - Votes: it may vote twice in a term around a transfer, one without a vote in its own
+ *   configuration refuses the candidate that needs it, and a refused pre-vote does not
+ *   tell of a greater term (raft_io_link.c).
  *
  * Users: pool/rlog.c. All calls from the loop; libraft's callbacks are never called
  * inside libraft's calls.

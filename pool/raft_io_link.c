@@ -431,6 +431,16 @@ void rio_sent(void *arg)
 		rio_touched(rio);
 }
 
+/* libraft refuses a pre-vote of a lower term than its own without telling which that is:
+ * one that stood for election in vain, and lacks entries, would keep all others from it.
+ */
+static void rio_tell_term(const struct rio *rio, struct raft_request_vote_result *r)
+{
+	if (r->pre_vote == raft_tribool_true && !r->vote_granted &&
+		r->term < rio->meta.term)
+		r->term = rio->meta.term;
+}
+
 int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
 	raft_io_send_cb cb)
 {
@@ -453,6 +463,8 @@ int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_mes
 	buf_consume(&rio->out, buf_len(&rio->out));
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT)
 		rio_cut_result(rio, &cut.append_entries_result);
+	if (m->type == RAFT_IO_REQUEST_VOTE_RESULT)
+		rio_tell_term(rio, &cut.request_vote_result);
 	if (!rc)
 		rc = raft_message_encode(&cut, &rio->out);
 	bytes_put_le64(to, m->server_id);

@@ -270,6 +270,8 @@ static void ring_quiesce(struct ring *r)
 	ring_faults_stop(r);
 	while (!rest || loop_now_us(r->loop) - rest < long_us) {
 		if (loop_now_us(r->loop) >= until)
+			ring_learn_tell(r);
+		if (loop_now_us(r->loop) >= until)
 			ring_fail(r, "%d s after the last fault there is no rest: %s",
 				QUIESCE_MS / 1000, why);
 		ring_step(r);

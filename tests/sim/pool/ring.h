@@ -553,6 +553,7 @@ const char *ring_stage_name(enum ring_stage stage);
 const char *ring_blow_name(enum ring_blow blow);
 void ring_learn_start(struct ring *r);
 void ring_learn_event(struct ring *r); /* after every event */
+void ring_learn_tell(struct ring *r);
 /* Takes a vote or a place from somebody, or has a learner begin anew. */
 bool ring_learn_unsettle(struct ring *r, enum ring_fault fault);
 

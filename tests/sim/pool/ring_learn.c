@@ -91,6 +91,32 @@ static void check_log(struct ring_host *h, const struct rlog *log)
 		check_stored(h, log->learner);
 }
 
+/* Who everybody believes to be, for whoever looks for the reason. */
+void ring_learn_tell(struct ring *r)
+{
+	for (int i = 0; i < r->count; i++) {
+		const struct rlog *log =
+			r->hosts[i].pool ? pool_log(r->hosts[i].pool) : NULL;
+		struct rlog_status s;
+
+		if (!log) {
+			ring_note(r, "host%d is down", i + 1);
+			continue;
+		}
+		rlog_status(log, &s);
+		ring_note(r, "host%d: server %llu, %s in term %llu, entry %llu of %llu",
+			i + 1, (unsigned long long)s.id, rlog_state_name(s.state),
+			(unsigned long long)s.term, (unsigned long long)s.applied_index,
+			(unsigned long long)s.last_index);
+		for (unsigned k = 0;
+			rlog_raft_readable(log) && k < log->raft.configuration.n; k++)
+			ring_note(r, "  knows server %llu, role %d, at %.8s",
+				(unsigned long long)log->raft.configuration.servers[k].id,
+				log->raft.configuration.servers[k].role,
+				log->raft.configuration.servers[k].address);
+	}
+}
+
 /* --- striking ------------------------------------------------------------------------
  */
 
