@@ -14,7 +14,7 @@
 #include "reactor/worker.h"
 
 enum {
-	ROTATION_LOOK_MS = 3600 * 1000, /* whether it is due */
+	ROTATION_LOOK_MS = 60 * 1000, /* whether it is due; a clock may be set */
 	ROTATION_RETRY_MS = 1000,
 };
 

@@ -282,10 +282,18 @@ def is_stale(member):
 def test_no_quorum(members):
     """One host alone answers reads, says that they are old, and says why; changes wait."""
     last, gone = members[0], members[1:]
+    for m in members:  # the master's view, and beside it one's own
+        s = until("an answer", lambda: (lambda s: s and s["quorum"] and s)(status(m)))
+        own = s["asked"]
+        assert own["host"] == m.uuid and own["role"] == "voter" and own["term"] == s["term"], s
+        assert own["state"] == ("leader" if s["master"] == m.uuid else "follower"), s
+        assert sorted(own["hears"]) == sorted(x.name for x in members if x is not m), s
     for m in gone:
         m.kill()
     s = until("it knows", lambda: (lambda s: s and not s["quorum"] and s)(status(last)))
     print(f"alone: {s['trouble']}")
+    own = until("it hears nobody", lambda: (lambda s: s and not s["asked"]["hears"] and s["asked"])(status(last)))
+    assert own["host"] == last.uuid and own["master"] == "" and own["trouble"], own
     until("reads say that they are old", lambda: is_stale(last))
     writer = Writer(last, "alone")
     writer.start()

@@ -236,6 +236,23 @@ def test_ca_killed(members):
     print("and once more, hosts being killed")
 
 
+def test_expiry(base):
+    """A clock that is 800 days ahead: the host's certificate would soon run out. A message says
+    so, and the host takes another one by itself. (The CA, of ten years, is not told of.)"""
+    m = Member(base, "old")
+    m.settings["test.clock-file"] = f"{m.directory}/clock"
+    with open(f"{m.directory}/clock", "w") as f:
+        f.write(str(800 * 86400 * 1000))
+    m.start().close()
+    was = on_disk(m)
+    found = until("it is told", lambda: [
+        r for r in m.ask("message.get_all_records").values() if r["name"] == "CERTIFICATE_EXPIRES"])
+    assert len(found) == 1 and "host old expires in 2" in found[0]["body"], found
+    print(found[0]["body"])
+    until("it has another one", lambda: on_disk(m) != was and on_record(m)["old"] == (on_disk(m), ""), 180)
+    m.stop()
+
+
 def main():
     base = tempfile.mkdtemp(prefix="reeve-rotation-")
     members = [Member(base, f"host{i + 1}") for i in range(3)]
@@ -249,6 +266,7 @@ def main():
         test_killed(members)
         everyone.append(test_ca(members, vm, base))
         test_ca_killed(everyone)
+        test_expiry(base)
         for m in reversed(everyone):
             m.stop()
     except BaseException:
