@@ -12,6 +12,7 @@
 #include "daemon/names.h"
 #include "daemon/served.h"
 #include "daemon/tasks.h"
+#include "daemon/witness.h"
 #include "pool/db/message.h"
 #include "rpc/message.h"
 
@@ -454,7 +455,9 @@ static void on_look(void *arg)
 	struct daemon *d = r->daemon;
 
 	timer_start_ms(&r->look, RESTART_LOOK_MS);
-	if (!d->recorded || !pool_is_master(d->pool) || !db_pool(db_of(r)))
+	/* A witness starts nothing: it leads until a host has caught up. */
+	if (!d->recorded || witness_is_here(d) || !pool_is_master(d->pool) ||
+		!db_pool(db_of(r)))
 		return;
 	release(r);
 	start(r);
