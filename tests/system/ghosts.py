@@ -5,32 +5,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 
 import host
 import rpc
+from host import eventually, refused
 
 MIB = 1 << 20
-
-
-def eventually(words, look, patience=60):
-    end = time.monotonic() + patience
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < end, words
-        time.sleep(0.1)
-
-
-def refused(code, client, method, **params):
-    try:
-        result = client.change(method, **params)
-    except rpc.Refused as error:
-        assert error.code == code, error
-        return str(error)
-    raise AssertionError(f"{method} was not refused but gave {result}")
 
 
 class World:

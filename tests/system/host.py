@@ -1,12 +1,47 @@
 """One reeved as a process of a test: started, killed, started again."""
 import os
+import random
 import signal
+import socket
 import subprocess
 import time
 
 import rpc
 
 BUILD = os.environ["REEVE_BUILD"]
+
+
+def eventually(words, look, patience=60):
+    """What `look` gives, once it is true; `words` say what has not come about by then."""
+    end = time.monotonic() + patience
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < end, words
+        time.sleep(0.1)
+
+
+def refused(code, client, method, **params):
+    """The words of the refusal."""
+    try:
+        result = client.change(method, **params)
+    except rpc.Refused as error:
+        assert error.code == code, error
+        return str(error)
+    raise AssertionError(f"{method} was not refused but gave {result}")
+
+
+def free_port():
+    """Below those that the kernel gives to connections: nobody else takes it before the daemon."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Host:

@@ -4,27 +4,11 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import uuid
 
 import host
 import rpc
-
-
-def refused(code, client, method, **params):
-    try:
-        result = client.change(method, **params)
-    except rpc.Refused as error:
-        assert error.code == code, error
-        return str(error)
-    raise AssertionError(f"{method} was not refused but gave {result}")
-
-
-def eventually(words, look, patience=60):
-    end = time.monotonic() + patience
-    while not look():
-        assert time.monotonic() < end, words
-        time.sleep(0.1)
+from host import eventually, refused
 
 
 class World:

@@ -8,15 +8,7 @@ import uuid
 
 import host
 import rpc
-
-
-def refused(code, client, method, **params):
-    try:
-        result = client.change(method, **params)
-    except rpc.Refused as error:
-        assert error.code == code, error
-        return str(error)
-    raise AssertionError(f"{method} was not refused but gave {result}")
+from host import eventually, refused
 
 
 def results(client, count):
@@ -28,13 +20,6 @@ def results(client, count):
         except rpc.Refused as error:
             errors.append(error)
     return values, errors
-
-
-def eventually(words, look, patience=60):
-    end = time.monotonic() + patience
-    while not look():
-        assert time.monotonic() < end, words
-        time.sleep(0.02)
 
 
 class World:

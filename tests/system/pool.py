@@ -4,27 +4,14 @@ hosts, half-working hosts, wrong tokens, a member killed and started again, a ma
 usage: pool.py
 """
 import os
-import random
 import shutil
-import socket
 import tempfile
 import threading
 import time
 
 import host
 import rpc
-
-
-def free_port():
-    """Below those that the kernel gives to connections: nobody else takes it before the daemon."""
-    while True:
-        port = random.randrange(10000, 32000)
-        with socket.socket() as s:
-            try:
-                s.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue
+from host import free_port
 
 
 def until(what, test, patience=30):

@@ -409,6 +409,20 @@ static uint64_t client_stat(struct rpc_client *c, const char *name)
 	return value->via.u64;
 }
 
+void harness_must_serve(const struct harness *h)
+{
+	const char *urls[] = {h->ipc, h->tcp, h->tls};
+
+	for (size_t i = 0; i < 3; i++) {
+		struct rpc_client *c = harness_client(h, urls[i]);
+		struct rv_error e = {0};
+
+		check_rc(rpc_client_call(c, "echo", NULL, 0, 60000, NULL, &e), &e,
+			urls[i]);
+		rpc_client_close(c);
+	}
+}
+
 uint64_t harness_stat(const struct harness *h, const char *name)
 {
 	struct rpc_client *c = harness_client(h, h->ipc);

@@ -40,6 +40,8 @@ void harness_stop(struct harness *h);
 
 /* A client connected to one of the URLs, with the CA given. */
 struct rpc_client *harness_client(const struct harness *h, const char *url);
+/* An echo over each transport. */
+void harness_must_serve(const struct harness *h);
 /* One counter of the server's, asked over ipc. */
 uint64_t harness_stat(const struct harness *h, const char *name);
 /* Waits until a counter has at least (or, with `below`, less than) a value. */
