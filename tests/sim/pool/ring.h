@@ -405,6 +405,8 @@ struct ring_vm {
 	/* Who owns it, as the master has it. */
 	struct uuid on, handle;
 	int64_t generation;
+	struct uuid migration; /* the last, and how far it came */
+	int phase;
 };
 
 struct ring {
@@ -447,6 +449,7 @@ struct ring {
 	uint32_t register_count;
 	uint64_t register_steps;
 	uint64_t register_seqs[RING_REGISTER_OPS]; /* of the entry that wrote it */
+	uint32_t register_now[RING_REGISTERS];
 	struct ring_session sessions[RING_SESSIONS];
 	struct timer register_timer;
 
@@ -554,6 +557,8 @@ const char *ring_blow_name(enum ring_blow blow);
 void ring_learn_start(struct ring *r);
 void ring_learn_event(struct ring *r); /* after every event */
 void ring_learn_tell(struct ring *r);
+/* What a host is about to send to another's log. */
+void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len);
 /* Takes a vote or a place from somebody, or has a learner begin anew. */
 bool ring_learn_unsettle(struct ring *r, enum ring_fault fault);
 

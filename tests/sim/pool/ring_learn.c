@@ -7,6 +7,8 @@
 
 #include "pool/learner_internal.h"
 #include "pool/life.h"
+#include "pool/raft_io_internal.h"
+#include "pool/raft_message.h"
 #include "pool/rlog_internal.h"
 #include "ring.h"
 
@@ -75,6 +77,21 @@ static void check_id(struct ring_host *h, const struct rlog *log)
 	if (id && log->raft_live &&
 		(log->raft.configuration.n > 0 || term > life_base_of(term)))
 		h->used = id;
+}
+
+/* A vote is an answer about the log as it is on the disk: none is given meanwhile. */
+void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len)
+{
+	const struct rlog *log = pool_log(h->pool);
+	struct raft_message m;
+
+	if (len < 16 + 2 || bytes[9] != RAFT_IO_REQUEST_VOTE_RESULT ||
+		raft_message_decode(&m, bytes + 8, len - 16))
+		return;
+	if (m.request_vote_result.vote_granted && log->rio &&
+		(!rio_ops_empty(&log->rio->ops) || !rio_ops_empty(&log->rio->done)))
+		ring_fail(h->ring, "host%d votes while its log is being written",
+			h->index + 1);
 }
 
 static void check_log(struct ring_host *h, const struct rlog *log)

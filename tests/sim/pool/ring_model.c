@@ -125,6 +125,25 @@ static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
 /* --- the truth: what anybody applied, for then the quorum had it ---------------------
  */
 
+/* The hand-over: never after an abort, and always to a new owner generation. */
+static void learn_migration(struct ring *r, struct ring_vm *v, const struct row *vm)
+{
+	struct uuid migration = db_ref(vm, VM_MIGRATION), on = db_ref(vm, VM_RESIDENT_ON);
+	int phase = db_enum(vm, VM_MIGRATION_PHASE);
+
+	if (uuid_eq(&migration, &v->migration) && !uuid_is_none(&migration) &&
+		v->phase == VM_MIGRATION_PHASE_ABORTED &&
+		phase == VM_MIGRATION_PHASE_COMMITTED)
+		ring_fail(r, "the migration of VM %s was aborted, and then committed",
+			v->name);
+	if (!uuid_eq(&on, &v->on) && !uuid_is_none(&on) && !uuid_is_none(&v->on) &&
+		db_int(vm, VM_OWNER_GENERATION) == v->generation)
+		ring_fail(r, "VM %s went to another host, its generation is %lld still",
+			v->name, (long long)v->generation);
+	v->migration = migration;
+	v->phase = phase;
+}
+
 static void learn_vm(struct ring *r, struct ring_vm *v, const struct db *db)
 {
 	const struct row *vm = db_row(db, CLASS_VM, v->uuid);
@@ -135,6 +154,7 @@ static void learn_vm(struct ring *r, struct ring_vm *v, const struct db *db)
 			ring_fail(r, "VM %s was made, and is not there", v->name);
 		return;
 	}
+	learn_migration(r, v, vm);
 	v->on = db_ref(vm, VM_RESIDENT_ON);
 	v->handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	if (db_int(vm, VM_OWNER_GENERATION) < v->generation)

@@ -43,6 +43,13 @@ void ring_register_applied(struct ring *r, const struct db *db, uint64_t seq)
 		if (value > r->register_count)
 			ring_fail(
 				r, "register %d holds %u, which nobody wrote", i, value);
+		if (value != r->register_now[i] && value && r->register_seqs[value - 1])
+			ring_fail(r,
+				"register %d holds %u again, of entry %llu: that write "
+				"took effect twice",
+				i, value,
+				(unsigned long long)r->register_seqs[value - 1]);
+		r->register_now[i] = value;
 		if (value && !r->register_seqs[value - 1]) {
 			r->register_seqs[value - 1] = seq;
 			check_refused(r, value - 1);
