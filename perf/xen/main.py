@@ -120,7 +120,10 @@ def both_run(host):
     host.run("vm-start", "vm=r", f"on={host.machine.name}")
     for name in ("x", "r"):
         Guest(name).wait_count(host.machine)
-    # What a guest's balloon is good for is tried out first.
+    # The first time that a guest gives memory its balloon is tried out, more slowly.
+    for mib in (SMALL_MIB, MIB):
+        host.run("vm-memory-dynamic-range-set", "vm=r", f"min={mib}MiB", f"max={mib}MiB")
+        host.machine.sh(f"xl mem-set x {mib}; sleep 3")
     until("its balloon was tried out", lambda: host.vm("r")["memory_state"] in ("ok", "slow"), 120)
 
 
