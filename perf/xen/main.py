@@ -121,10 +121,10 @@ def both_run(host):
     for name in ("x", "r"):
         Guest(name).wait_count(host.machine)
     # The first time that a guest gives memory its balloon is tried out, more slowly.
-    for mib in (SMALL_MIB, MIB):
-        host.run("vm-memory-dynamic-range-set", "vm=r", f"min={mib}MiB", f"max={mib}MiB")
-        host.machine.sh(f"xl mem-set x {mib}; sleep 3")
+    host.machine.sh(f"xl mem-set x {SMALL_MIB}; sleep 3; xl mem-set x {MIB}")
+    host.run("vm-memory-dynamic-range-set", "vm=r", f"min={SMALL_MIB}MiB", f"max={SMALL_MIB}MiB")
     until("its balloon was tried out", lambda: host.vm("r")["memory_state"] in ("ok", "slow"), 120)
+    host.run("vm-memory-dynamic-range-set", "vm=r", f"min={MIB}MiB", f"max={MIB}MiB")
 
 
 def on_one_host(pairs, samples):
