@@ -199,17 +199,6 @@ static const struct peers_events peers_events = {.up = on_up,
 	.room = on_room,
 	.ejected = on_ejected};
 
-void members_attach(struct members *m)
-{
-	struct peer_status s;
-	size_t cursor = 0;
-
-	m->attached = true;
-	while (peers_next(m->peers, &cursor, &s))
-		if (s.state == PEER_UP)
-			pool_peer_up(m->daemon->pool, &s.host);
-}
-
 void members_tell_live(struct members *m)
 {
 	const struct db *db = pool_db(m->daemon->pool);
@@ -469,6 +458,15 @@ void members_follow(struct members *m)
 		members_keep(m);
 }
 
+void members_attach(struct members *m)
+{
+	const struct identity *id = &m->identity;
+
+	m->attached = true;
+	for (int i = 0; i < id->seed_count; i++)
+		member_set(m, &id->seeds[i].host, id->seeds[i].address);
+}
+
 /* --- what this host shows
  * ------------------------------------------------------------------ */
 
@@ -570,7 +568,12 @@ static void accept_link(void *arg, struct stream *stream)
 {
 	struct members *m = arg;
 
-	peers_accept(m->peers, stream); /* which bounds its own connections */
+	/* What came on a link before the pool is open would be lost, and the link not
+	 * know it: the peer dials again. */
+	if (m->attached)
+		peers_accept(m->peers, stream); /* which bounds its own connections */
+	else
+		stream_free(stream);
 	port_closed(m->port, PORT_ALPN_LINK);
 }
 
@@ -593,8 +596,6 @@ static int open_peers(struct members *m, struct rv_error *e)
 	config.tls = tls;
 	rc = peers_new(&m->peers, m->daemon->loop, &config, e);
 	tls_context_unref(tls);
-	for (int i = 0; i < id->seed_count && !rc; i++)
-		member_set(m, &id->seeds[i].host, id->seeds[i].address);
 	return rc;
 }
 

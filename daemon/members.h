@@ -25,7 +25,7 @@ enum members_message {
 	MEMBERS_LEASE = 69,	   /* daemon/lease.c */
 };
 
-/* Opens the port ([pool] listen) and begins to dial. Returned owned. */
+/* Opens the port ([pool] listen). Returned owned. */
 int members_open(
 	struct members **out, struct daemon *d, struct rv_error *e) RV_MUST_CHECK;
 void members_free(struct members *m); /* after the pool; NULL-safe */
@@ -37,7 +37,7 @@ int members_use_identity(struct members *m, struct rv_error *e) RV_MUST_CHECK;
 struct pool_messenger *members_messenger(struct members *m);
 const char *members_address(const struct members *m); /* what others dial; borrowed */
 
-/* The pool is open: messages and links are told to it from now on. */
+/* The pool is open: hosts are dialled and let in from now on. */
 void members_attach(struct members *m);
 
 /* The database changed. */
