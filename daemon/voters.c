@@ -31,6 +31,7 @@ struct voters {
 	bool leads;    /* as last looked at */
 	bool changing; /* a change of the configuration is under way */
 	bool recording;
+	int64_t full_us;      /* since when this host's disk is full; 0: it is not */
 	struct uuid outsider; /* being given an id, to be added then */
 	uint64_t outsider_id;
 	struct pool_commit commit;
@@ -83,6 +84,7 @@ static void member_add(struct voters *v, const struct uuid *host,
 		.self = uuid_eq(host, &v->daemon->host),
 		.gone = !row,
 		.witness = row && witness_is(row),
+		.full_ms = v->full_us ? (now - v->full_us) / 1000 : 0,
 		.alive = seen->alive,
 		.since_ms = (now - seen->since_us) / 1000,
 		.lag = s && last > s->match ? last - s->match : 0,
@@ -111,6 +113,10 @@ static void members_read(struct voters *v)
 	memcpy(before, v->seen, sizeof before);
 	v->count = 0;
 	rlog_status(pool_log(pool_of(v)), &status);
+	if (!status.low_space)
+		v->full_us = 0;
+	else if (!v->full_us)
+		v->full_us = loop_now_us(v->daemon->loop);
 	servers = rlog_members(pool_log(pool_of(v)), v->servers, MOST_MEMBERS);
 	for (int i = 0; i < servers; i++) {
 		const char *text = v->servers[i].address;
@@ -293,6 +299,7 @@ static void take_over(struct voters *v)
 
 	log_info("voters.master", "msg=\"this host leads the pool\"");
 	v->count = 0; /* whatever was seen, was long ago */
+	v->full_us = 0;
 	members_tell_live(d->members);
 	d->vm_live_token = (struct changes_token){0};
 	vm_manager_take_over(d->vms);

@@ -8,6 +8,7 @@ enum {
 	REPLACE_MS = 10000,
 	SETTLE_MS = 1000,
 	LAG_LIMIT = 1024,
+	FULL_MS = 5000,
 };
 
 /* What the functions below share. */
@@ -27,6 +28,7 @@ static struct voters_rules rules_of(const struct voters_rules *given)
 	r.replace_ms = r.replace_ms ? r.replace_ms : REPLACE_MS;
 	r.settle_ms = r.settle_ms ? r.settle_ms : SETTLE_MS;
 	r.lag_limit = r.lag_limit ? r.lag_limit : LAG_LIMIT;
+	r.full_ms = r.full_ms ? r.full_ms : FULL_MS;
 	return r;
 }
 
@@ -200,14 +202,25 @@ static struct voters_change change(enum voters_kind kind, size_t which, const ch
 
 /* --- the rules, in their order ------------------------------------------------------ */
 
+/* Why somebody else is to lead; NULL: nothing speaks against the master. */
+static const char *against_master(const struct view *v)
+{
+	for (size_t i = 0; i < v->n; i++)
+		if (v->m[i].self && !v->m[i].gone && !v->m[i].witness)
+			return v->m[i].full_ms >= v->rules.full_ms
+				       ? "the master's disk is full"
+				       : NULL;
+	return "the master must not lead";
+}
+
 /* The master itself has no place here: someone else must lead before it can go. */
 static struct voters_change rule_leader(const struct view *v)
 {
+	const char *why = against_master(v);
 	size_t best = v->n;
 
-	for (size_t i = 0; i < v->n; i++)
-		if (v->m[i].self && !v->m[i].gone && !v->m[i].witness)
-			return change(VOTERS_NOTHING, 0, "");
+	if (!why)
+		return change(VOTERS_NOTHING, 0, "");
 	for (size_t i = 0; i < v->n; i++)
 		if (v->m[i].role == VOTERS_VOTER && !v->m[i].self && !v->m[i].gone &&
 			!v->m[i].witness && v->m[i].alive &&
@@ -215,7 +228,7 @@ static struct voters_change rule_leader(const struct view *v)
 			(best == v->n || v->m[i].lag < v->m[best].lag))
 			best = i;
 	return best == v->n ? change(VOTERS_NOTHING, 0, "")
-			    : change(VOTERS_HAND_OVER, best, "the master must not lead");
+			    : change(VOTERS_HAND_OVER, best, why);
 }
 
 /* Index of the standby to give up first: a silent one, else the last. */

@@ -10,7 +10,9 @@
  * A witness votes where it makes an even number of hosts odd, so that one more of them
  * may be lost: of all hosts (two, or four where `most` is 5), or of those that are not
  * silent (two of three). Where hosts suffice they are preferred. It never leads for long:
- * chosen after all, it hands over to the first host that lacks little.
+ * chosen after all, it hands over to the first host that lacks little. So does a master
+ * whose disk has been full for `full_ms`: the pool takes changes again, and that host
+ * follows with what room is left.
  * A voter that has been silent for `replace_ms` gives its place to another host as soon
  * as one is ready; where none is, it keeps it, unless two silent ones can go at once and
  * the rest is still three. Voters are spread over failure domains, one swap at a time.
@@ -38,6 +40,7 @@ struct voters_member {
 	uint64_t raft_id;
 	enum voters_role role;
 	bool self;	    /* the master, which decides */
+	int64_t full_ms;    /* of self: its disk has had no room for so long; 0: it has */
 	bool gone;	    /* in the configuration, but no member of the pool any more */
 	bool witness;	    /* may vote, but runs no VMs; one of a pool */
 	bool alive;	    /* the master hears from it */
@@ -52,6 +55,7 @@ struct voters_rules {
 	int64_t replace_ms; /* a voter silent for so long is replaced; 0: 10 s */
 	int64_t settle_ms;  /* alive for so long before it may vote; 0: 1 s */
 	uint64_t lag_limit; /* at most so far behind; 0: 1024 entries */
+	int64_t full_ms;    /* so long may the master's disk be full; 0: 5 s */
 };
 
 enum voters_kind {

@@ -153,6 +153,29 @@ static void test_witness_leads(void **state)
 	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
 }
 
+/* A master whose disk stays full leads no longer, where another one can. */
+static void test_full_disk(void **state)
+{
+	struct voters_member m[MAX];
+	size_t n = parse(m, "VVV");
+
+	(void)state;
+	m[0].full_ms = 4999;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_NOTHING);
+	m[0].full_ms = 5000;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
+	m[1].lag = 5000;
+	assert_int_equal(voters_decide(m, n, NULL).which, 2);
+	m[2].alive = false;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_NOTHING);
+	n = parse(m, "VSW"); /* the witness is no refuge */
+	m[0].full_ms = LONG;
+	assert_int_not_equal(voters_decide(m, n, NULL).kind, VOTERS_HAND_OVER);
+	n = parse(m, "V");
+	m[0].full_ms = LONG;
+	assert_int_equal(voters_decide(m, n, NULL).kind, VOTERS_NOTHING);
+}
+
 static void test_times(void **state)
 {
 	struct voters_member m[MAX];
@@ -342,6 +365,7 @@ int main(void)
 		cmocka_unit_test(test_witness),
 		cmocka_unit_test(test_witness_of_many),
 		cmocka_unit_test(test_witness_leads),
+		cmocka_unit_test(test_full_disk),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_domains),
 		cmocka_unit_test(test_limits),
