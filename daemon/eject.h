@@ -25,8 +25,8 @@ void ejection_stop(struct ejection *j); /* before the ports are freed; NULL-safe
 void ejection_free(struct ejection *j); /* NULL-safe */
 
 /* RV_EEJECTED in words for the host itself, or 0. */
-int ejection_admit(struct daemon *d, const uint8_t fingerprint[static 32],
-	struct rv_error *e) RV_MUST_CHECK;
+int ejection_admit(struct daemon *d, const struct uuid *host,
+	const uint8_t fingerprint[static 32], struct rv_error *e) RV_MUST_CHECK;
 
 /* A member says that this host was ejected. */
 void ejection_told(struct daemon *d, const struct uuid *by, const char *reason);

@@ -208,7 +208,8 @@ static void end_tasks(
 	}
 }
 
-/* Bounded: the one ejected first is forgotten. "WALL_MS HOST NAME" by fingerprint. */
+/* Bounded: the one ejected first is forgotten. "WALL_MS HOST NAME" by fingerprint; by the
+ * host's UUID where it never came to record its certificate. */
 static void remember(const struct row *pool, const struct row *host,
 	const char *fingerprint, int64_t wall_ms, struct txn *t)
 {
@@ -218,8 +219,6 @@ static void remember(const struct row *pool, const struct row *host,
 	long long oldest_ms = 0;
 	size_t oldest = 0;
 
-	if (!*fingerprint)
-		return;
 	for (size_t i = 0; i < value_count(known); i++) {
 		long long ms = strtoll(value_at(known, i), NULL, 10);
 
@@ -231,9 +230,11 @@ static void remember(const struct row *pool, const struct row *host,
 	if (value_count(known) >= EJECT_REMEMBERED)
 		txn_map_remove(
 			t, row_uuid(pool), POOL_EJECTED, value_key_at(known, oldest));
-	snprintf(value, sizeof value, "%lld %s %.128s", (long long)wall_ms,
-		uuid_format(&uuid, text), row_name(host));
-	txn_map_put(t, row_uuid(pool), POOL_EJECTED, fingerprint, value);
+	uuid_format(&uuid, text);
+	snprintf(value, sizeof value, "%lld %s %.128s", (long long)wall_ms, text,
+		row_name(host));
+	txn_map_put(t, row_uuid(pool), POOL_EJECTED, *fingerprint ? fingerprint : text,
+		value);
 }
 
 static void tell(

@@ -321,7 +321,7 @@ static void member_gone(struct members *m, const struct uuid *host)
 
 	if (peers_status(m->peers, host, &s))
 		return;
-	if (s.state == PEER_UP && ejection_admit(m->daemon, s.fingerprint, &e))
+	if (s.state == PEER_UP && ejection_admit(m->daemon, host, s.fingerprint, &e))
 		rc = peers_dismiss(m->peers, host, e.code, e.detail);
 	else
 		rc = peers_remove(m->peers, host);
@@ -559,8 +559,9 @@ static int admit(void *arg, const struct tls_peer *peer, struct rv_error *e)
 	struct uuid host;
 	int rc = 0;
 
-	if (m->attached && peer->has_certificate)
-		rc = ejection_admit(m->daemon, peer->fingerprint, e);
+	if (m->attached && peer->has_certificate &&
+		!uuid_parse(&host, peer->uuid, strlen(peer->uuid)))
+		rc = ejection_admit(m->daemon, &host, peer->fingerprint, e);
 	return rc ? rc : peers_admit(m->peers, peer, &host, e);
 }
 

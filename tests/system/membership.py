@@ -252,6 +252,27 @@ def test_ejected_while_away():
         client.close()
 
 
+def test_ejected_before_it_came():
+    """It joined, died before it told the pool its certificate, and was ejected."""
+    with Test(2) as t:
+        first, second = t.members
+        client = first.start()
+        other = second.start()
+        other.change("pool.join", master_address=first.address,
+                     token=client.change("pool.issue_join_token"))
+        second.kill()
+        other.close()
+        client.change("pool.eject", host=by_name(client, "host")["host2"])
+        second.start(wait=False)
+        alone(second)
+        other = second.client()  # and may come back
+        other.change("pool.join", master_address=first.address,
+                     token=client.change("pool.issue_join_token"))
+        other.close()
+        until("host2 is a member", lambda: second.hosts() == 2, 60)
+        client.close()
+
+
 def test_last_and_master():
     with Test(2) as t:
         client = t.members[0].start()
