@@ -188,9 +188,11 @@ static enum sched_why check_numbers(const struct sched_request *r,
 	why->have = h->facts.pcpus;
 	if (h->facts.pcpus < r->vcpus)
 		return SCHED_PCPUS;
-	why->need = why->have = 0;
+	why->need = 0;
+	why->have = h->facts.load.memory_total_kib;
 	if (!h->sane)
 		return SCHED_METRICS;
+	why->have = 0;
 	if (v->vcpus_limit &&
 		(v->vcpus >= v->vcpus_limit ? 0 : v->vcpus_limit - v->vcpus) < r->vcpus) {
 		why->need = r->vcpus;

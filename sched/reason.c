@@ -188,7 +188,11 @@ static void add_reason(
 		add(t, "needs %llu CPUs, has %llu", need, have);
 		break;
 	case SCHED_METRICS:
-		add(t, "reports impossible memory figures, not used until they recover");
+		if (have == 0)
+			add(t, "has just started and not told its memory yet");
+		else
+			add(t, "reports impossible memory figures, not used until they "
+			       "recover");
 		break;
 	case SCHED_VCPUS_LIMIT:
 		add(t, "needs %llu vCPUs, has %llu left below its limit", need, have);

@@ -130,7 +130,8 @@ enum sched_why {
 	SCHED_NO_SR,	    /* SR_NOT_ATTACHED... `object` the SR; `more` others */
 	SCHED_NO_NETWORK,   /* `object` the network; `more` others */
 	SCHED_PCPUS,	    /* HOST_NOT_ENOUGH_PCPUS; have pCPUs, need vCPUs */
-	SCHED_METRICS,	    /* absurd: free beyond total; not used until they recover */
+	SCHED_METRICS,	    /* absurd: free beyond total; not used until they recover;
+			     * have: the total in KiB, 0: not told yet */
 	SCHED_VCPUS_LIMIT,  /* have: left below the limit */
 	SCHED_MEMORY,	    /* HOST_NOT_ENOUGH_FREE_MEMORY; have, squeezable, need */
 	SCHED_WHY_COUNT

@@ -127,6 +127,11 @@ static void absurd_metrics(void **state)
 	struct sched_request r = vm(1 * GiB, 1);
 
 	(void)state;
+	h.load.memory_total_kib = h.load.memory_free_kib = 0;
+	refuses(&h, &r,
+		"host h1: has just started and not told its memory yet "
+		"(HOST_METRICS_IMPLAUSIBLE)");
+	h = plain_host(1);
 	h.load.memory_free_kib = 17 * GiB;
 	refuses(&h, &r,
 		"host h1: reports impossible memory figures, not used until they recover "
