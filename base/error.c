@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mpcheck.h"
+
 struct error_info {
 	const char *symbol;
 	const char *xenapi;
@@ -39,6 +41,7 @@ int rv_error_set(struct rv_error *e, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(e->detail, sizeof e->detail, fmt, ap);
 	va_end(ap);
+	mpcheck_mend_utf8(e->detail);
 	return code;
 }
 
@@ -56,6 +59,7 @@ int rv_error_prefix(struct rv_error *e, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(e->detail);
 	snprintf(e->detail + used, sizeof e->detail - used, ": %s", detail);
+	mpcheck_mend_utf8(e->detail);
 	return e->code;
 }
 

@@ -277,3 +277,11 @@ int mpcheck(const uint8_t *data, size_t len, struct rv_error *e)
 			"msgpack: %zu bytes left over after the object", len - used);
 	return 0;
 }
+
+void mpcheck_mend_utf8(char *text)
+{
+	size_t len = strlen(text), at = 0;
+
+	while ((at += mpcheck_utf8((const uint8_t *)text + at, len - at)) < len)
+		text[at++] = '?';
+}

@@ -26,4 +26,8 @@ int mpcheck_prefix(
 /* How many bytes from the front are valid UTF-8 without NUL: `len` when all are. */
 size_t mpcheck_utf8(const uint8_t *text, size_t len);
 
+/* Replaces by '?' what is no UTF-8 in a text of ours: a name in it was cut, or came from
+ * somewhere that knows no UTF-8. No value of the database and no message may hold it. */
+void mpcheck_mend_utf8(char *text);
+
 #endif

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mpcheck.h"
 #include "daemon/names.h"
 #include "daemon/restart.h"
 #include "daemon/tasks.h"
@@ -200,6 +201,7 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	if (undone)
 		snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
 			"; %u clones that it was making are undone", undone);
+	mpcheck_mend_utf8(account);
 	snprintf(body, sizeof body,
 		"Host %.64s was declared dead%s%.64s. %s. They may be started elsewhere. "
 		"Should the host still run, they run twice and ruin their disks: make "

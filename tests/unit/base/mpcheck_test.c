@@ -113,6 +113,19 @@ static void prefix_tells_the_length(void **state)
 	assert_int_equal(used, 3);
 }
 
+static void test_mend(void **state)
+{
+	char cut[] = "web \xe4\xb8", inside[] = "a\xff\xfe b\xc3\xa9", plain[] = "plain";
+
+	(void)state;
+	mpcheck_mend_utf8(cut);
+	assert_string_equal(cut, "web ??");
+	mpcheck_mend_utf8(inside);
+	assert_string_equal(inside, "a?? b\xc3\xa9");
+	mpcheck_mend_utf8(plain);
+	assert_string_equal(plain, "plain");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,6 +135,7 @@ int main(void)
 		cmocka_unit_test(bounds_the_depth),
 		cmocka_unit_test(bounds_the_elements),
 		cmocka_unit_test(prefix_tells_the_length),
+		cmocka_unit_test(test_mend),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
