@@ -11,7 +11,9 @@ int fence_stop(struct fence_port *p, const struct fence_domain *d, struct rv_err
 	struct fence_found found;
 	int rc = p->ops->find(p, d->domid, &found, e);
 
-	if (rc || !is_it(&found, d) || found.stopped)
+	/* One that stands still may be let go on, a suspended one by who saves it: it is
+	 * paused all the same, once more than others unpause it. */
+	if (rc || !is_it(&found, d) || found.ended)
 		return rc;
 	rc = p->ops->pause(p, d->domid, e);
 	if (!rc)

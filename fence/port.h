@@ -17,7 +17,8 @@ struct fence_port;
 struct fence_found {
 	bool there; /* a domain of that domid */
 	struct uuid handle;
-	bool stopped; /* it runs no more: paused, ended or dying */
+	bool stopped; /* its virtual CPUs stand still now: paused, suspended, ended */
+	bool ended;   /* for good: dying */
 };
 
 struct fence_port_ops {

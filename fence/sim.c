@@ -83,7 +83,8 @@ static int sim_find(
 	if (rc)
 		return rc;
 	*out = (struct fence_found){.there = slot_of(m, domid, &r) >= 0,
-		.stopped = true}; /* with its simulator */
+		.stopped = true,
+		.ended = true}; /* with its simulator */
 	if (out->there)
 		out->handle = r.handle;
 	hyper_sim_machine_free(m);

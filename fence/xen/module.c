@@ -44,8 +44,8 @@ static int xen_find(
 		return 0;
 	out->there = true;
 	memcpy(out->handle.b, info.handle, sizeof out->handle.b);
-	out->stopped =
-		info.flags & (XEN_DOMINF_dying | XEN_DOMINF_shutdown | XEN_DOMINF_paused);
+	out->ended = info.flags & XEN_DOMINF_dying;
+	out->stopped = info.flags & (XEN_DOMINF_dying | XEN_DOMINF_paused);
 	return 0;
 }
 

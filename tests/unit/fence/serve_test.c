@@ -148,6 +148,20 @@ static void test_reused_domid(void **state)
 	assert_int_equal(fenced.book.count, 0);
 }
 
+/* Its save may fail, and who saved it would let it go on. */
+static void test_suspended(void **state)
+{
+	(void)state;
+	set_up();
+	assert_true(hello());
+	assert_true(lease(60000));
+	assert_true(guard(1));
+	fake.domains[1].stopped = true;
+	assert_true(lease(0));
+	assert_int_equal(fake.paused, 1);
+	assert_int_equal(fake.destroyed, 1);
+}
+
 static void test_does_not_stop(void **state)
 {
 	(void)state;
@@ -273,6 +287,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ends_what_it_guards),
 		cmocka_unit_test(test_reused_domid),
+		cmocka_unit_test(test_suspended),
 		cmocka_unit_test(test_does_not_stop),
 		cmocka_unit_test(test_no_watchdog),
 		cmocka_unit_test(test_strangers),
