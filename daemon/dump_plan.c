@@ -66,6 +66,8 @@ static bool is_of_the_moment(enum schema_field_id id)
 	case VM_MIGRATION:
 	case VM_MIGRATION_PHASE:
 	case VM_MIGRATION_TARGET:
+	case VM_HA_ARMED:
+	case VM_HA_RESTART_TASK:
 	case VM_PAUSED_BY:
 	case VBD_CURRENT_OPERATIONS:
 	case VBD_CURRENTLY_ATTACHED:

@@ -313,7 +313,8 @@ static void look_at_length(struct lease *l, int64_t now_ms)
 	struct rv_error e;
 	struct txn t;
 
-	if (wished_ms != l->wished_ms) {
+	/* Leases of former masters count from this one's first entry. */
+	if (wished_ms != l->wished_ms || !l->epoch) {
 		l->wished_ms = wished_ms;
 		l->wished_since_ms = now_ms;
 	}

@@ -23,10 +23,12 @@ enum pool_ca pool_ca_signing(const struct db *db)
 /* `sealed` has room for half the text. */
 static int unhex(const char *text, uint8_t *sealed, struct rv_error *e)
 {
-	for (size_t i = 0; text[2 * i]; i++) {
+	size_t len = strlen(text);
+
+	for (size_t i = 0; 2 * i < len; i++) {
 		unsigned byte;
 
-		if (sscanf(text + 2 * i, "%2x", &byte) != 1)
+		if (len % 2 || sscanf(text + 2 * i, "%2x", &byte) != 1)
 			return rv_error_set(e, RV_ECORRUPT,
 				"the CA's key in the pool's record is damaged");
 		sealed[i] = (uint8_t)byte;

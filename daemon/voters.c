@@ -16,6 +16,7 @@ enum {
 	ALIVE_US = 1500 * 1000, /* answers come with every heartbeat */
 	MOST_MEMBERS = 64,	/* of the configuration, and outsiders looked at */
 	STANDBYS = 8,		/* besides the voters; other hosts are learners */
+	GIVE_AGAIN_US = 600 * 1000 * 1000,
 };
 
 /* One member as this master has seen it. */
@@ -32,6 +33,7 @@ struct voters {
 	bool changing; /* a change of the configuration is under way */
 	bool recording;
 	int64_t full_us;      /* since when this host's disk is full; 0: it is not */
+	int64_t gave_us;      /* when it gave the lead away for that */
 	struct uuid outsider; /* being given an id, to be added then */
 	uint64_t outsider_id;
 	struct pool_commit commit;
@@ -113,7 +115,9 @@ static void members_read(struct voters *v)
 	memcpy(before, v->seen, sizeof before);
 	v->count = 0;
 	rlog_status(pool_log(pool_of(v)), &status);
-	if (!status.low_space)
+	/* Where all disks are full nobody leads better: not again and again. */
+	if (!status.low_space ||
+		(v->gave_us && loop_now_us(v->daemon->loop) - v->gave_us < GIVE_AGAIN_US))
 		v->full_us = 0;
 	else if (!v->full_us)
 		v->full_us = loop_now_us(v->daemon->loop);
@@ -206,6 +210,8 @@ static void change_begin(struct voters *v, const struct voters_change *c)
 		rc = rlog_remove(log, m->raft_id, on_changed, v, &e);
 		break;
 	case VOTERS_HAND_OVER:
+		if (v->full_us)
+			v->gave_us = loop_now_us(v->daemon->loop);
 		rc = rlog_transfer(log, m->raft_id, on_changed, v, &e);
 		break;
 	case VOTERS_NOTHING:
