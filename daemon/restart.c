@@ -129,6 +129,27 @@ static void commit_release(struct restarts *r, struct txn *t)
 	}
 }
 
+/* VMs whose start was under way there: no domain of theirs was recorded, so none was let
+ * run, and once this is committed none can be. */
+static void release_starts(struct restarts *r, struct uuid host, const char *why,
+	struct uuid entry, int64_t wall_ms, struct names *freed, struct txn *t)
+{
+	const struct db *db = db_of(r);
+
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(db, VM_INTENT_HOST, host, vm));) {
+		struct uuid on = db_ref(vm, VM_RESIDENT_ON);
+
+		if (!is_protected(vm) || !uuid_is_none(&on) ||
+			db_enum(vm, VM_INTENT) != VM_INTENT_START ||
+			freed->count == RESTART_RELEASED ||
+			!lost_vm_txn(db, vm, why, wall_ms, t))
+			continue;
+		restart_due_txn(vm, entry, t);
+		names_add(freed, row_name(vm));
+	}
+}
+
 /* Its lease and all that reeve-fenced has promised are over. */
 static void release_host(struct restarts *r, const struct row *host)
 {
@@ -161,6 +182,7 @@ static void release_host(struct restarts *r, const struct row *host)
 		restart_due_txn(vm, entry, &t);
 		names_add(&freed, row_name(vm));
 	}
+	release_starts(r, uuid, why, entry, wall_ms, &freed, &t);
 	if ((!freed.count && (!left.count || was_told(r, uuid))) ||
 		!lease_expect(r->daemon->lease, &t)) {
 		txn_fini(&t);
@@ -172,8 +194,8 @@ static void release_host(struct restarts *r, const struct row *host)
 		"last. %s%s%s%s%s Its other VMs stay where they are until it is back, or "
 		"host-declare-dead says that it is off",
 		row_name(host),
-		freed.count ? "Its protected VMs have ended there, and are started on "
-			      "other hosts: "
+		freed.count ? "Its protected VMs have ended there, or never begun, and "
+			      "are started on other hosts: "
 			    : "",
 		freed.count ? names_end(&freed) : "", freed.count ? "." : "",
 		left.count ? " Not started elsewhere, since its reeve-fenced had not "

@@ -268,6 +268,28 @@ static void test_waits_then_restarts(void **state)
 	world_free(w);
 }
 
+/* One whose start was under way there runs nowhere, armed or not. */
+static void test_start_under_way(void **state)
+{
+	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
+	struct uuid task;
+	struct txn t;
+
+	(void)state;
+	start(w);
+	txn_init(&t, db_of(w), 0);
+	txn_set_ref(&t, w->unarmed, VM_RESIDENT_ON, UUID_NONE);
+	txn_set_enum(&t, w->unarmed, VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_set_enum(&t, w->unarmed, VM_INTENT, VM_INTENT_START);
+	txn_set_ref(&t, w->unarmed, VM_INTENT_HOST, w->b);
+	commit(w, &t);
+	run_ms(w, lease_wait_ms(LEASE_DEFAULT_MS) + 5000);
+	task = db_ref(vm_row(w, w->unarmed), VM_HA_RESTART_TASK);
+	assert_false(uuid_is_none(&task));
+	assert_int_equal(db_enum(vm_row(w, w->unarmed), VM_INTENT), VM_INTENT_NONE);
+	world_free(w);
+}
+
 static void test_renews_meanwhile(void **state)
 {
 	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
@@ -368,6 +390,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_alone),
 		cmocka_unit_test(test_waits_then_restarts),
+		cmocka_unit_test(test_start_under_way),
 		cmocka_unit_test(test_renews_meanwhile),
 		cmocka_unit_test(test_another_epoch),
 		cmocka_unit_test(test_no_host_takes_it),
