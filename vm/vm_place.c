@@ -217,6 +217,15 @@ static void place_cpus(struct vm_manager *m, const struct db *db, const struct r
 	host->xen_version = xen ? vm_cpu_xen_version(xen) : UINT32_MAX;
 }
 
+/* One whose lease is over starts nothing, whoever heard of it last. */
+static bool answers(const struct vm_manager *m, const struct row *host)
+{
+	int64_t until_ms = db_int(host, HOST_LEASE_UNTIL);
+
+	return db_bool(host, HOST_LIVE) &&
+	       (until_ms == 0 || until_ms > loop_wall_ms(m->loop));
+}
+
 static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_error *e)
 {
 	bool changed = place_changed(m, db) || sched_host_count(m->sched) == 0;
@@ -242,7 +251,7 @@ static int place_refresh(struct vm_manager *m, const struct db *db, struct rv_er
 			continue;
 		}
 		host.enabled = db_bool(r, HOST_ENABLED);
-		host.live = vm_host_find(m, &host.uuid) || db_bool(r, HOST_LIVE);
+		host.live = vm_host_find(m, &host.uuid) || answers(m, r);
 		host.clock_ok = !db_bool(r, HOST_CLOCK_OFF);
 		host.pcpus = (uint32_t)db_int(r, HOST_CPU_COUNT);
 		place_cpus(m, db, r, &host);
