@@ -25,7 +25,8 @@ struct keeping {
 enum {
 	/* How much calmer a link is kept that no decision waits for ... */
 	CALM = 8,
-	CALM_HOSTS = 64, /* ... and the more so, the more of them there are */
+	CALM_HOSTS = 64,     /* ... and the more so, the more of them there are */
+	SNAPSHOT_HOSTS = 16, /* a small pool */
 	/* The master's links in a large pool: so many hosts double the pause. */
 	MASTER_HOSTS = 256,
 };
@@ -398,7 +399,9 @@ static void seed_add(struct members *m, struct identity *place, const struct row
 }
 
 /* A voter that starts knows of the database only what was in its last snapshot, until it
- * hears from the others: so it must know them from elsewhere. Servers of the log first.
+ * hears from the others: so it must know them from elsewhere. Servers of the log first. A
+ * small pool, which may lose its quorum for good while it is young, has a snapshot taken
+ * besides: questions, and pool-emergency-transition-to-master, need the hosts' records.
  */
 static void members_keep(struct members *m)
 {
@@ -425,6 +428,8 @@ static void members_keep(struct members *m)
 	if (memcmp(now->seeds, k->place.seeds, sizeof now->seeds) == 0)
 		goto out;
 	k->place = *now;
+	if (db_count(db, CLASS_HOST) <= SNAPSHOT_HOSTS)
+		pool_snapshot(m->daemon->pool);
 	k->job = (struct job){.run = keep_run, .done = keep_done, .name = "members.keep"};
 	k->state_dir = m->daemon->config->state_dir;
 	k->running = worker_submit(m->worker, &k->job) == 0;

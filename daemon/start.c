@@ -165,7 +165,10 @@ bool daemon_refuses(
 
 	if (d->recorded)
 		return false;
-	if (m->role == ROLE_READ_ONLY && db_pool(pool_db(d->pool)))
+	/* Where the others are gone for good, this is the way out. */
+	if ((m->role == ROLE_READ_ONLY ||
+		    m->id == METHOD_POOL_EMERGENCY_TRANSITION_TO_MASTER) &&
+		db_pool(pool_db(d->pool)))
 		return false;
 	pool_status(d->pool, &status);
 	code = status.log.error.code == RV_ESPACE ? RV_ESPACE : RV_EAGAIN;
@@ -363,6 +366,7 @@ static void on_recorded(struct pool_commit *commit)
 		return;
 	}
 	d->recorded = true;
+	pool_snapshot(d->pool); /* what the next start knows before it hears of others */
 	rotation_start(d->rotation);
 	if (witness_is_here(d)) {
 		clocks_start(d->clocks);
