@@ -62,6 +62,7 @@ def test_level():
         assert low != own
         until("host2 tells its CPUs", lambda: policy(client, hosts["host2"]) == low)
         until("host2 is live", lambda: records(client, "host")[hosts["host2"]]["live"])
+        until("host2 holds a lease", lambda: records(client, "host")[hosts["host2"]]["lease_until"])
 
         # What is started on the better host may go to the lesser one, and back.
         client.change("VM.start", self=guest, on=hosts["host1"])

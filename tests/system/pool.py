@@ -88,8 +88,9 @@ def form(members):
         member.start().close()
         token = client.change("pool.issue_join_token")
         member.join(first, token)
-    until("all are live", lambda: len([
-        h for h in client.call("host.get_all_records", fields=["live"]).values() if h["live"]]) == len(members))
+    until("all are live and hold their leases", lambda: len([
+        h for h in client.call("host.get_all_records", fields=["live", "lease_until"]).values()
+        if h["live"] and h["lease_until"]]) == len(members))
     return client
 
 
