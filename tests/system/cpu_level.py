@@ -24,6 +24,18 @@ def where(client, guest):
     return record["power_state"], record["resident_on"]
 
 
+def change(client, method, **params):
+    """A host that has just started is not ready at once, and says so."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return client.change(method, **params)
+        except rpc.Refused as e:
+            if e.code != "TRY_AGAIN" or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
 def join(client, first, member):
     member.join(first, client.change("pool.issue_join_token"))
 
@@ -50,7 +62,7 @@ def test_level():
         assert own and own == policy(client, by_name(client, "host")["host1"])
 
         # A host with less waits until no VM could miss it.
-        client.change("VM.start", self=guest)
+        change(client, "VM.start", self=guest)
         words = refused_join("VM_INCOMPATIBLE_WITH_THIS_HOST", client, first, second)
         for part in ("avx2", "bmi2", "guest", "shut down"):
             assert part in words, part
@@ -65,9 +77,9 @@ def test_level():
         until("host2 holds a lease", lambda: records(client, "host")[hosts["host2"]]["lease_until"])
 
         # What is started on the better host may go to the lesser one, and back.
-        client.change("VM.start", self=guest, on=hosts["host1"])
+        change(client, "VM.start", self=guest, on=hosts["host1"])
         for target in ("host2", "host1"):
-            client.change("VM.migrate", self=guest, host=hosts[target], live=True)
+            change(client, "VM.migrate", self=guest, host=hosts[target], live=True)
             assert where(client, guest) == ("Running", hosts[target])
 
         # One that has the level joins while it runs.
@@ -79,7 +91,7 @@ def test_level():
         # A member that lost a feature of the level is left out, with the reason.
         client.change("VM.hard_shutdown", self=guest)
         blocker = vm(client, "blocker")
-        client.change("VM.start", self=blocker, on=hosts["host1"])
+        change(client, "VM.start", self=blocker, on=hosts["host1"])
         third.stop()
         third.settings["hypervisor.sim-cpu-lacks"] = "avx2 bmi2 aes"
         third.start().close()
@@ -93,7 +105,7 @@ def test_level():
         # It is lowered once nothing runs, and VMs start there then.
         client.change("VM.hard_shutdown", self=blocker)
         until("the level is lowered", lambda: level(client) == policy(client, hosts["host3"]))
-        client.change("VM.start", self=guest, on=hosts["host3"])
+        change(client, "VM.start", self=guest, on=hosts["host3"])
         client.change("VM.hard_shutdown", self=guest)
 
         # And raised when those who lack it have gone.
@@ -117,7 +129,7 @@ def test_xen_version():
         hosts = by_name(client, "host")
         until("host2 is live", lambda: records(client, "host")[hosts["host2"]]["live"])
         guest = vm(client, "guest")
-        client.change("VM.start", self=guest, on=hosts["host2"])
+        change(client, "VM.start", self=guest, on=hosts["host2"])
         words = refused("FEATURE_UNSUPPORTED", client, "VM.migrate", self=guest,
                         host=hosts["host1"], live=True)
         print(words)
