@@ -4,6 +4,7 @@ commands given to any surviving host work; the old master comes back and follows
 
 usage: failover.py
 """
+import contextlib
 import os
 import shutil
 import signal
@@ -306,17 +307,12 @@ def test_no_quorum(members):
     until("all agree", lambda: master_of(members))
 
 
-def main():
-    base = tempfile.mkdtemp(prefix="reeve-failover-")
-    members = [Member(base, f"host{i + 1}") for i in range(3)]
+@contextlib.contextmanager
+def ended(members):
+    """Daemons that end in order with the block; where it fails, with their last words. Those that
+    it adds to the list meanwhile, too."""
     try:
-        form(members)
-        vms = start_vms(members)
-        test_designate(members, vms)
-        test_kill(members, vms)
-        test_freeze(members, vms)
-        test_no_quorum(members)
-        check_vms(members[0], vms)
+        yield
         for m in reversed(members):
             m.stop()
     except BaseException:
@@ -329,6 +325,19 @@ def main():
             if m.process and m.process.poll() is None:
                 m.process.send_signal(signal.SIGCONT)
                 m.kill()
+
+
+def main():
+    base = tempfile.mkdtemp(prefix="reeve-failover-")
+    members = [Member(base, f"host{i + 1}") for i in range(3)]
+    with ended(members):
+        form(members)
+        vms = start_vms(members)
+        test_designate(members, vms)
+        test_kill(members, vms)
+        test_freeze(members, vms)
+        test_no_quorum(members)
+        check_vms(members[0], vms)
     shutil.rmtree(base)
 
 

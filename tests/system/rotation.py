@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import ssl
 import subprocess
 import tempfile
@@ -257,7 +256,7 @@ def main():
     base = tempfile.mkdtemp(prefix="reeve-rotation-")
     members = [Member(base, f"host{i + 1}") for i in range(3)]
     everyone = list(members)
-    try:
+    with failover.ended(everyone):
         failover.form(members)
         vm = members[0].change("VM.create", record={
             "name_label": "mover", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
@@ -267,18 +266,6 @@ def main():
         everyone.append(test_ca(members, vm, base))
         test_ca_killed(everyone)
         test_expiry(base)
-        for m in reversed(everyone):
-            m.stop()
-    except BaseException:
-        for m in everyone:
-            if m.process:
-                print(m.name, m.tail())
-        raise
-    finally:
-        for m in everyone:
-            if m.process and m.process.poll() is None:
-                m.process.send_signal(signal.SIGCONT)
-                m.kill()
     shutil.rmtree(base)
 
 

@@ -269,7 +269,7 @@ def main():
     hosts = [Member(base, f"host{i + 1}") for i in range(2)]
     witness = Member(base, "third", witness=True)
     members = hosts + [witness]
-    try:
+    with failover.ended(members):
         form(hosts, witness)
         test_no_drivers(witness)
         test_refusals(hosts, witness, base)
@@ -282,18 +282,6 @@ def main():
         test_kind_stays(witness)
         test_leave(hosts, witness)
         test_two(hosts)
-        for m in reversed(members):
-            m.stop()
-    except BaseException:
-        for m in members:
-            if m.process:
-                print(m.name, m.tail())
-        raise
-    finally:
-        for m in members:
-            if m.process and m.process.poll() is None:
-                m.process.send_signal(signal.SIGCONT)
-                m.kill()
     shutil.rmtree(base)
 
 

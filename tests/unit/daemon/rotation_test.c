@@ -19,6 +19,7 @@
 #include "base/prng.h"
 #include "daemon/identity.h"
 #include "link/ca.h"
+#include "lives.h"
 
 /* --- the plan ---------------------------------------------------------------------- */
 
@@ -180,35 +181,6 @@ static void test_times(void **state)
 }
 
 /* --- the files --------------------------------------------------------------------- */
-
-/* After `lives` more calls that change names none works, as if the machine had stopped.
- */
-static int lives = -1;
-
-int __real_rename(const char *from, const char *to);
-int __real_unlink(const char *path);
-int __wrap_rename(const char *from, const char *to);
-int __wrap_unlink(const char *path);
-
-static bool dead(void)
-{
-	if (lives == 0) {
-		errno = EIO;
-		return true;
-	}
-	lives -= lives > 0;
-	return false;
-}
-
-int __wrap_rename(const char *from, const char *to)
-{
-	return dead() ? -1 : __real_rename(from, to);
-}
-
-int __wrap_unlink(const char *path)
-{
-	return dead() ? -1 : __real_unlink(path);
-}
 
 static const struct uuid host = {{5}};
 
