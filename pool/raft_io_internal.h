@@ -1,4 +1,4 @@
-/* What raft_io.c (log, clock, messages) and raft_io_snapshot.c share. */
+/* What raft_io.c (life, clock), raft_io_log.c and the others share. */
 #ifndef REEVE_POOL_RAFT_IO_INTERNAL_H
 #define REEVE_POOL_RAFT_IO_INTERNAL_H
 
@@ -175,15 +175,26 @@ struct rio {
 #define RIO_OF(io) ((struct rio *)(io)->impl)
 
 /* raft_io.c */
-int rio_push(struct rio *rio, const struct rio_op *op);
-void rio_pump(struct rio *rio);
 void rio_fail(struct rio *rio, int rc, const struct rv_error *e);
 void rio_touched(struct rio *rio);
 void rio_close_step(struct rio *rio);
 struct raft *rio_raft(struct rio *rio);
+int rio_raft_error(int rc);
+
+/* raft_io_log.c */
 bool rio_note_term(struct rio *rio, uint64_t first, uint64_t term);
 void rio_prune_terms(struct rio *rio, uint64_t index);
-int rio_raft_error(int rc);
+int rio_push(struct rio *rio, const struct rio_op *op);
+void rio_pump(struct rio *rio);
+/* After a failed write: a job that takes its beginning off the disk. */
+void rio_cut_tail(struct rio *rio);
+int rio_append(struct raft_io *io, struct raft_io_append *req,
+	const struct raft_entry entries[], unsigned n, raft_io_append_cb cb);
+int rio_truncate(struct raft_io *io, raft_index index);
+void rio_idle(void *arg); /* of the timers and the defer of these names */
+void rio_retry(void *arg);
+void rio_finish(void *arg);
+
 /* raft_io_link.c */
 void rio_tick(void *arg);
 void rio_deliver(

@@ -8,22 +8,9 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "pool/raft_conf.h"
-
-#define REJOIN                                                                           \
-	"remove this host from the pool and let it join again, or restore the "          \
-	"directory "                                                                     \
-	"from a backup"
+#include "pool/recover_internal.h"
 
 /* --- what files there are --------------------------------------------------------- */
-
-struct listing {
-	uint64_t *segments, *snapshots; /* ascending */
-	size_t segment_count, snapshot_count;
-	uint64_t snapshot_bytes;
-	bool meta, mark, failed;
-	char junk[16][DISK_NAME_MAX]; /* temporary files of an earlier life */
-	size_t junk_count;
-};
 
 static bool push(uint64_t **at, size_t *count, uint64_t v)
 {
@@ -38,7 +25,7 @@ static bool push(uint64_t **at, size_t *count, uint64_t v)
 
 static void note_file(void *arg, const char *name, uint64_t bytes)
 {
-	struct listing *l = arg;
+	struct recover_listing *l = arg;
 	size_t len = strlen(name);
 	uint64_t index;
 
@@ -67,7 +54,7 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int list_files(struct listing *l, struct disk *d, struct rv_error *e)
+static int list_files(struct recover_listing *l, struct disk *d, struct rv_error *e)
 {
 	int rc = disk_list(d, note_file, l, e);
 
@@ -87,7 +74,7 @@ static int list_files(struct listing *l, struct disk *d, struct rv_error *e)
 	return rc;
 }
 
-static int read_slots(struct recovered *r, struct disk *d, struct listing *l,
+static int read_slots(struct recovered *r, struct disk *d, struct recover_listing *l,
 	const struct recover_config *config, struct rv_error *e)
 {
 	bool data = l->segment_count > 0 || l->snapshot_count > 0;
@@ -97,16 +84,16 @@ static int read_slots(struct recovered *r, struct disk *d, struct listing *l,
 
 	if (data && (!l->meta || !l->mark))
 		return rv_error_set(e, RV_ECORRUPT,
-			"%s/%s is missing though there is a log: " REJOIN, d->path,
-			l->meta ? SEGMENTS_MARK : SEGMENTS_META);
+			"%s/%s is missing though there is a log: " RECOVER_REJOIN,
+			d->path, l->meta ? SEGMENTS_MARK : SEGMENTS_META);
 	rc = slots_read(d, SEGMENTS_META, FRAME_META, &r->meta, config->meta_first,
 		&r->healed, e);
 	if (rc)
 		return rc;
 	if (!l->mark && r->meta.term > 0)
 		return rv_error_set(e, RV_ECORRUPT,
-			"%s/%s is missing though terms were begun: " REJOIN, d->path,
-			SEGMENTS_MARK);
+			"%s/%s is missing though terms were begun: " RECOVER_REJOIN,
+			d->path, SEGMENTS_MARK);
 	if (!l->mark) /* died before it ever began */
 		rc = slots_create(d, SEGMENTS_MARK, FRAME_MARK, &mark, e);
 	if (!rc)
@@ -117,8 +104,8 @@ static int read_slots(struct recovered *r, struct disk *d, struct listing *l,
 
 /* --- snapshots -------------------------------------------------------------------- */
 
-static int read_snapshots(
-	struct recovered *r, struct disk *d, struct listing *l, struct rv_error *e)
+static int read_snapshots(struct recovered *r, struct disk *d, struct recover_listing *l,
+	struct rv_error *e)
 {
 	char name[DISK_NAME_MAX];
 	int rc = 0;
@@ -138,14 +125,14 @@ static int read_snapshots(
 	if (rc && l->segment_count > 0 && l->segments[0] == 1)
 		return 0; /* the whole log is still there */
 	if (rc)
-		rv_error_set(e, RV_ECORRUPT, "%s/%s: no snapshot is readable: " REJOIN,
-			d->path, name);
+		rv_error_set(e, RV_ECORRUPT,
+			"%s/%s: no snapshot is readable: " RECOVER_REJOIN, d->path, name);
 	return rc;
 }
 
 /* Once all else is well: else the next snapshot would replace the good one. */
-static int drop_damaged(
-	struct recovered *r, struct disk *d, const struct listing *l, struct rv_error *e)
+static int drop_damaged(struct recovered *r, struct disk *d,
+	const struct recover_listing *l, struct rv_error *e)
 {
 	char name[DISK_NAME_MAX];
 	int rc = 0;
@@ -153,378 +140,6 @@ static int drop_damaged(
 	for (size_t i = 0; i < l->snapshot_count && !rc; i++)
 		if (!r->has_snapshot || l->snapshots[i] > r->snapshot.index)
 			rc = disk_remove(d, snapfile_name(name, l->snapshots[i]), e);
-	return rc;
-}
-
-/* --- segments --------------------------------------------------------------------- */
-
-struct reader {
-	struct recovered *r;
-	struct disk *disk;
-	char name[DISK_NAME_MAX];
-	uint8_t *bytes;
-	size_t len, at; /* at: where the next frame is expected */
-	bool started;	/* link, next are known */
-	bool last;	/* the file read is the last one */
-	uint64_t link, term, next;
-	uint64_t synced;    /* the most that any frame proves */
-	uint64_t load_from; /* entries before are not kept */
-	size_t size;	    /* allocated entries */
-	uint64_t mark_link; /* link of the entry that the mark names; 0: not seen */
-};
-
-static int corrupt(struct reader *rd, struct rv_error *e, const char *what)
-{
-	return rv_error_set(e, RV_ECORRUPT,
-		"%s/%s: %s at offset %zu, entry %" PRIu64
-		", which was acknowledged: " REJOIN,
-		rd->disk->path, rd->name, what, rd->at, rd->next);
-}
-
-/* Puts a healed frame back on disk; not vital. */
-static void repair(struct reader *rd, const struct frame *f)
-{
-	struct disk_file *file = NULL;
-	struct rv_error e;
-	int rc = disk_open(rd->disk, rd->name, &file, &e);
-
-	if (!rc)
-		rc = disk_write(
-			file, rd->at, rd->bytes + rd->at, FRAME_HEAD_SIZE + f->len, &e);
-	if (!rc)
-		rc = disk_sync(file, &e);
-	disk_close(file);
-	rd->r->healed++;
-	log_warn("pool.recover",
-		"file=%s/%s offset=%zu entry=%" PRIu64 " msg=\"a damaged byte was %s\"",
-		rd->disk->path, rd->name, rd->at, f->index,
-		rc ? "read around; it could not be repaired on disk" : "repaired");
-}
-
-static int keep_entry(
-	struct reader *rd, const struct frame *f, const uint8_t *body, struct rv_error *e)
-{
-	struct recovered *r = rd->r;
-	struct raft_entry *entry;
-
-	if (r->count == rd->size) {
-		size_t size = rd->size ? 2 * rd->size : 256;
-		struct raft_entry *more =
-			raft_realloc(r->entries, size * sizeof *r->entries);
-
-		if (!more)
-			return rv_error_set(e, RV_ENOMEM, "read the log: out of memory");
-		r->entries = more;
-		rd->size = size;
-	}
-	entry = &r->entries[r->count];
-	*entry = (struct raft_entry){.term = f->term, .type = f->type};
-	entry->buf.len = f->len;
-	entry->buf.base = raft_malloc(f->len ? f->len : 1);
-	if (!entry->buf.base)
-		return rv_error_set(e, RV_ENOMEM, "read the log: out of memory");
-	memcpy(entry->buf.base, body, f->len);
-	if (r->count++ == 0)
-		r->start_index = f->index;
-	return 0;
-}
-
-/* libraft asserts on what it is given: check all that it relies on. */
-static int check_entry(
-	struct reader *rd, const struct frame *f, const uint8_t *body, struct rv_error *e)
-{
-	struct raft_configuration conf;
-
-	if (f->type < FRAME_COMMAND || f->type > FRAME_CHANGE || f->term == 0 ||
-		f->term < rd->term || f->term > rd->r->meta.term || f->len == 0)
-		return corrupt(rd, e, "an entry that can't be");
-	if (f->index == 1 && f->type != FRAME_CHANGE)
-		return corrupt(rd, e, "a first entry that is no configuration");
-	if (f->type != FRAME_CHANGE)
-		return 0;
-	if (raft_conf_decode(body, f->len, &conf))
-		return corrupt(rd, e, "an unreadable configuration");
-	raft_configuration_close(&conf);
-	return 0;
-}
-
-static int take_frame(struct reader *rd, const struct frame *f, struct rv_error *e)
-{
-	const uint8_t *body = rd->bytes + rd->at + FRAME_HEAD_SIZE;
-	int rc;
-
-	if (f->synced > rd->synced)
-		rd->synced = f->synced;
-	if (f->type == FRAME_SEGMENT) {
-		rd->term = f->term;
-	} else {
-		rc = check_entry(rd, f, body, e);
-		if (!rc && f->index >= rd->load_from)
-			rc = keep_entry(rd, f, body, e);
-		if (rc)
-			return rc;
-		if (f->index == rd->r->segments.mark.value)
-			rd->mark_link = f->link;
-		rd->term = f->term;
-		rd->next = f->index + 1;
-	}
-	rd->link = f->link;
-	rd->at += FRAME_HEAD_SIZE + f->len;
-	return 0;
-}
-
-static bool all_zero(const uint8_t *bytes, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if (bytes[i])
-			return false;
-	return true;
-}
-
-/* Whether the frame is the one that must come at this place. */
-static bool fits(const struct reader *rd, const struct frame *f, bool first)
-{
-	if (first != (f->type == FRAME_SEGMENT))
-		return false;
-	if (!rd->started)
-		return first;
-	return f->prev == rd->link && f->index == rd->next;
-}
-
-/* The most that any undamaged head in the rest of the file proves. */
-static uint64_t proof_behind(const struct reader *rd)
-{
-	uint64_t proof = 0;
-	struct frame f;
-
-	for (size_t at = rd->at; rd->len - at >= FRAME_HEAD_SIZE; at++)
-		if (frame_head_good(rd->bytes + at, &f) && f.synced > proof)
-			proof = f.synced;
-	return proof;
-}
-
-/* A process that was killed may leave bytes in the page cache alone, and a failed sync
- * bytes that only look written: what is built upon is written again and synced. */
-static int settle_tail(struct reader *rd, struct rv_error *e)
-{
-	struct disk_file *file = NULL;
-	int rc = disk_open(rd->disk, rd->name, &file, e);
-
-	if (!rc)
-		rc = disk_write(file, 0, rd->bytes, rd->at, e);
-	if (!rc && rd->at < rd->len)
-		rc = disk_truncate(file, rd->at, e);
-	if (!rc)
-		rc = disk_sync(file, e);
-	disk_close(file);
-	return rc;
-}
-
-/* The frame at rd->at is not readable: torn, or damaged? */
-static int judge_end(struct reader *rd, struct rv_error *e)
-{
-	struct recovered *r = rd->r;
-	uint64_t proof = rd->synced;
-
-	if (proof_behind(rd) > proof)
-		proof = proof_behind(rd);
-	if (r->segments.mark.value > proof)
-		proof = r->segments.mark.value;
-	if (!rd->last)
-		return 0; /* the next segment's beginning tells */
-	if (proof >= rd->next)
-		return corrupt(rd, e, "damage");
-	r->cut_bytes = rd->len - rd->at;
-	snprintf(r->cut_where, sizeof r->cut_where, "%s offset %zu", rd->name, rd->at);
-	return 0;
-}
-
-static int read_frames(struct reader *rd, struct rv_error *e)
-{
-	bool first = true;
-	struct frame f;
-	int rc;
-
-	rd->at = 0;
-	while (rd->at < rd->len) {
-		uint8_t *here = rd->bytes + rd->at;
-		size_t left = rd->len - rd->at;
-		enum frame_verdict v;
-
-		if (all_zero(here, left < FRAME_HEAD_SIZE ? left : FRAME_HEAD_SIZE) &&
-			all_zero(here, left))
-			break;
-		v = frame_parse(here, left, &f);
-		if ((v != FRAME_GOOD && v != FRAME_HEALED) || !fits(rd, &f, first)) {
-			if (first)
-				return corrupt(rd, e, "a damaged beginning");
-			return judge_end(rd, e);
-		}
-		if (!rd->started) {
-			rd->started = true;
-			rd->next = f.index;
-		}
-		if (v == FRAME_HEALED)
-			repair(rd, &f);
-		rc = take_frame(rd, &f, e);
-		if (rc)
-			return rc;
-		first = false;
-	}
-	if (first)
-		return corrupt(rd, e, "nothing but zeros");
-	return 0;
-}
-
-static int read_segment(struct reader *rd, uint64_t first, struct rv_error *e)
-{
-	struct segment found = {.first = first};
-	int rc;
-
-	segments_name(rd->name, first);
-	rc = disk_read(rd->disk, rd->name, &rd->bytes, &rd->len, e);
-	if (rc)
-		return rc;
-	rd->at = 0;
-	if (rd->started && rd->next != first)
-		rc = corrupt(
-			rd, e, "the file before it ends too early; damage in it, found");
-	if (!rc)
-		rc = read_frames(rd, e);
-	if (!rc && rd->next == first)
-		rc = corrupt(rd, e, "a segment without entries");
-	if (!rc && rd->last)
-		rc = settle_tail(rd, e);
-	free(rd->bytes);
-	rd->bytes = NULL;
-	if (rc)
-		return rc;
-	found.last = rd->next - 1;
-	found.bytes = rd->at;
-	if (segments_add(&rd->r->segments, &found))
-		return rv_error_set(e, RV_ENOMEM, "read the log: out of memory");
-	return 0;
-}
-
-static void forget_entries(struct recovered *r)
-{
-	for (size_t i = 0; i < r->count; i++)
-		raft_free(r->entries[i].buf.base);
-	raft_free(r->entries);
-	r->entries = NULL;
-	r->count = 0;
-}
-
-/* An installed snapshot whose log was not yet cleared away, or a log wholly behind its
- * snapshot: the snapshot alone counts. */
-static int drop_log(struct reader *rd, struct rv_error *e)
-{
-	struct recovered *r = rd->r;
-	struct segments *s = &r->segments;
-	int rc;
-
-	forget_entries(r);
-	r->start_index = r->snapshot.index + 1;
-	s->next = rd->next;
-	s->term = rd->term;
-	rc = disk_open(rd->disk, SEGMENTS_MARK, &s->mark_file, e);
-	if (!rc)
-		rc = segments_reset(s, r->snapshot.index + 1, e);
-	rd->next = r->snapshot.index + 1;
-	rd->link = 0;
-	rd->term = r->snapshot.term;
-	rd->mark_link = rd->synced = 0;
-	return rc;
-}
-
-static int match_snapshot(struct reader *rd, struct rv_error *e)
-{
-	struct recovered *r = rd->r;
-	uint64_t index = r->snapshot.index;
-
-	if (rd->next <= index && r->segments.mark.value <= index)
-		return drop_log(rd, e);
-	if (r->count > 0 && r->start_index <= index &&
-		r->entries[index - r->start_index].term != r->snapshot.term)
-		return drop_log(rd, e);
-	return 0;
-}
-
-/* The log must reach what the mark promised, and be the log that it promised. */
-static int match_mark(struct reader *rd, struct rv_error *e)
-{
-	const struct slots *mark = &rd->r->segments.mark;
-	uint64_t promised = mark->value > rd->synced ? mark->value : rd->synced;
-
-	if (promised >= rd->next)
-		return rv_error_set(e, RV_ECORRUPT,
-			"%s/%s: the log ends at entry %" PRIu64 ", but %" PRIu64
-			" were acknowledged: " REJOIN,
-			rd->disk->path, rd->name[0] ? rd->name : "(no segment)",
-			rd->next - 1, promised);
-	if (rd->mark_link && mark->identity && rd->mark_link != mark->identity)
-		return rv_error_set(e, RV_ECORRUPT,
-			"%s: entry %" PRIu64
-			" is not the one that was acknowledged (files "
-			"of another log?): " REJOIN,
-			rd->disk->path, mark->value);
-	return 0;
-}
-
-/* The first segment that is needed: those before hold nothing that counts. */
-static size_t first_needed(const struct listing *l, const struct recovered *r)
-{
-	size_t i = 0;
-
-	while (r->has_snapshot && i + 1 < l->segment_count &&
-		l->segments[i + 1] <= r->snapshot.index + 1)
-		i++;
-	return i;
-}
-
-static int read_segments(struct recovered *r, struct disk *d, const struct listing *l,
-	const struct recover_config *config, struct rv_error *e)
-{
-	struct reader rd = {.r = r, .disk = d, .next = 1};
-	uint64_t after = r->has_snapshot ? r->snapshot.index + 1 : 1;
-	size_t needed = first_needed(l, r);
-	uint64_t trailing;
-	int rc = 0;
-
-	r->start_index = after;
-	rd.next = after;
-	rd.term = r->has_snapshot ? r->snapshot.term : 0;
-	/* At least the snapshot's own entry, to compare terms. */
-	trailing = config->trailing ? config->trailing : 1;
-	rd.load_from = after > trailing ? after - trailing : 1;
-	for (size_t i = 0; i < l->segment_count && !rc; i++) {
-		struct segment old = {.first = l->segments[i]};
-
-		if (i == needed) {
-			rd.started = false;
-			rd.term = 0;
-		}
-		if (i < needed) {
-			/* Kept for the snapshot before; not read. */
-			old.last = l->segments[i + 1] - 1;
-			rc = segments_add(&r->segments, &old);
-			continue;
-		}
-		if (i == needed && l->segments[i] > after)
-			return rv_error_set(e, RV_ECORRUPT,
-				"%s: entries %" PRIu64 " to %" PRIu64
-				" are missing: " REJOIN,
-				d->path, after, l->segments[i] - 1);
-		rd.last = i + 1 == l->segment_count;
-		rc = read_segment(&rd, l->segments[i], e);
-	}
-	if (!rc && r->has_snapshot && l->segment_count > 0)
-		rc = match_snapshot(&rd, e);
-	if (!rc)
-		rc = match_mark(&rd, e);
-	r->segments.link = rd.link;
-	r->segments.term = rd.term;
-	r->segments.next = rd.next;
 	return rc;
 }
 
@@ -536,7 +151,7 @@ static int bootstrap(
 	struct raft_entry entry = {.term = 1, .type = RAFT_CHANGE};
 	struct segments_batch batch = {&entry, 1};
 	struct frame f = {.index = 1, .term = 1, .type = FRAME_CHANGE};
-	struct reader rd = {.r = r};
+	size_t room = 0;
 	int rc;
 
 	if (raft_configuration_encode(config->bootstrap, &entry.buf))
@@ -544,7 +159,7 @@ static int bootstrap(
 	rc = segments_append(&r->segments, &batch, 1, e);
 	f.len = (uint32_t)entry.buf.len;
 	if (!rc)
-		rc = keep_entry(&rd, &f, entry.buf.base, e);
+		rc = recover_keep_entry(r, &room, &f, entry.buf.base, e);
 	raft_free(entry.buf.base);
 	return rc;
 }
@@ -588,7 +203,7 @@ static int refound(struct recovered *r, struct disk *d,
 	struct raft_entry entry = {.type = RAFT_CHANGE};
 	struct segments_batch batch = {&entry, 1};
 	struct frame f = {.index = r->segments.next, .type = FRAME_CHANGE};
-	struct reader rd = {.r = r, .size = r->count};
+	size_t room = r->count;
 	struct raft_configuration conf;
 	int rc;
 
@@ -615,7 +230,7 @@ static int refound(struct recovered *r, struct disk *d,
 	rc = segments_append(&r->segments, &batch, 1, e);
 	f.len = (uint32_t)entry.buf.len;
 	if (!rc)
-		rc = keep_entry(&rd, &f, entry.buf.base, e);
+		rc = recover_keep_entry(r, &room, &f, entry.buf.base, e);
 	raft_free(entry.buf.base);
 	log_warn("pool.recover",
 		"server=%" PRIu64 " entry=%" PRIu64
@@ -643,7 +258,7 @@ static int open_mark(struct recovered *r, struct disk *d, struct rv_error *e)
 	return disk_open(d, SEGMENTS_MARK, &r->segments.mark_file, e);
 }
 
-static int recover_files(struct recovered *r, struct disk *d, struct listing *l,
+static int recover_files(struct recovered *r, struct disk *d, struct recover_listing *l,
 	const struct recover_config *config, struct rv_error *e)
 {
 	int rc = list_files(l, d, e);
@@ -662,11 +277,11 @@ static int recover_files(struct recovered *r, struct disk *d, struct listing *l,
 	if (!rc)
 		rc = read_snapshots(r, d, l, e);
 	if (!rc)
-		rc = read_segments(r, d, l, config, e);
+		rc = recover_read_segments(r, d, l, config, e);
 	if (!rc && r->segments.next <= config->applied)
 		rc = rv_error_set(e, RV_ECORRUPT,
 			"%s: the log ends at entry %" PRIu64 ", but %" PRIu64
-			" were applied: " REJOIN,
+			" were applied: " RECOVER_REJOIN,
 			d->path, r->segments.next - 1, config->applied);
 	return rc;
 }
@@ -674,7 +289,7 @@ static int recover_files(struct recovered *r, struct disk *d, struct listing *l,
 int recover(struct recovered *r, struct disk *d, const struct recover_config *config,
 	struct rv_error *e)
 {
-	struct listing l = {0};
+	struct recover_listing l = {0};
 	int rc;
 
 	*r = (struct recovered){0};
@@ -717,7 +332,7 @@ int recover(struct recovered *r, struct disk *d, const struct recover_config *co
 
 void recovered_fini(struct recovered *r)
 {
-	forget_entries(r);
+	recover_forget_entries(r);
 	snapfile_fini(&r->snapshot);
 	segments_fini(&r->segments);
 }

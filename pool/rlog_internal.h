@@ -1,5 +1,5 @@
-/* What rlog.c (life), rlog_propose.c (proposals, applying), rlog_member.c and
- * rlog_status.c share. */
+/* What rlog.c (life), rlog_open.c, rlog_propose.c (proposals, applying), rlog_member.c
+ * and rlog_status.c share. */
 #ifndef REEVE_POOL_RLOG_INTERNAL_H
 #define REEVE_POOL_RLOG_INTERNAL_H
 
@@ -143,9 +143,13 @@ void rlog_look(struct rlog *rlog);
 void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e);
 int rlog_from_raft(int r);
 
-/* The learner, or libraft, is closed; then one of the two below. */
+/* The learner, or libraft, is closed; then rlog_closed or rlog_wiped. */
 void rlog_close_mode(struct rlog *rlog);
 void rlog_closed(struct rlog *rlog);
+void rlog_end_stop(struct rlog *rlog); /* nothing is open any more */
+
+/* rlog_open.c */
+void rlog_begin_open(struct rlog *rlog);
 void rlog_wiped(struct rlog *rlog, int rc, const struct rv_error *e);
 
 /* rlog_learner.c */
