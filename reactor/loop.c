@@ -152,8 +152,12 @@ struct timer *loop_timer_first(const struct loop *l)
 void timer_init(
 	struct timer *t, struct loop *l, const char *name, timer_fn *fn, void *arg)
 {
-	*t = (struct timer){
-		.loop = l, .name = name, .fn = fn, .arg = arg, .heap_slot = SIZE_MAX};
+	*t = (struct timer){.loop = l,
+		.name = name,
+		.fn = fn,
+		.arg = arg,
+		.heap_slot = SIZE_MAX,
+		.who = l->sim.who};
 }
 
 void timer_start_us(struct timer *t, int64_t after_us)
@@ -214,7 +218,8 @@ void loop_timer_fire(struct loop *l, struct timer *t)
 void defer_init(
 	struct defer *d, struct loop *l, const char *name, timer_fn *fn, void *arg)
 {
-	*d = (struct defer){.loop = l, .name = name, .fn = fn, .arg = arg};
+	*d = (struct defer){
+		.loop = l, .name = name, .fn = fn, .arg = arg, .who = l->sim.who};
 	list_init(&d->node);
 }
 
@@ -230,10 +235,8 @@ void defer_stop(struct defer *d)
 		list_remove(&d->node);
 }
 
-void loop_defer_fire(struct loop *l)
+void loop_defer_fire(struct loop *l, struct defer *d)
 {
-	struct defer *d = CONTAINER_OF(l->defers.next, struct defer, node);
-
 	list_remove(&d->node);
 	loop_call(l, d->name, d->fn, d->arg);
 }

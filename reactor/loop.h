@@ -65,6 +65,7 @@ struct timer {
 	int64_t due_us;
 	uint64_t order;	  /* ties fire in the order they were started */
 	size_t heap_slot; /* SIZE_MAX: not started */
+	int who;	  /* simulations: loop_sim_as */
 };
 
 void timer_init(
@@ -86,6 +87,7 @@ struct defer {
 	timer_fn *fn;
 	void *arg;
 	struct list node;
+	int who; /* simulations: loop_sim_as */
 };
 
 void defer_init(
@@ -130,5 +132,15 @@ void loop_sim_on_event(struct loop *l, timer_fn *fn, void *arg);
 /* Mixes bytes of the test's own into the trace hash (a message sent, a state reached). */
 void loop_sim_trace(struct loop *l, const void *data, size_t len);
 void loop_sim_set_wall_ms(struct loop *l, int64_t wall_ms); /* clock jumps */
+
+/* Several processes on one simulated loop, LOOP_SIM_WHO at most: timers and defers belong
+ * to whoever initialises them, and what they run is his doing in turn. Says who acts from
+ * now on until the callback ends (0, nobody: as it is at first), and returns who did. */
+enum { LOOP_SIM_WHO = 64 };
+int loop_sim_as(struct loop *l, int who);
+/* SIGSTOP: nothing of his happens before until_us; then all that was due, in order. A
+ * time that has passed ends it. A timer of somebody else's has to bring the clock there.
+ */
+void loop_sim_freeze(struct loop *l, int who, int64_t until_us);
 
 #endif

@@ -56,6 +56,8 @@ struct loop_sim {
 	void *on_event_arg;
 	child_sim_fn *child;
 	void *child_arg;
+	int who; /* acts now */
+	int64_t frozen_us[LOOP_SIM_WHO];
 };
 
 struct loop {
@@ -89,7 +91,7 @@ struct loop {
 int64_t loop_clock_ns(void);
 struct timer *loop_timer_first(const struct loop *l); /* NULL: none */
 void loop_timer_fire(struct loop *l, struct timer *t);
-void loop_defer_fire(struct loop *l);
+void loop_defer_fire(struct loop *l, struct defer *d);
 
 /* watchdog.c: around each callback; frames nest. */
 void watch_enter(struct loop *l, struct watch_frame *f, const char *name);

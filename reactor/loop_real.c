@@ -135,7 +135,7 @@ static void run_defers(struct loop *l)
 	for (int i = 0; i < LOOP_ROUND_MAX && !l->stopped; i++) {
 		if (list_empty(&l->defers))
 			return;
-		loop_defer_fire(l);
+		loop_defer_fire(l, CONTAINER_OF(l->defers.next, struct defer, node));
 	}
 }
 

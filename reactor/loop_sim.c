@@ -52,26 +52,54 @@ void loop_sim_event_end(struct loop *l)
 		l->sim.on_event(l->sim.on_event_arg);
 }
 
-bool loop_sim_step(struct loop *l)
+static bool is_frozen(const struct loop *l, int who, int64_t at_us)
+{
+	return at_us < l->sim.frozen_us[who];
+}
+
+static struct defer *first_defer(const struct loop *l)
+{
+	LIST_FOR_EACH (node, &l->defers) {
+		struct defer *d = CONTAINER_OF(node, struct defer, node);
+
+		if (!is_frozen(l, d->who, l->now_us))
+			return d;
+	}
+	return NULL;
+}
+
+/* What comes due while its owner is frozen waits, in the order in which it came due. */
+static struct timer *first_timer(struct loop *l)
 {
 	struct timer *t;
 
-	assert(!l->ev);
-	if (!list_empty(&l->defers)) {
-		struct defer *d = CONTAINER_OF(l->defers.next, struct defer, node);
+	while ((t = loop_timer_first(l))) {
+		int64_t at_us = t->due_us > l->now_us ? t->due_us : l->now_us;
 
-		loop_sim_event_begin(l, d->name);
-		loop_defer_fire(l);
-		loop_sim_event_end(l);
-		return true;
+		if (!is_frozen(l, t->who, at_us))
+			break;
+		timer_start_us(t, l->sim.frozen_us[t->who] - l->now_us);
 	}
-	t = loop_timer_first(l);
-	if (!t)
+	return t;
+}
+
+bool loop_sim_step(struct loop *l)
+{
+	struct defer *d = first_defer(l);
+	struct timer *t = d ? NULL : first_timer(l);
+
+	assert(!l->ev);
+	if (!d && !t)
 		return false;
-	if (t->due_us > l->now_us)
+	if (t && t->due_us > l->now_us)
 		l->now_us = t->due_us;
-	loop_sim_event_begin(l, t->name);
-	loop_timer_fire(l, t);
+	loop_sim_event_begin(l, d ? d->name : t->name);
+	l->sim.who = d ? d->who : t->who;
+	if (d)
+		loop_defer_fire(l, d);
+	else
+		loop_timer_fire(l, t);
+	l->sim.who = 0;
 	loop_sim_event_end(l);
 	return true;
 }
@@ -87,8 +115,8 @@ void loop_sim_run_until(struct loop *l, int64_t until_us)
 	const struct timer *t;
 
 	while (!l->stopped) {
-		t = loop_timer_first(l);
-		if (list_empty(&l->defers) && (!t || t->due_us > until_us))
+		t = first_timer(l);
+		if (!first_defer(l) && (!t || t->due_us > until_us))
 			break;
 		loop_sim_step(l);
 	}
@@ -122,4 +150,19 @@ void loop_sim_trace(struct loop *l, const void *data, size_t len)
 void loop_sim_set_wall_ms(struct loop *l, int64_t wall_ms)
 {
 	l->sim.wall_offset_ms = wall_ms - l->now_us / 1000;
+}
+
+int loop_sim_as(struct loop *l, int who)
+{
+	int before = l->sim.who;
+
+	assert(who >= 0 && who < LOOP_SIM_WHO);
+	l->sim.who = who;
+	return before;
+}
+
+void loop_sim_freeze(struct loop *l, int who, int64_t until_us)
+{
+	assert(!l->ev && who > 0 && who < LOOP_SIM_WHO);
+	l->sim.frozen_us[who] = until_us;
 }

@@ -121,6 +121,39 @@ static void domain_vanishes(struct sim_domain *d)
 	sim_balloons_run(s);
 }
 
+void sim_domain_fence(struct sim_domain *d)
+{
+	struct sim_fenced *f = calloc(1, sizeof *f);
+	struct sim_job *holder = d->holder;
+	struct sim *s = d->sim;
+
+	if (f != NULL) {
+		sim_domain_describe(d, &f->domain);
+		list_push_back(&s->fenced, &f->node);
+	}
+	sim_domain_remove(d);
+	if (holder != NULL)
+		sim_job_wake(holder, 0);
+	timer_start_us(&s->tell, 0);
+}
+
+static void tell_fenced(void *arg)
+{
+	struct sim *s = arg;
+
+	while (!list_empty(&s->fenced)) {
+		struct sim_fenced *f =
+			CONTAINER_OF(s->fenced.next, struct sim_fenced, node);
+		struct hyper_event event = {
+			.kind = HYPER_EV_RELEASED, .domain = f->domain};
+
+		list_remove(&f->node);
+		free(f);
+		hyper_emit(&s->hyper, &event);
+	}
+	sim_balloons_run(s);
+}
+
 static void domain_lives(void *arg)
 {
 	struct sim_domain *d = arg;
@@ -373,6 +406,9 @@ static void sim_free(struct hyper *h)
 		free(CONTAINER_OF(node, struct sim_override, node));
 	timer_stop(&s->balloons);
 	timer_stop(&s->stored);
+	timer_stop(&s->tell);
+	LIST_FOR_EACH_SAFE (node, &s->fenced)
+		free(CONTAINER_OF(node, struct sim_fenced, node));
 	if (s->machine != NULL) {
 		struct sim_head *head = sim_machine_head(s->machine);
 
@@ -512,6 +548,8 @@ int hyper_sim_new(struct hyper **out, struct loop *l,
 	list_init(&s->jobs);
 	list_init(&s->domains);
 	list_init(&s->overrides);
+	list_init(&s->fenced);
+	timer_init(&s->tell, l, "xen.sim.fenced", tell_fenced, s);
 	timer_init(&s->balloons, l, "xen.sim.balloons", balloons_due, s);
 	timer_init(&s->stored, l, "xen.sim.stored", stored_changed, s);
 	s->block = malloc(SIM_BLOCK);

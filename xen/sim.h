@@ -124,6 +124,13 @@ void hyper_sim_machine_free(struct hyper_sim_machine *m); /* NULL-safe; no drive
 /* Power loss: every domain is gone, the boot id is a new one. No driver may be on it. */
 void hyper_sim_machine_reboot(struct hyper_sim_machine *m);
 
+/* What reeve-fenced does to a domain, at once: it is paused where it runs, and with
+ * `destroy` it is gone. With a driver on the machine (`h`) it is told as after any other
+ * tool's doing, from the loop; without one h is NULL. A domain of that number and another
+ * handle is left alone. */
+void hyper_sim_fence(struct hyper_sim_machine *m, struct hyper *h, uint32_t domid,
+	const struct uuid *handle, bool destroy, int64_t now_us);
+
 /* Starts a driver, returned owned (hyper_free). A state file that another process holds:
  * RV_EBUSY; one that is no state file or of another version: RV_ECORRUPT, with what to
  * do. A file from before this machine's last boot is a host that rebooted: its domains

@@ -78,6 +78,11 @@ struct sim_injection {
 	int64_t late_us;
 };
 
+struct sim_fenced {
+	struct list node;
+	struct hyper_domain domain;
+};
+
 /* A guest model set by hyper_sim_set_guest. */
 struct sim_override {
 	struct list node;
@@ -94,7 +99,8 @@ struct sim {
 	struct list jobs, domains, overrides;
 	struct sim_domain *slots[HYPER_MAX_DOMAINS];
 	uint32_t domain_count;
-	struct timer balloons, stored;
+	struct timer balloons, stored, tell;
+	struct list fenced; /* struct sim_fenced: gone, and not told of */
 	struct sim_injection injections[HYPER_CALL_COUNT];
 	uint64_t faults_fired[HYPER_SIM_FAULT_COUNT];
 	int64_t metrics_at_us; /* 0: never asked */
@@ -123,6 +129,8 @@ static inline struct sim *sim_of(const struct hyper *h)
 int sim_domain_add(struct sim *s, const struct sim_record *r, struct sim_domain **out,
 	struct rv_error *e) RV_MUST_CHECK;
 void sim_domain_remove(struct sim_domain *d);
+/* It was ended from outside, now; the loop tells. */
+void sim_domain_fence(struct sim_domain *d);
 void sim_domain_store(struct sim_domain *d);
 /* Brings it up to now: an ending that is due happens, with its event. */
 void sim_domain_touch(struct sim_domain *d);

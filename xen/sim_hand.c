@@ -115,6 +115,46 @@ int hyper_sim_destroy_behind(struct hyper *h, uint32_t domid)
 	return RV_ENOENT;
 }
 
+static void fence_record(struct hyper_sim_machine *m, uint32_t domid,
+	const struct uuid *handle, bool destroy, int64_t now_us)
+{
+	struct sim_record r;
+
+	for (uint32_t slot = 0; slot < HYPER_MAX_DOMAINS; slot++) {
+		if (!sim_machine_load(m, slot, &r) || r.domid != domid ||
+			!uuid_eq(&r.handle, handle))
+			continue;
+		if (r.state == HYPER_RUNNING) {
+			sim_stop(&r, now_us);
+			r.state = HYPER_PAUSED;
+		}
+		r.in_use = !destroy;
+		sim_machine_store(m, slot, &r);
+		return;
+	}
+}
+
+void hyper_sim_fence(struct hyper_sim_machine *m, struct hyper *h, uint32_t domid,
+	const struct uuid *handle, bool destroy, int64_t now_us)
+{
+	struct sim_domain *d = h != NULL ? sim_find_handle(sim_of(h), handle) : NULL;
+
+	if (h == NULL) {
+		fence_record(m, domid, handle, destroy, now_us);
+		return;
+	}
+	if (d == NULL || d->r.domid != domid)
+		return;
+	if (d->r.state == HYPER_RUNNING) {
+		sim_stop(&d->r, now_us);
+		d->r.state = HYPER_PAUSED;
+		sim_domain_store(d);
+		sim_domain_schedule(d);
+	}
+	if (destroy)
+		sim_domain_fence(d);
+}
+
 void hyper_sim_set_stored(struct hyper *h, bool up)
 {
 	struct sim *s = sim_of(h);

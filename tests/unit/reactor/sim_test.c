@@ -154,6 +154,71 @@ static void test_clock(void **state)
 	loop_free(l);
 }
 
+struct notes {
+	char text[16];
+	size_t len;
+};
+
+struct noter {
+	struct notes *notes;
+	struct loop *loop;
+	struct timer timer;
+	struct defer defer;
+	char letter;
+};
+
+static void note(void *arg)
+{
+	struct noter *n = arg;
+
+	n->notes->text[n->notes->len++] = n->letter;
+}
+
+static void note_and_defer(void *arg)
+{
+	struct noter *n = arg;
+
+	note(n);
+	defer_init(&n->defer, n->loop, "d", note, n); /* of whoever runs this */
+	defer_start(&n->defer);
+}
+
+/* A process that is stopped: what came due meanwhile happens afterwards, in order. */
+static void test_frozen(void **state)
+{
+	struct notes notes = {.len = 0};
+	struct noter n[4];
+	struct loop *l;
+
+	(void)state;
+	assert_int_equal(loop_new_sim(&l, 1), 0);
+	for (int i = 0; i < 4; i++) {
+		n[i] = (struct noter){
+			.notes = &notes, .loop = l, .letter = (char)('a' + i)};
+		assert_int_equal(loop_sim_as(l, i < 3 ? 1 : 2), 0);
+		timer_init(&n[i].timer, l, "t", i == 2 ? note_and_defer : note, &n[i]);
+		assert_int_equal(loop_sim_as(l, 0), i < 3 ? 1 : 2);
+	}
+	timer_start_ms(&n[1].timer, 20);
+	timer_start_ms(&n[0].timer, 10);
+	timer_start_ms(&n[2].timer, 500);
+	timer_start_ms(&n[3].timer, 90);
+	loop_sim_freeze(l, 1, loop_now_us(l) + 100000);
+	loop_sim_run_until(l, loop_now_us(l) + 99999);
+	assert_string_equal(notes.text, "d");
+	loop_sim_run_until(l, loop_now_us(l) + 1);
+	assert_string_equal(notes.text, "dab");
+	loop_sim_run_until(l, loop_now_us(l) + 399999);
+	assert_true(loop_sim_step(l));
+	assert_string_equal(notes.text, "dabc");
+	loop_sim_freeze(l, 1, loop_now_us(l) + 1000); /* the defer is his, too */
+	assert_false(loop_sim_step(l));
+	loop_sim_run_until(l, loop_now_us(l) + 1000);
+	loop_run(l);
+	assert_string_equal(notes.text, "dabcc");
+	loop_free(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_trace_mixes_bytes),
 		cmocka_unit_test(test_trace_has_time_and_name),
 		cmocka_unit_test(test_clock),
+		cmocka_unit_test(test_frozen),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
