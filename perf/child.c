@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,34 @@ void child_await_path(pid_t pid, const char *path, const char *log)
 	}
 	show_log(log);
 	report_die("%s does not appear", path);
+}
+
+static bool somebody_listens(int port)
+{
+	enum { STATE_LISTEN = 0x0a };
+	FILE *f = fopen("/proc/net/tcp", "r");
+	char line[256];
+	unsigned local, state;
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof line, f))
+		found = sscanf(line, " %*u: %*x:%x %*x:%*x %x", &local, &state) == 2 &&
+			local == (unsigned)port && state == STATE_LISTEN;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+void child_await_port(pid_t pid, int port, const char *log)
+{
+	for (int i = 0; i < READY_POLLS; i++) {
+		child_check(pid, log);
+		if (somebody_listens(port))
+			return;
+		usleep(POLL_US);
+	}
+	show_log(log);
+	report_die("nobody listens on port %d", port);
 }
 
 void child_finish(pid_t pid, const char *log)

@@ -25,6 +25,10 @@ pid_t child_start(char *const argv[], const char *log, char *const environment[]
  * after 20 s. */
 void child_await_path(pid_t pid, const char *path, const char *log);
 
+/* Waits until somebody listens on the local TCP port, without connecting to it. Dies like
+ * the former. */
+void child_await_port(pid_t pid, int port, const char *log);
+
 /* Dies, showing the log's end, if the child has ended. */
 void child_check(pid_t pid, const char *log);
 

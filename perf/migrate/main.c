@@ -84,6 +84,8 @@ static struct peer_result run_peer(struct bench *b, int to, int at, bool tls)
 	for (int i = 0; i < 2; i++)
 		snprintf(logs[i], sizeof logs[i], "%s/peer%d.log", b->dir, i);
 	receiver = child_start(receive, logs[0], NULL);
+	/* It takes one connection, and stunnel asks for it once. */
+	child_await_port(receiver, at, logs[0]);
 	sender = child_start(send, logs[1], NULL);
 	child_finish(sender, logs[1]);
 	child_finish(receiver, logs[0]);
@@ -104,6 +106,7 @@ static pid_t start_stunnel(struct bench *b, bool client, int accept, int connect
 	struct host *h = &b->pair.hosts[0].host;
 	char config[CHILD_PATH_MAX + 32], log[CHILD_PATH_MAX + 32];
 	char *argv[] = {"stunnel", config, NULL};
+	pid_t pid;
 	FILE *f;
 
 	snprintf(config, sizeof config, "%s/stunnel-%d.conf", b->dir, client);
@@ -119,7 +122,9 @@ static pid_t start_stunnel(struct bench *b, bool client, int accept, int connect
 	if (!client)
 		fprintf(f, "cert = %s\nkey = %s\n", h->cert, h->key);
 	fclose(f);
-	return child_start(argv, log, NULL);
+	pid = child_start(argv, log, NULL);
+	child_await_port(pid, accept, log);
+	return pid;
 }
 
 static struct peer_result run_stunnel(struct bench *b)
@@ -129,8 +134,6 @@ static struct peer_result run_stunnel(struct bench *b)
 	pid_t client = start_stunnel(b, true, first, tls);
 	struct peer_result r;
 
-	/* The sender tries until the first one listens; the second listens no later. */
-	usleep(500 * 1000);
 	r = run_peer(b, first, last, false);
 	child_stop(client);
 	child_stop(server);
