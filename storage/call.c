@@ -9,6 +9,7 @@ static const struct storage_verb_info verbs[] = {
 	[STORAGE_SR_DETACH] = {"sr_detach", 60000, true, true, false, false},
 	[STORAGE_SR_SCAN] = {"sr_scan", 120000, false, true, false, false},
 	[STORAGE_SR_STAT] = {"sr_stat", 30000, false, true, false, false},
+	[STORAGE_SR_CLAIMS] = {"sr_claims", 120000, false, true, false, false},
 	[STORAGE_SR_DESTROY] = {"sr_destroy", 60000, true, true, false, false},
 	[STORAGE_VDI_CREATE] = {"vdi_create", 60000, false, true, false, true},
 	[STORAGE_VDI_DESTROY] = {"vdi_destroy", 60000, false, true, false, true},

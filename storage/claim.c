@@ -71,19 +71,19 @@ static void remove_at(struct claims *c, size_t i)
 	c->list[i] = c->list[--c->count];
 }
 
-int claims_add(struct claims *c, const struct claim *want, const struct uuid *fenced_host,
+int claims_add(struct claims *c, const struct claim *want, uint64_t void_generation,
 	struct claim *who)
 {
 	for (size_t i = 0; i < c->count;) {
 		const struct claim *had = &c->list[i];
-		bool same = uuid_eq(&had->holder, &want->holder) &&
-			    uuid_eq(&had->host, &want->host);
+		bool own = uuid_eq(&had->holder, &want->holder);
+		bool same = own && uuid_eq(&had->host, &want->host);
 		if (same && had->generation > want->generation) {
 			*who = *had;
 			return RV_ESTALE;
 		}
-		if (same || (!uuid_is_none(fenced_host) &&
-				    uuid_eq(&had->host, fenced_host))) {
+		if (same || (own && had->generation <= void_generation &&
+				    had->mode != CLAIM_COPY)) {
 			remove_at(c, i);
 			continue;
 		}

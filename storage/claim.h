@@ -33,10 +33,10 @@ int claims_parse(struct claims *c, const char *text, size_t len) RV_MUST_CHECK;
 /* `text` has room for count * CLAIM_LINE_MAX + 1. */
 void claims_format(const struct claims *c, char *text);
 
-/* Adds `want`, replacing what the same holder had on the same host and what the fenced
- * host had. RV_EBUSY with *who in the way, RV_ESTALE, RV_ELIMIT. On failure *c has lost
- * at most claims that are void. */
-int claims_add(struct claims *c, const struct claim *want, const struct uuid *fenced_host,
+/* Adds `want`, replacing what the same holder had on the same host, and on others up to
+ * void_generation. RV_EBUSY with *who in the way, RV_ESTALE, RV_ELIMIT. On failure *c has
+ * lost at most claims that are void. */
+int claims_add(struct claims *c, const struct claim *want, uint64_t void_generation,
 	struct claim *who) RV_MUST_CHECK;
 /* Removes those of holder on host; true when there were any. RV_ESTALE in *rc, with *who,
  * when one is of a newer generation: then nothing is removed. */

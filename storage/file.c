@@ -49,6 +49,7 @@ struct file_task {
 	struct rv_error error;
 	struct storage_result out;
 	struct storage_vdi_info *vdis; /* owned */
+	struct storage_claim *claims;  /* owned */
 	uint8_t *data;		       /* owned */
 	struct storage_vdi_info source_info;
 	enum storage_format format;
@@ -135,8 +136,7 @@ static int begin_copy(struct file_task *t)
 		struct claim claim = {.mode = CLAIM_COPY,
 			.holder = call->target_vdi,
 			.host = t->source->host};
-		rc = file_claim_take(
-			t->source, &call->vdi, &claim, &UUID_NONE, &t->error);
+		rc = file_claim_take(t->source, &call->vdi, &claim, 0, &t->error);
 		if (rc)
 			return rc;
 		t->claimed = true;
@@ -181,7 +181,7 @@ static int begin_activate(struct file_task *t)
 		.host = d->host,
 		.generation = call->generation,
 	};
-	rc = file_claim_take(d, &call->vdi, &claim, &call->fenced_host, &t->error);
+	rc = file_claim_take(d, &call->vdi, &claim, call->void_generation, &t->error);
 	if (rc)
 		return rc;
 	file_vdi_backend(d, &t->out.vdi_info, call->write, &t->out.backend);
@@ -254,6 +254,10 @@ static int begin_sr(struct file_task *t)
 			d, &out->sr_info, &t->vdis, &out->vdi_count, &t->error);
 		out->vdis = t->vdis;
 		return rc;
+	case STORAGE_SR_CLAIMS:
+		rc = file_claim_list(d, &t->claims, &out->claim_count, &t->error);
+		out->claims = t->claims;
+		return rc;
 	default:
 		return file_dir_stat(d, &out->sr_info, &t->error);
 	}
@@ -277,8 +281,9 @@ static int step_begin(struct file_task *t)
 	case STORAGE_VDI_ACTIVATE:
 		return begin_activate(t);
 	case STORAGE_VDI_DEACTIVATE:
-		return file_claim_drop(
-			d, &call->vdi, &call->holder, call->generation, &t->error);
+		return file_claim_drop(d, &call->vdi, &call->holder,
+			uuid_is_none(&call->claim_host) ? &d->host : &call->claim_host,
+			call->generation, &t->error);
 	case STORAGE_VDI_READ:
 		return begin_read(t);
 	case STORAGE_VDI_WRITE:
@@ -301,8 +306,8 @@ static int drop_copy_claim(struct file_task *t, struct rv_error *e)
 	if (!t->claimed)
 		return 0;
 	t->claimed = false;
-	return file_claim_drop(
-		t->source, &t->r->call.vdi, &t->r->call.target_vdi, UINT64_MAX, e);
+	return file_claim_drop(t->source, &t->r->call.vdi, &t->r->call.target_vdi,
+		&t->source->host, UINT64_MAX, e);
 }
 
 static int step_commit(struct file_task *t)
@@ -366,6 +371,7 @@ static void task_free(struct file_task *t)
 	timer_stop(&t->heartbeat);
 	list_remove(&t->node);
 	free(t->vdis);
+	free(t->claims);
 	free(t->data);
 	free(t);
 }
@@ -377,11 +383,12 @@ static void task_finish(struct file_task *t)
 	r->result.error = t->error;
 	if (t->error.code) {
 		r->result.vdis = NULL;
-		r->result.vdi_count = 0;
+		r->result.claims = NULL;
+		r->result.vdi_count = r->result.claim_count = 0;
 	}
 	r->task = NULL;
 	list_remove(&t->node);
-	/* The result borrows vdis and data: they go after the callback. */
+	/* The result borrows vdis, claims and data: they go after the callback. */
 	storage_request_finish(r);
 	task_free(t);
 }

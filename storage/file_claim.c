@@ -55,7 +55,7 @@ static int store(const struct file_dir *d, const struct uuid *vdi, const struct 
 }
 
 int file_claim_take(const struct file_dir *d, const struct uuid *vdi,
-	const struct claim *want, const struct uuid *fenced_host, struct rv_error *e)
+	const struct claim *want, uint64_t void_generation, struct rv_error *e)
 {
 	struct claims c;
 	struct claim who = {0};
@@ -67,7 +67,7 @@ int file_claim_take(const struct file_dir *d, const struct uuid *vdi,
 		return lock;
 	int rc = load(d, vdi, &c, e);
 	if (rc == 0) {
-		rc = claims_add(&c, want, fenced_host, &who);
+		rc = claims_add(&c, want, void_generation, &who);
 		rc = rc ? claims_describe(rc, &d->sr, vdi, &who, e)
 			: store(d, vdi, &c, e);
 	}
@@ -76,7 +76,8 @@ int file_claim_take(const struct file_dir *d, const struct uuid *vdi,
 }
 
 int file_claim_drop(const struct file_dir *d, const struct uuid *vdi,
-	const struct uuid *holder, uint64_t generation, struct rv_error *e)
+	const struct uuid *holder, const struct uuid *host, uint64_t generation,
+	struct rv_error *e)
 {
 	struct claims c;
 	struct claim who;
@@ -87,7 +88,7 @@ int file_claim_drop(const struct file_dir *d, const struct uuid *vdi,
 		return lock;
 	int rc = load(d, vdi, &c, e);
 	if (rc == 0) {
-		bool changed = claims_drop(&c, holder, &d->host, generation, &rc, &who);
+		bool changed = claims_drop(&c, holder, host, generation, &rc, &who);
 		if (rc)
 			claims_describe(rc, &d->sr, vdi, &who, e);
 		else if (changed)
@@ -157,4 +158,63 @@ static int visit_idle(void *arg, const char *name, struct rv_error *e)
 int file_claim_check_host_idle(const struct file_dir *d, struct rv_error *e)
 {
 	return file_dir_each(d, visit_idle, (void *)d, e);
+}
+
+struct listing {
+	const struct file_dir *d;
+	struct storage_claim *list;
+	size_t count, room;
+};
+
+static int listing_add(struct listing *l, const struct uuid *vdi, const struct claim *c,
+	struct rv_error *e)
+{
+	size_t room = l->room ? 2 * l->room : 64;
+	struct storage_claim *list;
+	if (c->mode == CLAIM_COPY || l->count == STORAGE_MAX_CLAIMS)
+		return 0;
+	if (l->count == l->room) {
+		list = realloc(l->list, room * sizeof *list);
+		if (!list)
+			return rv_error_set(e, RV_ENOMEM, "no memory to list claims");
+		l->list = list;
+		l->room = room;
+	}
+	l->list[l->count++] = (struct storage_claim){
+		.vdi = *vdi,
+		.holder = c->holder,
+		.host = c->host,
+		.generation = c->generation,
+		.write = c->mode == CLAIM_WRITE,
+	};
+	return 0;
+}
+
+static int visit_list(void *arg, const char *name, struct rv_error *e)
+{
+	struct listing *l = arg;
+	struct rv_error ignored;
+	struct uuid vdi;
+	struct claims c;
+	int rc = 0;
+	if (file_name_kind(name, &vdi) != FILE_CLAIM || load(l->d, &vdi, &c, &ignored))
+		return 0;
+	for (size_t i = 0; rc == 0 && i < c.count; i++)
+		rc = listing_add(l, &vdi, &c.list[i], e);
+	return rc;
+}
+
+int file_claim_list(const struct file_dir *d, struct storage_claim **list, size_t *count,
+	struct rv_error *e)
+{
+	struct listing l = {.d = d};
+	int rc = file_dir_each(d, visit_list, &l, e);
+	if (rc) {
+		free(l.list);
+		l.list = NULL;
+		l.count = 0;
+	}
+	*list = l.list;
+	*count = l.count;
+	return rc;
 }

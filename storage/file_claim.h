@@ -11,12 +11,16 @@
 #include "storage/file_dir.h"
 
 int file_claim_take(const struct file_dir *d, const struct uuid *vdi,
-	const struct claim *want, const struct uuid *fenced_host,
+	const struct claim *want, uint64_t void_generation,
 	struct rv_error *e) RV_MUST_CHECK;
-/* Of this host. Success when there is none; RV_ESTALE when it is of a newer generation.
- */
+/* Of `host`. Success when there is none; RV_ESTALE when it is of a newer generation. */
 int file_claim_drop(const struct file_dir *d, const struct uuid *vdi,
-	const struct uuid *holder, uint64_t generation, struct rv_error *e) RV_MUST_CHECK;
+	const struct uuid *holder, const struct uuid *host, uint64_t generation,
+	struct rv_error *e) RV_MUST_CHECK;
+/* All but those of copies; *list is returned owned (free). What can't be read is left
+ * out. */
+int file_claim_list(const struct file_dir *d, struct storage_claim **list, size_t *count,
+	struct rv_error *e) RV_MUST_CHECK;
 /* RV_EBUSY when anybody has any claim. The caller holds the lock. */
 int file_claim_check_none(const struct file_dir *d, const struct uuid *vdi,
 	struct rv_error *e) RV_MUST_CHECK;

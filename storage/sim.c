@@ -35,6 +35,7 @@ static void task_free(struct sim_task *t)
 	list_remove(&t->node);
 	list_remove(&t->parked);
 	free(t->vdis);
+	free(t->claims);
 	free(t->data);
 	free(t);
 }

@@ -146,6 +146,35 @@ static int effect_sr_scan(
 	return 0;
 }
 
+static int effect_sr_claims(
+	struct sim_task *t, const struct sim_sr *sr, struct storage_result *out)
+{
+	size_t room = 0;
+	LIST_FOR_EACH (node, &sr->vdis)
+		room += CONTAINER_OF(node, struct sim_vdi, node)->claims.count;
+	t->claims = calloc(room ? room : 1, sizeof *t->claims);
+	if (!t->claims)
+		return rv_error_set(&out->error, RV_ENOMEM, "no memory to list claims");
+	LIST_FOR_EACH (node, &sr->vdis) {
+		const struct sim_vdi *v = CONTAINER_OF(node, struct sim_vdi, node);
+		for (size_t i = 0; i < v->claims.count; i++) {
+			const struct claim *c = &v->claims.list[i];
+			if (c->mode == CLAIM_COPY ||
+				out->claim_count == STORAGE_MAX_CLAIMS)
+				continue;
+			t->claims[out->claim_count++] = (struct storage_claim){
+				.vdi = v->uuid,
+				.holder = c->holder,
+				.host = c->host,
+				.generation = c->generation,
+				.write = c->mode == CLAIM_WRITE,
+			};
+		}
+	}
+	out->claims = t->claims;
+	return 0;
+}
+
 static int effect_create(struct sim_task *t, struct sim_sr *sr, const struct uuid *uuid,
 	enum storage_format format, uint64_t size, struct sim_vdi **v, struct rv_error *e)
 {
@@ -197,7 +226,7 @@ static int effect_activate(struct sim_task *t, struct sim_vdi *v, const struct u
 		return rv_error_set(&out->error, RV_ECORRUPT,
 			"VDI %s is smaller than expected: it was truncated",
 			uuid_format(&v->uuid, u));
-	int rc = claims_add(&v->claims, &want, &call->fenced_host, &who);
+	int rc = claims_add(&v->claims, &want, call->void_generation, &who);
 	if (rc)
 		return claims_describe(rc, &v->sr->uuid, &v->uuid, &who, &out->error);
 	fill_vdi_info(v, &out->vdi_info);
@@ -288,6 +317,8 @@ static int effect_vdi(struct sim_task *t, struct sim_sr *sr, struct storage_resu
 	case STORAGE_VDI_ACTIVATE:
 		return effect_activate(t, v, &host, out);
 	case STORAGE_VDI_DEACTIVATE:
+		if (!uuid_is_none(&call->claim_host))
+			host = call->claim_host;
 		claims_drop(
 			&v->claims, &call->holder, &host, call->generation, &rc, &who);
 		return rc ? claims_describe(rc, &sr->uuid, &v->uuid, &who, &out->error)
@@ -336,6 +367,8 @@ int sim_task_effect(struct sim_task *t, struct storage_result *out)
 	case STORAGE_SR_STAT:
 		fill_sr_info(sr, &out->sr_info);
 		return 0;
+	case STORAGE_SR_CLAIMS:
+		return effect_sr_claims(t, sr, out);
 	default:
 		return effect_vdi(t, sr, out);
 	}
@@ -358,7 +391,7 @@ int sim_copy_begin(struct sim_task *t, struct rv_error *e)
 				  .host = storage_host(t->r->sr->st)};
 	if (!v)
 		return rv_error_set(e, RV_ENOENT, "the VDI to copy is not there");
-	int rc = claims_add(&v->claims, &want, &UUID_NONE, &who);
+	int rc = claims_add(&v->claims, &want, 0, &who);
 	if (rc)
 		return claims_describe(rc, &v->sr->uuid, &v->uuid, &who, e);
 	t->began = true;

@@ -50,6 +50,7 @@ struct sim_task {
 	bool stop, began, fail, fail_after;
 	uint64_t copied, total;
 	struct storage_vdi_info *vdis;
+	struct storage_claim *claims;
 	uint8_t *data;
 };
 

@@ -19,7 +19,8 @@
  *
  * Write activation is exclusive over all hosts of a shared SR, by a claim kept in the SR
  * itself, which survives daemon and host. A claim names holder (the VM), host and owner
- * generation. It is broken only for a host that the caller declares fenced.
+ * generation. Another host's is broken only where the caller knows that it is void, since
+ * that host was fenced or declared dead.
  *
  * Errors name SR, VDI, path, the reason and what to do.
  */
@@ -40,10 +41,11 @@ struct storage_request;
 
 enum {
 	STORAGE_MAX_DRIVERS = 16,
-	STORAGE_MAX_SRS = 256,	     /* attached to one host */
-	STORAGE_MAX_REQUESTS = 4096, /* under way on one host, settling ones included */
-	STORAGE_MAX_CONFIG = 16,     /* device-config entries */
-	STORAGE_MAX_SCAN = 1 << 16,  /* VDIs of one SR */
+	STORAGE_MAX_SRS = 256,	      /* attached to one host */
+	STORAGE_MAX_REQUESTS = 4096,  /* under way on one host, settling ones included */
+	STORAGE_MAX_CONFIG = 16,      /* device-config entries */
+	STORAGE_MAX_SCAN = 1 << 16,   /* VDIs of one SR */
+	STORAGE_MAX_CLAIMS = 1 << 16, /* that sr_claims tells of */
 	STORAGE_MAX_IO_BYTES = 1 << 20, /* one vdi_read or vdi_write */
 	STORAGE_PATH_MAX = 512,
 	STORAGE_SPEC_MAX = 640,
@@ -93,6 +95,10 @@ enum storage_verb {
 	STORAGE_SR_SCAN,
 	/* -> sr_info */
 	STORAGE_SR_STAT,
+	/* Who has VDIs active, by any host, but for copies under way. Those of a claim
+	 * file that can't be read are left out; beyond STORAGE_MAX_CLAIMS too. -> claims
+	 */
+	STORAGE_SR_CLAIMS,
 	/* Removes what sr_create made. The SR must be attached and hold no VDI; it is
 	 * detached by it. */
 	STORAGE_SR_DESTROY,
@@ -113,12 +119,13 @@ enum storage_verb {
 	/* -> vdi_info */
 	STORAGE_VDI_STAT,
 	/* Makes it usable by a backend of this host: holder, generation, write,
-	 * fenced_host, size (what the database says: a smaller VDI was truncated and is
-	 * refused; 0: not checked). Several may read, or one may write. -> backend.
+	 * void_generation, size (what the database says: a smaller VDI was truncated and
+	 * is refused; 0: not checked). Several may read, or one may write. -> backend.
 	 * RV_EBUSY names who has it; RV_ESTALE when the claim is of a newer generation.
 	 */
 	STORAGE_VDI_ACTIVATE,
-	/* holder, generation. Success when it was not active. RV_ESTALE as above. */
+	/* holder, generation, claim_host. Success when it was not active. RV_ESTALE as
+	 * above. */
 	STORAGE_VDI_DEACTIVATE,
 	/* Raw bytes of a raw VDI at offset, length (at most STORAGE_MAX_IO_BYTES): a
 	 * piece of an export or a storage motion. The reader's own pace is the
@@ -151,6 +158,13 @@ struct storage_vdi_info {
 	char problem_text[STORAGE_PROBLEM_MAX];
 };
 
+/* On a VDI: it is active for `holder` on `host`. */
+struct storage_claim {
+	struct uuid vdi, holder, host;
+	uint64_t generation;
+	bool write;
+};
+
 struct storage_probe {
 	bool exists; /* the place itself */
 	bool is_sr;  /* it carries a marker, of this UUID */
@@ -181,6 +195,8 @@ struct storage_result {
 	size_t vdi_count;
 	struct storage_probe probe;
 	struct storage_backend backend;
+	const struct storage_claim *claims;
+	size_t claim_count;
 	const uint8_t *data;
 	size_t data_len;
 };
@@ -214,7 +230,12 @@ struct storage_call {
 	struct uuid holder;
 	uint64_t generation;
 	bool write;
-	struct uuid fenced_host; /* whose claims are void; none: nobody's */
+	/* vdi_activate: what the same holder claimed on other hosts is void up to this
+	 * generation; 0: nothing is. */
+	uint64_t void_generation;
+	/* vdi_deactivate: whose claim; none: this host's. Of another host only one that
+	 * surely is void. */
+	struct uuid claim_host;
 
 	/* vdi_read, vdi_write */
 	uint64_t offset;

@@ -19,20 +19,20 @@ static struct claim claim(enum claim_mode mode, uint8_t holder, uint8_t host, ui
 	return (struct claim){mode, id(holder), id(host), g};
 }
 
-static int add(struct claims *c, struct claim want, struct uuid fenced)
+static int add(struct claims *c, struct claim want, uint64_t void_generation)
 {
 	struct claim who;
-	return claims_add(c, &want, &fenced, &who);
+	return claims_add(c, &want, void_generation, &who);
 }
 
 static void test_rules(void **state)
 {
 	struct claims c = {.count = 0};
 	(void)state;
-	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 1, 1), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 1), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_COPY, 9, 2, 0), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 1), UUID_NONE), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 1, 1), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 1), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_COPY, 9, 2, 0), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 1), 0), RV_EBUSY);
 	struct uuid host2 = id(2), holder1 = id(1), host1 = id(1);
 	assert_true(claims_drop_copies(&c, &host2));
 	assert_false(claims_drop_copies(&c, &host2));
@@ -40,17 +40,19 @@ static void test_rules(void **state)
 	int rc;
 	assert_true(claims_drop(&c, &holder1, &host2, 1, &rc, &who));
 	/* Alone now: its reader may become the writer. */
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 2), UUID_NONE), 0);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 2), 0), 0);
 	assert_int_equal(c.count, 1);
 	assert_non_null(claims_writer(&c));
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 1), UUID_NONE), RV_ESTALE);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 1), 0), RV_ESTALE);
 	assert_false(claims_drop(&c, &holder1, &host1, 1, &rc, &who));
 	assert_int_equal(rc, RV_ESTALE);
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), UUID_NONE), RV_EBUSY);
-	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 9), UUID_NONE), RV_EBUSY);
-	assert_int_equal(add(&c, claim(CLAIM_COPY, 9, 1, 0), UUID_NONE), RV_EBUSY);
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), id(3)), RV_EBUSY);
-	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), id(1)), 0);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), 0), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 9), 0), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_COPY, 9, 1, 0), 0), RV_EBUSY);
+	/* Void up to a generation, and for the same holder. */
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), 1), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 2, 2, 9), 2), RV_EBUSY);
+	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), 2), 0);
 	assert_int_equal(c.count, 1);
 	assert_null(claims_of_host(&c, &host1));
 }
@@ -60,9 +62,8 @@ static void test_limit(void **state)
 	struct claims c = {.count = 0};
 	(void)state;
 	for (int i = 0; i < CLAIMS_MAX; i++)
-		assert_int_equal(
-			add(&c, claim(CLAIM_READ, (uint8_t)i, 1, 1), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 1), UUID_NONE), RV_ELIMIT);
+		assert_int_equal(add(&c, claim(CLAIM_READ, (uint8_t)i, 1, 1), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 2, 1), 0), RV_ELIMIT);
 }
 
 static void test_text(void **state)
@@ -70,9 +71,9 @@ static void test_text(void **state)
 	struct claims c = {.count = 0}, again;
 	char text[3 * CLAIM_LINE_MAX + 1];
 	(void)state;
-	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 1, 0), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_READ, 2, 1, UINT64_MAX), UUID_NONE), 0);
-	assert_int_equal(add(&c, claim(CLAIM_COPY, 3, 1, 7), UUID_NONE), 0);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 1, 1, 0), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_READ, 2, 1, UINT64_MAX), 0), 0);
+	assert_int_equal(add(&c, claim(CLAIM_COPY, 3, 1, 7), 0), 0);
 	claims_format(&c, text);
 	assert_int_equal(claims_parse(&again, text, strlen(text)), 0);
 	assert_int_equal(again.count, 3);

@@ -251,7 +251,9 @@ static void test_claims(void **state)
 	/* Host 52 dies and is fenced. */
 	struct storage_call take = activate_call(2, true, 7);
 	assert_int_equal(call_now(f->st, f->loop, a, take), RV_EBUSY);
-	take.fenced_host = uuid_of(52);
+	take.void_generation = 5;
+	assert_int_equal(call_now(f->st, f->loop, a, take), RV_EBUSY);
+	take.void_generation = 6;
 	call_ok(f->st, f->loop, a, take);
 	/* A damaged claim is not "free". */
 	char path[256];
@@ -261,6 +263,45 @@ static void test_claims(void **state)
 		call_now(f->st, f->loop, a, activate_call(2, true, 9)), RV_ECORRUPT);
 	put(path, "\0\0\0\0", 4); /* after a power failure */
 	call_ok(f->st, f->loop, a, activate_call(2, true, 9));
+}
+
+/* All of all hosts are told of; another host's is taken away where that is asked for. */
+static void test_claims_listed(void **state)
+{
+	struct fixture *f = *state;
+	struct answer *a = &f->a;
+	struct storage_call off = vdi_call(STORAGE_VDI_DEACTIVATE, 2);
+	char path[256];
+	attach(f);
+	call_ok(f->other, f->loop, a, sr_call(STORAGE_SR_ATTACH));
+	call_ok(f->st, f->loop, a, sr_call(STORAGE_SR_CLAIMS));
+	assert_int_equal(a->result.claim_count, 0);
+	for (uint8_t vdi = 2; vdi < 5; vdi++)
+		call_ok(f->st, f->loop, a, create_call(vdi, MIB_, STORAGE_FORMAT_RAW));
+	call_ok(f->st, f->loop, a, activate_call(2, true, 7));
+	call_ok(f->other, f->loop, a, activate_call(3, false, 8));
+	call_ok(f->other, f->loop, a, activate_call(4, true, 9));
+	/* One that can't be read hinders its own disk. */
+	vdi_path(f, 4, ".claim", path);
+	put(path, "write what\n", 11);
+	call_ok(f->other, f->loop, a, sr_call(STORAGE_SR_CLAIMS));
+	assert_int_equal(a->result.claim_count, 2);
+	for (size_t i = 0; i < 2; i++) {
+		struct storage_claim *c = &a->claims[i];
+		struct uuid two = uuid_of(2), holder = uuid_of(90),
+			    host = uuid_of(c->write ? 51 : 52);
+		assert_int_equal(uuid_eq(&c->vdi, &two), c->write);
+		assert_true(uuid_eq(&c->holder, &holder) && uuid_eq(&c->host, &host));
+		assert_int_equal(c->generation, c->write ? 7 : 8);
+	}
+	off.generation = 6;
+	off.claim_host = uuid_of(51);
+	assert_int_equal(call_now(f->other, f->loop, a, off), RV_ESTALE);
+	off.generation = 7;
+	call_ok(f->other, f->loop, a, off);
+	call_ok(f->other, f->loop, a, sr_call(STORAGE_SR_CLAIMS));
+	assert_int_equal(a->result.claim_count, 1);
+	assert_false(a->claims[0].write);
 }
 
 static void test_readers(void **state)
@@ -518,6 +559,7 @@ int main(void)
 		T(test_vdi_bytes),
 		T(test_qcow2),
 		T(test_claims),
+		T(test_claims_listed),
 		T(test_readers),
 		T(test_locked),
 		T(test_copy),

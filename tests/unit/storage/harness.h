@@ -17,6 +17,7 @@ struct answer {
 	int done, settled, progress;
 	struct storage_result result; /* pointers in it are dead, but for: */
 	struct storage_vdi_info vdis[64];
+	struct storage_claim claims[64];
 	uint8_t data[STORAGE_MAX_IO_BYTES];
 	uint64_t last_bytes, last_total, token;
 	int settled_rc;
@@ -32,6 +33,8 @@ static inline void answer_done(
 	a->result = *result;
 	for (size_t i = 0; i < result->vdi_count && i < 64; i++)
 		a->vdis[i] = result->vdis[i];
+	for (size_t i = 0; i < result->claim_count && i < 64; i++)
+		a->claims[i] = result->claims[i];
 	if (result->data_len)
 		memcpy(a->data, result->data, result->data_len);
 	if (!loop_is_sim(a->loop))

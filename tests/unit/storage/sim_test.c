@@ -97,7 +97,26 @@ static void test_life(void **state)
 		RV_ENOTALLOWED);
 	assert_true(before != storage_sim_vdi_hash(f->world, uuid_of(2)));
 	assert_int_equal(storage_sim_vdi_claims(f->world, uuid_of(2)).writers, 1);
-	call_ok(f->st[0], f->loop, a, vdi_call(STORAGE_VDI_DEACTIVATE, 2));
+	call_ok(f->st[1], f->loop, a, sr_call(STORAGE_SR_CLAIMS));
+	assert_int_equal(a->result.claim_count, 1);
+	struct uuid owner = uuid_of(51), two = uuid_of(2);
+	assert_true(uuid_eq(&a->claims[0].host, &owner));
+	assert_true(uuid_eq(&a->claims[0].vdi, &two) && a->claims[0].write);
+	struct storage_call off = vdi_call(STORAGE_VDI_DEACTIVATE, 2);
+	call_ok(f->st[1], f->loop, a, off); /* its own: there is none */
+	assert_int_equal(storage_sim_vdi_claims(f->world, uuid_of(2)).writers, 1);
+	off.claim_host = owner;
+	call_ok(f->st[1], f->loop, a, off);
+	assert_int_equal(storage_sim_vdi_claims(f->world, uuid_of(2)).writers, 0);
+	on.generation = 3;
+	call_ok(f->st[0], f->loop, a, on);
+	on.void_generation = 2;
+	assert_int_equal(call_now(f->st[1], f->loop, a, on), RV_EBUSY);
+	on.void_generation = 3;
+	call_ok(f->st[1], f->loop, a, on);
+	off.claim_host = UUID_NONE;
+	off.generation = 3;
+	call_ok(f->st[1], f->loop, a, off);
 	struct storage_call copy = vdi_call(STORAGE_VDI_COPY, 2);
 	copy.target_vdi = uuid_of(3);
 	call_ok(f->st[1], f->loop, a, copy);
