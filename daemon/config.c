@@ -4,6 +4,7 @@
 #include <ini.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -181,26 +182,63 @@ static int on_line(void *arg, const char *section, const char *name, const char 
 	return key_store(r->config, k, value, r->e) == 0;
 }
 
+/* The whole file as text, to be freed; NULL: e says why not. inih would stop at a zero
+ * byte without a word, and what the file sets would be lost. */
+static char *read_whole(const char *path, struct rv_error *e)
+{
+	FILE *f = fopen(path, "re");
+	char *text = NULL;
+	size_t size = 0;
+	ssize_t len = 0;
+	int line = 1, err = 0;
+
+	if (f) {
+		errno = 0;
+		len = getdelim(&text, &size, '\0', f);
+	}
+	/* A directory opens, and can't be read; an empty file is no error. */
+	if (!f || ferror(f) || !text)
+		err = errno ? errno : EIO;
+	if (f)
+		fclose(f);
+	if (err) {
+		free(text);
+		rv_error_set(e, RV_ENOENT, "configuration %s can't be read: %s", path,
+			strerror(err));
+		return NULL;
+	}
+	if (len <= 0) {
+		text[0] = '\0';
+		return text;
+	}
+	if (text[len - 1] != '\0')
+		return text;
+	for (const char *at = text; (at = strchr(at, '\n')) != NULL; at++)
+		line++;
+	free(text);
+	rv_error_set(e, RV_EINVAL,
+		"%s line %d holds a zero byte, so it is no text: write the file anew, or "
+		"restore it from a backup",
+		path, line);
+	return NULL;
+}
+
 int config_read(struct config *c, const char *path, struct rv_error *e)
 {
 	struct reading reading = {c, e};
-	FILE *f = fopen(path, "re");
-	int line, err = errno;
+	char *text;
+	int line;
 
 	rv_error_clear(e);
-	line = f ? ini_parse_file(f, on_line, &reading) : -1;
-	/* A directory opens, and then reads as if it were empty. */
-	if (line == 0 && ferror(f)) {
-		err = errno;
-		line = -1;
-	}
-	if (f)
-		fclose(f);
+	text = read_whole(path, e);
+	if (!text)
+		return e->code;
+	line = ini_parse_string(text, on_line, &reading);
+	free(text);
 	if (line == 0)
 		return 0;
 	if (line < 0)
-		return rv_error_set(e, RV_ENOENT, "configuration %s can't be read: %s",
-			path, strerror(err));
+		return rv_error_set(e, RV_ENOMEM, "%s: out of memory", path);
 	if (!e->code)
 		rv_error_set(e, RV_EINVAL, "neither [section] nor key = value");
 	return rv_error_prefix(e, "%s line %d", path, line);

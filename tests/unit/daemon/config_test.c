@@ -86,6 +86,58 @@ static void mistakes_name_line_and_key(void **state)
 	assert_int_equal(config_read(&c, "/nonexistent/reeved.conf", &e), RV_ENOENT);
 }
 
+/* As a disk that lost power may leave it, or an editor that writes UTF-16. */
+static void zero_bytes_are_refused(void **state)
+{
+	static const struct {
+		const char *bytes;
+		size_t len;
+		const char *where;
+	} cases[] = {
+		{"\0\0\0\0\0\0\0\0", 8, " line 1 holds a zero byte"},
+		{"[host]\nname-label = h7\n\0\0", 25, " line 3 holds a zero byte"},
+		{"[host]\nname-label = h\0007\n", 25, " line 2 holds a zero byte"},
+	};
+	char path[] = "/tmp/reeve-config-XXXXXX";
+	struct rv_error e = {0};
+	struct config c;
+	int fd = mkstemp(path);
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		config_defaults(&c);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		assert_int_equal(pwrite(fd, cases[i].bytes, cases[i].len, 0),
+			(ssize_t)cases[i].len);
+		assert_int_equal(config_read(&c, path, &e), RV_EINVAL);
+		assert_non_null(strstr(e.detail, path));
+		assert_non_null(strstr(e.detail, cases[i].where));
+		assert_string_equal(c.name_label, "");
+	}
+	close(fd);
+	unlink(path);
+}
+
+/* reeved --config <(make-config) */
+static void a_pipe_is_read(void **state)
+{
+	static const char text[] = "[host]\nname-label = piped\n";
+	struct rv_error e = {0};
+	struct config c;
+	char path[64];
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], text, strlen(text)), (ssize_t)strlen(text));
+	close(fds[1]);
+	snprintf(path, sizeof path, "/dev/fd/%d", fds[0]);
+	config_defaults(&c);
+	assert_int_equal(config_read(&c, path, &e), 0);
+	assert_string_equal(c.name_label, "piped");
+	close(fds[0]);
+}
+
 static void what_cannot_be_read_is_told(void **state)
 {
 	struct rv_error e = {0};
@@ -151,6 +203,8 @@ int main(void)
 		cmocka_unit_test(defaults_are_good),
 		cmocka_unit_test(a_file_overrides),
 		cmocka_unit_test(mistakes_name_line_and_key),
+		cmocka_unit_test(zero_bytes_are_refused),
+		cmocka_unit_test(a_pipe_is_read),
 		cmocka_unit_test(what_cannot_be_read_is_told),
 		cmocka_unit_test(the_command_line_sets_one_key),
 		cmocka_unit_test(contradictions_are_refused),
