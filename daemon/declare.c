@@ -7,6 +7,7 @@
 #include "daemon/daemon.h"
 #include "daemon/lost_vms.h"
 #include "daemon/members.h"
+#include "vm/vm_lost.h"
 
 /* Whether this host, the master, knows better. False: the call has been failed. */
 static bool may_declare(struct call *c, const struct row *host)
@@ -83,7 +84,7 @@ void vm_reset_power_state(struct call *c)
 		return;
 	snprintf(why, sizeof why, "VM %.64s was declared to be off", row_name(vm));
 	txn_init(&t, db, loop_wall_ms(d->loop));
-	(void)lost_vm_txn(db, vm, why, loop_wall_ms(d->loop), &t);
+	(void)vm_lost_txn(db, vm, why, loop_wall_ms(d->loop), &t);
 	log_warn("declare.vm", "vm=%s host=%s user=\"%s\"", row_name(vm), row_name(host),
 		c->who.user);
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(vm));

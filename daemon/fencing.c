@@ -13,6 +13,7 @@
 #include "daemon/names.h"
 #include "pool/db/message.h"
 #include "reactor/io.h"
+#include "vm/vm_protect.h"
 
 enum {
 	FENCING_TICK_MS = 1000,
@@ -57,42 +58,6 @@ static int64_t now_ms(const struct fencing *f)
 
 /* --- what is armed ----------------------------------------------------------------- */
 
-const char *fencing_armed_text(
-	const struct db *db, const struct row *vm, char text[static FENCING_ARMED_SIZE])
-{
-	struct uuid generation = db_ref(db_pool(db), POOL_GENERATION_ID);
-	char uuid[UUID_TEXT_SIZE];
-
-	snprintf(text, FENCING_ARMED_SIZE, "%lld@%s",
-		(long long)db_int(vm, VM_OWNER_GENERATION),
-		uuid_format(&generation, uuid));
-	return text;
-}
-
-bool fencing_is_armed(const struct db *db, const struct row *vm)
-{
-	char text[FENCING_ARMED_SIZE];
-
-	return db_pool(db) &&
-	       strcmp(db_string(vm, VM_HA_ARMED), fencing_armed_text(db, vm, text)) == 0;
-}
-
-/* Alone, a host has nowhere to start them, and would only end them. */
-static bool is_alone(const struct db *db)
-{
-	unsigned hosts = 0;
-
-	for (const struct row *h = NULL; hosts < 2 && (h = db_next(db, CLASS_HOST, h));)
-		hosts += db_enum(h, HOST_KIND) == HOST_KIND_HOST;
-	return hosts < 2;
-}
-
-static bool is_wanted(const struct db *db, const struct row *vm)
-{
-	return db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE &&
-	       !is_alone(db);
-}
-
 static bool domain_of(
 	const struct fencing *f, const struct row *vm, struct fence_domain *d)
 {
@@ -126,8 +91,8 @@ static void list_make(const struct fencing *f, struct fence_message *m)
 	m->count = 0;
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_RESIDENT_ON, f->daemon->host, vm));)
-		if ((is_wanted(db, vm) || fencing_is_armed(db, vm)) &&
-			m->count < FENCE_MAX_DOMAINS && domain_of(f, vm, &d))
+		if (vm_is_to_be_guarded(db, vm) && m->count < FENCE_MAX_DOMAINS &&
+			domain_of(f, vm, &d))
 			m->domains[m->count++] = d;
 }
 
@@ -147,28 +112,14 @@ static bool is_guarding(const struct fencing *f)
 	       f->told_seq == f->sent.seq;
 }
 
-static bool record_one(struct fencing *f, const struct row *vm, bool lost, struct txn *t)
+/* Guarded under this host's lease, and that is of this life of the pool: another life's
+ * master counts with another lease. */
+static bool is_promised(const struct fencing *f, const struct row *vm)
 {
-	const struct db *db = db_of(f);
-	char text[FENCING_ARMED_SIZE];
-	bool armed = fencing_is_armed(db, vm), arm;
 	struct fence_domain d;
 
-	if (armed)
-		arm = is_wanted(db, vm) && !lost;
-	else
-		arm = is_wanted(db, vm) && is_guarding(f) && domain_of(f, vm, &d) &&
-		      is_listed(&f->sent, &d);
-	if (arm == armed)
-		return false;
-	txn_expect_ref(t, row_uuid(vm), VM_RESIDENT_ON, f->daemon->host);
-	txn_expect_int(
-		t, row_uuid(vm), VM_OWNER_GENERATION, db_int(vm, VM_OWNER_GENERATION));
-	txn_expect_enum(t, row_uuid(vm), VM_HA_RESTART_PRIORITY,
-		db_enum(vm, VM_HA_RESTART_PRIORITY));
-	txn_set_string(t, row_uuid(vm), VM_HA_ARMED,
-		arm ? fencing_armed_text(db, vm, text) : "");
-	return true;
+	return is_guarding(f) && lease_until_ms(f->daemon->lease) > now_ms(f) &&
+	       domain_of(f, vm, &d) && is_listed(&f->sent, &d);
 }
 
 /* Protected VMs that nobody would end: told once. */
@@ -181,7 +132,7 @@ static unsigned complain(struct fencing *f, struct txn *t)
 
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_RESIDENT_ON, f->daemon->host, vm));)
-		if (is_wanted(db, vm))
+		if (vm_wants_guard(db, vm))
 			names_add(&names, row_name(vm));
 	if (!names.count || !host)
 		return 0;
@@ -213,7 +164,8 @@ static void record(struct fencing *f)
 	for (const struct row *vm = NULL;
 		changed < FENCING_AT_ONCE &&
 		(vm = db_next_ref(db, VM_RESIDENT_ON, f->daemon->host, vm));)
-		changed += record_one(f, vm, lost, &t);
+		changed +=
+			vm_arm_txn(db, vm, f->daemon->host, is_promised(f, vm), lost, &t);
 	if (lost && !f->complained && !changed)
 		changed = complain(f, &t);
 	if (!changed) {
@@ -423,7 +375,7 @@ int fencing_check(struct daemon *d, const struct row *vm, struct rv_error *e)
 	const struct row *on = db_follow(db, vm, VM_RESIDENT_ON), *last = NULL;
 	const char *why;
 
-	if (is_alone(db))
+	if (vm_pool_is_alone(db))
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"VM %.64s can't be protected: this pool has one host, so there "
 			"is "

@@ -1,9 +1,9 @@
 /*
  * What reeved tells reeve-fenced (fence/wire.h), and what it records of that.
  *
- * VM.ha_armed names the owner generation of the VM and the generation of the pool for
- * which this host's reeve-fenced has promised, with the host's watchdog behind it, to end
- * the VM's domain when the lease runs out. It is recorded after reeve-fenced has said so,
+ * VM.ha_armed (vm/vm_protect.h) says that this host's reeve-fenced has promised, with the
+ * host's watchdog behind it, to end the VM's domain when the lease runs out, and has
+ * taken a lease of this life of the pool. It is recorded after reeve-fenced has said so,
  * and taken back before reeve-fenced is told to let go. Only such a VM is started
  * elsewhere without an admin's word (daemon/restart.h): after a change of owner, or a new
  * generation of the pool, it is none until its host has promised anew.
@@ -15,11 +15,8 @@
 
 #include "daemon/daemon.h"
 #include "fence/wire.h"
-#include "pool/db/txn.h"
 
 struct fencing;
-
-enum { FENCING_ARMED_SIZE = 64 };
 
 /* Returned owned. */
 int fencing_new(struct fencing **out, struct daemon *d) RV_MUST_CHECK;
@@ -32,11 +29,6 @@ void fencing_look(struct fencing *f);
 
 /* This host's lease lasts until then (CLOCK_BOOTTIME, ms). NULL-safe. */
 void fencing_lease(struct fencing *f, int64_t until_ms);
-
-/* What VM.ha_armed is while the VM's present domain is armed. */
-const char *fencing_armed_text(
-	const struct db *db, const struct row *vm, char text[static FENCING_ARMED_SIZE]);
-bool fencing_is_armed(const struct db *db, const struct row *vm);
 
 /* Whether the VM, with its ha_restart_priority set, would be protected where it runs, or
  * could be anywhere: RV_ENOTALLOWED says on which host what is missing, and the line that

@@ -1,11 +1,6 @@
 /*
- * This host's lease, and, on the master, everybody's: pool/lease.h made real.
- *
- * Each host asks the master several times within a lease; the master answers those whose
- * asking is older than a barrier that it has committed in its own term. A master's first
- * barrier is the entry that counts pool.lease_epoch up: what a former master decided
- * about leases expects the epoch of its own, so it never takes effect behind the back of
- * the next one.
+ * This host's lease, and, on the master, everybody's: pool/leases.h with the daemon's
+ * links, and with reeve-fenced, which is told how long it lasts.
  *
  * Without a lease nothing is started or unpaused here (lease_may_run); what runs goes on,
  * but for protected VMs, which reeve-fenced ends (daemon/fencing.h).
@@ -31,7 +26,8 @@ void lease_look(struct lease *l);
 /* vm_may_run_fn; `arg` is the struct lease. */
 int lease_may_run(void *arg, const struct uuid *host, struct rv_error *e) RV_MUST_CHECK;
 
-/* Until when (CLOCK_BOOTTIME, ms) this host's lasts; 0: it never had one. */
+/* Until when (CLOCK_BOOTTIME, ms) this host's lasts; 0: it had none in this life of the
+ * pool. */
 int64_t lease_until_ms(const struct lease *l);
 
 /* Whether this host, as the master, is sure that the host's lease and all that it

@@ -13,13 +13,6 @@
 
 enum { LOST_WORDS_MAX = 400 };
 
-/* Adds to `t`: the VM is Halted and on no host, what was at work on it has failed with
- * the words `why`. Compare-and-set on its owner. Disks that were being made for it are
- * marked to be deleted. False: it was a clone in the making, so it is gone as a whole,
- * and its origin is free. */
-bool lost_vm_txn(const struct db *db, const struct row *vm, const char *why,
-	int64_t wall_ms, struct txn *t);
-
 /* Adds the declaration of `host` with all its VMs, and a message (`message`: its UUID).
  * `account`: what was let go of, in words for the one who declared it. */
 void lost_host_txn(const struct db *db, const struct row *host, const char *user,

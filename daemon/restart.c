@@ -6,22 +6,18 @@
 
 #include "base/log.h"
 #include "daemon/call.h"
-#include "daemon/fencing.h"
 #include "daemon/lease.h"
-#include "daemon/lost_vms.h"
 #include "daemon/names.h"
 #include "daemon/served.h"
-#include "daemon/tasks.h"
 #include "daemon/witness.h"
 #include "pool/db/message.h"
 #include "rpc/message.h"
+#include "vm/vm_protect.h"
 
 enum {
 	RESTART_LOOK_MS = 1000,
-	RESTART_AGAIN_MS = 10 * 1000, /* after a start that failed */
-	RESTART_AT_ONCE = 8,	      /* starts under way */
-	RESTART_RELEASED = 32,	      /* VMs in one entry */
-	RESTART_TOLD = 64,	      /* hosts told of, and starts that were refused */
+	RESTART_AT_ONCE = 8, /* starts under way */
+	RESTART_TOLD = 64,   /* hosts told of, and starts that were refused */
 	RESTART_ANSWER_BYTES = 4096,
 	RESTART_WORDS = 500,
 };
@@ -59,23 +55,6 @@ struct restarts {
 static const struct db *db_of(const struct restarts *r)
 {
 	return pool_db(r->daemon->pool);
-}
-
-static bool is_protected(const struct row *vm)
-{
-	return db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE;
-}
-
-/* One UUID for each VM of an entry, from the one that was drawn. */
-void restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t)
-{
-	struct uuid task = row_uuid(vm);
-
-	if (!is_protected(vm))
-		return;
-	for (size_t i = 0; i < sizeof task.b; i++)
-		task.b[i] ^= entry.b[i];
-	txn_set_ref(t, row_uuid(vm), VM_HA_RESTART_TASK, task);
 }
 
 static void tell(struct restarts *r, struct txn *t, const char *name, int priority,
@@ -129,65 +108,28 @@ static void commit_release(struct restarts *r, struct txn *t)
 	}
 }
 
-/* VMs whose start was under way there: no domain of theirs was recorded, so none was let
- * run, and once this is committed none can be. */
-static void release_starts(struct restarts *r, struct uuid host, const char *why,
-	struct uuid entry, int64_t wall_ms, struct names *freed, struct txn *t)
-{
-	const struct db *db = db_of(r);
-
-	for (const struct row *vm = NULL;
-		(vm = db_next_ref(db, VM_INTENT_HOST, host, vm));) {
-		struct uuid on = db_ref(vm, VM_RESIDENT_ON);
-
-		if (!is_protected(vm) || !uuid_is_none(&on) ||
-			db_enum(vm, VM_INTENT) != VM_INTENT_START ||
-			freed->count == RESTART_RELEASED ||
-			!lost_vm_txn(db, vm, why, wall_ms, t))
-			continue;
-		restart_due_txn(vm, entry, t);
-		names_add(freed, row_name(vm));
-	}
-}
-
 /* Its lease and all that reeve-fenced has promised are over. */
 static void release_host(struct restarts *r, const struct row *host)
 {
 	const struct db *db = db_of(r);
 	struct names freed = {.show = NAMES_SHOWN}, left = {.show = NAMES_SHOWN};
-	struct uuid uuid = row_uuid(host),
-		    entry = uuid_random(loop_prng(r->daemon->loop));
-	int64_t wall_ms = loop_wall_ms(r->daemon->loop);
-	char why[160], body[1200];
+	struct uuid uuid = row_uuid(host);
+	struct vm_release v;
+	char body[1200];
 	struct txn t;
 
-	snprintf(why, sizeof why,
-		"host %.64s, where it was at work, was lost, and the VM was fenced",
-		row_name(host));
-	txn_init(&t, db, wall_ms);
-	for (const struct row *vm = NULL;
-		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
-		if (!is_protected(vm))
-			continue;
-		if (!fencing_is_armed(db, vm)) {
-			names_add(&left, row_name(vm));
-			continue;
-		}
-		if (freed.count == RESTART_RELEASED)
-			continue; /* with the next entry */
-		txn_expect_string(
-			&t, row_uuid(vm), VM_HA_ARMED, db_string(vm, VM_HA_ARMED));
-		if (!lost_vm_txn(db, vm, why, wall_ms, &t))
-			continue;
-		restart_due_txn(vm, entry, &t);
-		names_add(&freed, row_name(vm));
-	}
-	release_starts(r, uuid, why, entry, wall_ms, &freed, &t);
-	if ((!freed.count && (!left.count || was_told(r, uuid))) ||
+	txn_init(&t, db, loop_wall_ms(r->daemon->loop));
+	vm_release_txn(db, host, uuid_random(loop_prng(r->daemon->loop)),
+		loop_wall_ms(r->daemon->loop), &v, &t);
+	if ((!v.freed_count && (!v.left_count || was_told(r, uuid))) ||
 		!lease_expect(r->daemon->lease, &t)) {
 		txn_fini(&t);
 		return;
 	}
+	for (unsigned i = 0; i < v.freed_count; i++)
+		names_add(&freed, row_name(v.freed[i]));
+	for (unsigned i = 0; i < v.left_count; i++)
+		names_add(&left, i < VM_RELEASE_LEFT ? row_name(v.left[i]) : "");
 	snprintf(body, sizeof body,
 		"Host %.64s was not heard from for longer than its lease and its "
 		"watchdog "
@@ -307,8 +249,10 @@ static msgpack_object text_object(const char *text)
 	return o;
 }
 
-static void ask_start(struct restarts *r, const struct row *vm, struct uuid task)
+static void ask_start(
+	struct restarts *r, const struct row *vm, struct uuid task, bool resume)
 {
+	const char *method = resume ? "VM.resume" : "VM.start";
 	static const struct session_identity who = {
 		.role = ROLE_POOL_ADMIN, .user = "pool", .via = "fencing"};
 	struct uuid uuid = row_uuid(vm);
@@ -335,9 +279,10 @@ static void ask_start(struct restarts *r, const struct row *vm, struct uuid task
 	a->map = (msgpack_object){.type = MSGPACK_OBJECT_MAP};
 	a->map.via.map.ptr = a->params;
 	a->map.via.map.size = 3;
-	log_info("restart.start", "vm=%s task=%s", row_name(vm), a->task_text);
+	log_info("restart.start", "vm=%s task=%s method=%s", row_name(vm), a->task_text,
+		method);
 	rc = call_begin_forwarded(
-		r->daemon, &asked_port, a, &who, "VM.start", strlen("VM.start"), &a->map);
+		r->daemon, &asked_port, a, &who, method, strlen(method), &a->map);
 	if (rc)
 		a->owner = NULL; /* too many calls: the next look asks again */
 }
@@ -359,9 +304,7 @@ static void settle(struct restarts *r, const struct row *vm, struct uuid task,
 	struct txn t;
 
 	txn_init(&t, db_of(r), loop_wall_ms(r->daemon->loop));
-	txn_expect_ref(
-		&t, row_uuid(vm), VM_HA_RESTART_TASK, db_ref(vm, VM_HA_RESTART_TASK));
-	txn_set_ref(&t, row_uuid(vm), VM_HA_RESTART_TASK, task);
+	vm_restart_txn(vm, task, &t);
 	if (name) {
 		log_warn("restart.end", "vm=%s msg=\"%s\"", row_name(vm), body);
 		tell(r, &t, name, priority, "VM", row_uuid(vm), body);
@@ -372,85 +315,93 @@ static void settle(struct restarts *r, const struct row *vm, struct uuid task,
 		r->settling = false;
 }
 
+/* When the last message of that name about the VM was left; INT64_MIN: never. */
+static int64_t last_told_ms(
+	const struct restarts *r, const struct row *vm, const char *name)
+{
+	const struct db *db = db_of(r);
+	struct uuid uuid = row_uuid(vm), obj;
+	int64_t last_ms = INT64_MIN;
+
+	for (const struct row *m = NULL; (m = db_next(db, CLASS_MESSAGE, m));) {
+		obj = db_ref(m, MESSAGE_OBJ_UUID);
+		if (uuid_eq(&obj, &uuid) && db_int(m, MESSAGE_TIMESTAMP) > last_ms &&
+			strcmp(db_string(m, MESSAGE_NAME), name) == 0)
+			last_ms = db_int(m, MESSAGE_TIMESTAMP);
+	}
+	return last_ms;
+}
+
+/* Its own host said that it was fenced, since it was started again last: then the host
+ * was not lost, but only its lease. */
+static bool was_fenced(const struct restarts *r, const struct row *vm)
+{
+	return last_told_ms(r, vm, "VM_FENCED") > last_told_ms(r, vm, "VM_RESTARTED");
+}
+
+static const char *why_again(const struct restarts *r, const struct row *vm)
+{
+	return was_fenced(r, vm)
+		       ? "after it had been fenced: its host's lease had run out"
+		       : "after its host was lost";
+}
+
 static void started(struct restarts *r, const struct row *vm)
 {
 	const struct row *host = db_follow(db_of(r), vm, VM_RESIDENT_ON);
 	char body[300];
 
-	snprintf(body, sizeof body,
-		"VM %.64s was started on host %.64s after its host was lost",
-		row_name(vm), host ? row_name(host) : "?");
+	snprintf(body, sizeof body, "VM %.64s was started on host %.64s %s", row_name(vm),
+		host ? row_name(host) : "?", why_again(r, vm));
 	settle(r, vm, UUID_NONE, "VM_RESTARTED", 2, body);
 }
 
 /* Told once in a while, not with each attempt. */
 static bool told_of_failure(const struct restarts *r, const struct row *vm)
 {
-	const struct db *db = db_of(r);
-	int64_t since_ms = loop_wall_ms(r->daemon->loop) - 10 * 60 * 1000;
-	struct uuid uuid = row_uuid(vm), obj;
-
-	for (const struct row *m = NULL; (m = db_next(db, CLASS_MESSAGE, m));) {
-		obj = db_ref(m, MESSAGE_OBJ_UUID);
-		if (uuid_eq(&obj, &uuid) && db_int(m, MESSAGE_TIMESTAMP) >= since_ms &&
-			strcmp(db_string(m, MESSAGE_NAME), "VM_RESTART_FAILED") == 0)
-			return true;
-	}
-	return false;
+	return last_told_ms(r, vm, "VM_RESTART_FAILED") >=
+	       loop_wall_ms(r->daemon->loop) - 10 * 60 * 1000;
 }
 
-static void failed(struct restarts *r, const struct row *vm, const char *why)
+static void failed(
+	struct restarts *r, const struct row *vm, const struct vm_restart_step *step)
 {
-	bool again = db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART;
 	char body[RESTART_WORDS + 300];
 
-	snprintf(body, sizeof body,
-		"VM %.64s could not be started after its host was lost: %.*s. %s",
-		row_name(vm), RESTART_WORDS - 1, why,
-		again ? "It is tried again (ha-restart-priority=restart)"
-		      : "It is not tried again (ha-restart-priority=best-effort): start "
-			"it "
-			"by vm-start");
-	settle(r, vm, again ? uuid_random(loop_prng(r->daemon->loop)) : UUID_NONE,
-		again && told_of_failure(r, vm) ? NULL : "VM_RESTART_FAILED", 2, body);
+	snprintf(body, sizeof body, "VM %.64s could not be started %s: %.*s. %s",
+		row_name(vm), why_again(r, vm), RESTART_WORDS - 1, step->why,
+		step->again ? "It is tried again (ha-restart-priority=restart)"
+			    : "It is not tried again (ha-restart-priority=best-effort): "
+			      "start "
+			      "it by vm-start");
+	settle(r, vm, step->again ? uuid_random(loop_prng(r->daemon->loop)) : UUID_NONE,
+		step->again && told_of_failure(r, vm) ? NULL : "VM_RESTART_FAILED", 2,
+		body);
 }
 
-/* Whether the start is to be asked for. Otherwise what came of it was looked after. */
-static bool look_at(struct restarts *r, const struct row *vm)
+static void look_at(struct restarts *r, const struct row *vm)
 {
-	struct uuid task = db_ref(vm, VM_HA_RESTART_TASK),
-		    on = db_ref(vm, VM_RESIDENT_ON);
-	const struct row *row = db_row(db_of(r), CLASS_TASK, task);
-	bool ended = row && tasks_ended(row), halted, success;
-	struct refused *refused;
+	struct uuid task = db_ref(vm, VM_HA_RESTART_TASK);
+	const struct refused *refused = refusal_of(r, vm, &task);
+	struct vm_restart_refusal refusal;
+	struct vm_restart_step step;
 
-	halted =
-		uuid_is_none(&on) && db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED;
-	success = ended && db_enum(row, TASK_STATUS) == TASK_STATUS_SUCCESS;
-	if (row && !ended)
-		return false; /* at work */
-	if (r->settling)
-		return false;
-	if (success && !halted)
+	if (refused)
+		refusal = (struct vm_restart_refusal){
+			loop_now_us(r->daemon->loop) / 1000 - refused->at_ms,
+			refused->why};
+	step = vm_restart_look(
+		db_of(r), vm, refused ? &refusal : NULL, loop_wall_ms(r->daemon->loop));
+	if (step.what == VM_RESTART_ASK)
+		ask_start(r, vm, task, step.resume);
+	else if (r->settling)
+		return;
+	else if (step.what == VM_RESTART_STARTED)
 		started(r, vm);
-	else if (!halted || success || !is_protected(vm))
-		settle(r, vm, UUID_NONE, NULL, 0,
-			NULL); /* somebody else looked after it */
-	if (success || !halted || !is_protected(vm))
-		return false;
-	if (ended) {
-		if (loop_wall_ms(r->daemon->loop) >=
-			db_int(row, TASK_FINISHED) + RESTART_AGAIN_MS)
-			failed(r, vm, db_string(row, TASK_ERROR_DETAIL));
-		return false;
-	}
-	refused = refusal_of(r, vm, &task);
-	if (!refused)
-		return true;
-	if (loop_now_us(r->daemon->loop) / 1000 < refused->at_ms + RESTART_AGAIN_MS)
-		return false;
-	failed(r, vm, refused->why);
-	return false;
+	else if (step.what == VM_RESTART_OVER)
+		settle(r, vm, UUID_NONE, NULL, 0, NULL);
+	else if (step.what == VM_RESTART_FAILED)
+		failed(r, vm, &step);
 }
 
 static void start(struct restarts *r)
@@ -464,9 +415,8 @@ static void start(struct restarts *r)
 			struct uuid task = db_ref(vm, VM_HA_RESTART_TASK);
 
 			if (!uuid_is_none(&task) &&
-				db_enum(vm, VM_HA_RESTART_PRIORITY) == (int)order[i] &&
-				look_at(r, vm))
-				ask_start(r, vm, task);
+				db_enum(vm, VM_HA_RESTART_PRIORITY) == (int)order[i])
+				look_at(r, vm);
 		}
 	}
 }

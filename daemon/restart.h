@@ -19,7 +19,6 @@
 #define REEVE_DAEMON_RESTART_H
 
 #include "daemon/daemon.h"
-#include "pool/db/txn.h"
 
 struct restarts;
 
@@ -28,9 +27,5 @@ int restarts_new(struct restarts **out, struct daemon *d) RV_MUST_CHECK;
 void restarts_start(struct restarts *r);
 void restarts_stop(struct restarts *r); /* NULL-safe, idempotent */
 void restarts_free(struct restarts *r); /* after the pool and the calls; NULL-safe */
-
-/* Adds that the VM, which is let go of in the same entry, is to be started again, if it
- * is protected. `entry`: a UUID drawn for the entry. */
-void restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t);
 
 #endif

@@ -12,7 +12,9 @@
 #include "daemon/call.h"
 #include "daemon/fencing.h"
 #include "daemon/restart.h"
+#include "pool/db/message.h"
 #include "pool/disk.h"
+#include "vm/vm_protect.h"
 
 struct world {
 	struct daemon d;
@@ -26,7 +28,7 @@ struct world {
 /* Calls that would be begun end here (--wrap). */
 static struct {
 	int count;
-	char request[UUID_TEXT_SIZE];
+	char request[UUID_TEXT_SIZE], method[32];
 	bool refuse;
 } calls;
 
@@ -43,7 +45,9 @@ int __wrap_call_begin_forwarded(struct daemon *d, const struct call_port *port,
 	const msgpack_object_map *m = &params->via.map;
 
 	assert_int_equal(who->role, ROLE_POOL_ADMIN);
-	assert_memory_equal(method, "VM.start", method_len);
+	assert_true(method_len < sizeof calls.method);
+	memcpy(calls.method, method, method_len);
+	calls.method[method_len] = '\0';
 	calls.count++;
 	assert_int_equal(m->ptr[1].val.via.str.size, UUID_TEXT_LEN);
 	memcpy(calls.request, m->ptr[1].val.via.str.ptr, UUID_TEXT_LEN);
@@ -112,7 +116,7 @@ static struct uuid make_vm(
 
 static void fill(struct world *w, enum vm_restart_priority priority)
 {
-	char text[FENCING_ARMED_SIZE];
+	char text[VM_ARMED_SIZE];
 	struct txn t;
 
 	txn_init(&t, db_of(w), 0);
@@ -131,7 +135,7 @@ static void fill(struct world *w, enum vm_restart_priority priority)
 	commit(w, &t);
 	txn_init(&t, db_of(w), 0);
 	txn_set_string(&t, w->armed, VM_HA_ARMED,
-		fencing_armed_text(db_of(w), db_row(db_of(w), CLASS_VM, w->armed), text));
+		vm_armed_text(db_of(w), db_row(db_of(w), CLASS_VM, w->armed), text));
 	/* Promised as it ran before: of a former owner. */
 	txn_set_string(&t, w->unarmed, VM_HA_ARMED, text);
 	txn_set_int(&t, w->unarmed, VM_OWNER_GENERATION, 4);
@@ -248,6 +252,7 @@ static void test_waits_then_restarts(void **state)
 	assert_int_equal(messages(w, "HOST_FENCED"), 1);
 	task = db_ref(vm_row(w, w->armed), VM_HA_RESTART_TASK);
 	assert_string_equal(calls.request, uuid_format(&task, text));
+	assert_string_equal(calls.method, "VM.start");
 	/* Asked again, it is the same request. */
 	run_ms(w, 5000);
 	assert_string_equal(calls.request, uuid_format(&task, text));
@@ -287,6 +292,80 @@ static void test_start_under_way(void **state)
 	task = db_ref(vm_row(w, w->unarmed), VM_HA_RESTART_TASK);
 	assert_false(uuid_is_none(&task));
 	assert_int_equal(db_enum(vm_row(w, w->unarmed), VM_INTENT), VM_INTENT_NONE);
+	world_free(w);
+}
+
+/* One that was being resumed there keeps its memory, and is resumed. */
+static void test_resume_under_way(void **state)
+{
+	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
+	struct txn t;
+
+	(void)state;
+	start(w);
+	txn_init(&t, db_of(w), 0);
+	txn_set_ref(&t, w->unarmed, VM_RESIDENT_ON, UUID_NONE);
+	txn_set_enum(&t, w->unarmed, VM_POWER_STATE, VM_POWER_STATE_SUSPENDED);
+	txn_set_enum(&t, w->unarmed, VM_INTENT, VM_INTENT_RESUME);
+	txn_set_ref(&t, w->unarmed, VM_INTENT_HOST, w->b);
+	txn_set_enum(&t, w->armed, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_NONE);
+	commit(w, &t);
+	run_ms(w, lease_wait_ms(LEASE_DEFAULT_MS) + 5000);
+	assert_int_equal(
+		db_enum(vm_row(w, w->unarmed), VM_POWER_STATE), VM_POWER_STATE_SUSPENDED);
+	assert_true(calls.count > 0);
+	assert_string_equal(calls.method, "VM.resume");
+	world_free(w);
+}
+
+/* Its own host found that it had been fenced: the words are of that, not of a host. */
+static void test_fenced_words(void **state)
+{
+	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
+	struct uuid task = uuid_random(loop_prng(w->d.loop));
+	bool told = false;
+	struct txn t;
+
+	(void)state;
+	start(w);
+	run_ms(w, 5000);
+	txn_init(&t, db_of(w), 0);
+	message_add(&t, uuid_random(loop_prng(w->d.loop)),
+		&(struct message){
+			.name = "VM_FENCED", .cls = "VM", .obj = w->armed, .body = ""});
+	txn_create(&t, CLASS_TASK, task);
+	txn_set_enum(&t, task, TASK_STATUS, TASK_STATUS_SUCCESS);
+	txn_set_ref(&t, w->armed, VM_HA_RESTART_TASK, task);
+	txn_set_ref(&t, w->armed, VM_RESIDENT_ON, w->a);
+	commit(w, &t);
+	run_ms(w, 5000);
+	for (const struct row *m = NULL; (m = db_next(db_of(w), CLASS_MESSAGE, m));)
+		if (strcmp(db_string(m, MESSAGE_NAME), "VM_RESTARTED") == 0)
+			told = strstr(db_string(m, MESSAGE_BODY), "fenced") != NULL;
+	assert_true(told);
+	world_free(w);
+}
+
+/* A lease of the pool's former life is none in the next. */
+static void test_another_life(void **state)
+{
+	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
+	struct rv_error e;
+	struct txn t;
+
+	(void)state;
+	start(w);
+	run_ms(w, 2000);
+	assert_int_equal(lease_may_run(w->d.lease, &w->a, &e), 0);
+	assert_true(lease_until_ms(w->d.lease) > 0);
+	txn_init(&t, db_of(w), 0);
+	txn_set_ref(&t, w->pool, POOL_GENERATION_ID, w->b);
+	commit(w, &t);
+	/* At once, not only when it is looked at. */
+	assert_int_equal(lease_may_run(w->d.lease, &w->a, &e), RV_EAGAIN);
+	assert_int_equal(lease_until_ms(w->d.lease), 0);
+	run_ms(w, 2000);
+	assert_int_equal(lease_may_run(w->d.lease, &w->a, &e), 0);
 	world_free(w);
 }
 
@@ -391,6 +470,9 @@ int main(void)
 		cmocka_unit_test(test_alone),
 		cmocka_unit_test(test_waits_then_restarts),
 		cmocka_unit_test(test_start_under_way),
+		cmocka_unit_test(test_resume_under_way),
+		cmocka_unit_test(test_fenced_words),
+		cmocka_unit_test(test_another_life),
 		cmocka_unit_test(test_renews_meanwhile),
 		cmocka_unit_test(test_another_epoch),
 		cmocka_unit_test(test_no_host_takes_it),

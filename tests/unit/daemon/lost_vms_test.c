@@ -7,6 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "vm/vm_lost.h"
+
 static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, runs = {{4}}, starts = {{5}},
 			 comes = {{6}}, resumes = {{7}}, sr = {{8}}, vdi = {{9}},
 			 vbd = {{10}}, task = {{11}}, message = {{12}}, moves = {{13}},
@@ -164,7 +166,7 @@ static void test_moved_meanwhile(void **state)
 	struct txn late;
 
 	(void)state;
-	(void)lost_vm_txn(db, vm(runs), "why", 5, &t);
+	(void)vm_lost_txn(db, vm(runs), "why", 5, &t);
 	late = t;
 	txn_init(&t, db, 1000);
 	txn_set_ref(&t, runs, VM_RESIDENT_ON, a);
