@@ -90,6 +90,22 @@ static bool due(const struct guard_book *b, bool stopped, int64_t now_ms, uint32
 	return false;
 }
 
+static bool any_ends(const struct guard_book *b)
+{
+	for (uint32_t i = 0; i < b->count; i++)
+		if (b->domains[i].ending)
+			return true;
+	return false;
+}
+
+/* The next one to destroy, once the one before is gone. */
+static enum guard_act next_end(
+	const struct guard_book *b, int64_t now_ms, uint32_t *index, int64_t *at_ms)
+{
+	return !any_ends(b) && due(b, true, now_ms, index, at_ms) ? GUARD_DESTROY
+								  : GUARD_WAIT;
+}
+
 static bool any_runs(const struct guard_book *b)
 {
 	for (uint32_t i = 0; i < b->count; i++)
@@ -107,7 +123,7 @@ enum guard_act guard_book_next(
 	if (!any_runs(b)) {
 		if (b->watching)
 			return GUARD_OFF;
-		return due(b, true, now_ms, index, at_ms) ? GUARD_DESTROY : GUARD_WAIT;
+		return next_end(b, now_ms, index, at_ms);
 	}
 	if (now_ms >= b->until_ms)
 		return due(b, false, now_ms, index, at_ms) ? GUARD_STOP : GUARD_WAIT;
@@ -116,7 +132,7 @@ enum guard_act guard_book_next(
 	*at_ms = b->quiet_ms + GUARD_QUIET_MS;
 	if (b->until_ms < *at_ms)
 		*at_ms = b->until_ms;
-	return due(b, true, now_ms, index, at_ms) ? GUARD_DESTROY : GUARD_WAIT;
+	return next_end(b, now_ms, index, at_ms);
 }
 
 void guard_book_did(struct guard_book *b, enum guard_act act, uint32_t index, bool done,
@@ -144,5 +160,22 @@ void guard_book_did(struct guard_book *b, enum guard_act act, uint32_t index, bo
 	if (act == GUARD_STOP)
 		b->domains[index].stopped = true;
 	else
-		b->domains[index] = b->domains[--b->count];
+		b->domains[index].ending = true;
+}
+
+void guard_book_destroyed(
+	struct guard_book *b, const struct fence_domain *d, bool gone, int64_t now_ms)
+{
+	for (uint32_t i = 0; i < b->count; i++) {
+		struct guarded *g = &b->domains[i];
+
+		if (!g->ending || !domain_eq(&g->domain, d))
+			continue;
+		g->ending = false;
+		g->tried = true;
+		g->tried_ms = now_ms;
+		if (gone)
+			*g = b->domains[--b->count];
+		return;
+	}
 }

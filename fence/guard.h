@@ -29,6 +29,7 @@ enum {
 struct guarded {
 	struct fence_domain domain;
 	bool stopped; /* runs no more, but is still there */
+	bool ending;  /* its destroy is at work */
 	bool tried;
 	int64_t tried_ms; /* to stop or destroy it, in vain */
 };
@@ -61,16 +62,21 @@ enum guard_act {
 	GUARD_QUIET,   /* keep the watchdog quiet, for FENCE_WATCHDOG_MS */
 	GUARD_OFF,     /* switch it off */
 	GUARD_STOP,    /* stop the running domain `index`, at once */
-	GUARD_DESTROY, /* destroy the stopped domain `index` */
+	GUARD_DESTROY, /* begin to destroy the stopped domain `index` */
 };
 
-/* What to do now. Do it, tell by guard_book_did, and ask again. */
+/* What to do now. Do it, tell by guard_book_did, and ask again. One domain is destroyed
+ * at a time; whatever time that takes, the rest goes on. */
 enum guard_act guard_book_next(
 	struct guard_book *b, int64_t now_ms, uint32_t *index, int64_t *at_ms);
 
-/* It was done (done: the domain has stopped, or is gone), or failed and is to be tried
- * again. */
+/* It was done (done: the domain has stopped; its destroy has begun), or failed and is to
+ * be tried again. */
 void guard_book_did(struct guard_book *b, enum guard_act act, uint32_t index, bool done,
 	int64_t now_ms);
+
+/* The destroy that was begun has ended: `gone`, or it is to be tried again. */
+void guard_book_destroyed(
+	struct guard_book *b, const struct fence_domain *d, bool gone, int64_t now_ms);
 
 #endif

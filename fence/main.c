@@ -149,6 +149,7 @@ static int become_sure(bool simulated, struct rv_error *e)
 int main(int argc, char **argv)
 {
 	struct fence_port *port = NULL;
+	struct fence_ender *ender = NULL;
 	struct fenced *f = calloc(1, sizeof *f);
 	struct options o;
 	struct rv_error e = {0};
@@ -159,16 +160,20 @@ int main(int argc, char **argv)
 	rc = listener < 0 || !f ? -1 : open_port(&port, &o, &e);
 	if (!rc)
 		rc = become_sure(o.machine != NULL, &e);
+	if (!rc)
+		rc = fence_ender_new(&ender, port, &e);
 	if (rc) {
 		log_error("fence.main", "error=%s msg=\"%s\"", rv_error_symbol(e.code),
 			e.detail);
 		free(f);
 		return 1;
 	}
-	fenced_init(f, port, listener, open_signals());
+	signal(SIGPIPE, SIG_IGN); /* a watchdog that has ended is an error to tell */
+	fenced_init(f, port, ender, listener, open_signals());
 	log_info("fence.main", "driver=%s socket=%s", port->ops->name, o.socket);
 	fenced_run(f);
 	(void)unlink(o.socket);
+	fence_ender_free(ender);
 	port->ops->close(port);
 	free(f);
 	return 0;

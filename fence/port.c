@@ -1,11 +1,5 @@
 #include "fence/port.h"
 
-/* Domids are reused: a domain that bears another handle is somebody else's. */
-static bool is_it(const struct fence_found *found, const struct fence_domain *d)
-{
-	return found->there && uuid_eq(&found->handle, &d->handle);
-}
-
 int fence_stop(struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
 {
 	struct fence_found found;
@@ -13,21 +7,13 @@ int fence_stop(struct fence_port *p, const struct fence_domain *d, struct rv_err
 
 	/* One that stands still may be let go on, a suspended one by who saves it: it is
 	 * paused all the same, once more than others unpause it. */
-	if (rc || !is_it(&found, d) || found.ended)
+	if (rc || !fence_found_it(&found, d) || found.ended)
 		return rc;
 	rc = p->ops->pause(p, d->domid, e);
 	if (!rc)
 		rc = p->ops->find(p, d->domid, &found, e);
-	if (!rc && is_it(&found, d) && !found.stopped)
+	if (!rc && fence_found_it(&found, d) && !found.stopped)
 		rc = rv_error_set(e, RV_EHYPERVISOR,
 			"domain %u runs although it was paused", d->domid);
 	return rc;
-}
-
-int fence_destroy(struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
-{
-	struct fence_found found;
-	int rc = p->ops->find(p, d->domid, &found, e);
-
-	return rc || !is_it(&found, d) ? rc : p->ops->destroy(p, d->domid, e);
 }

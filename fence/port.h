@@ -3,7 +3,9 @@
  * module for each release of Xen (fence/xen/, loaded by fence/load.c), and the simulated
  * host (fence/sim.h).
  *
- * Calls are short and block; they are made by reeve-fenced's one thread.
+ * Calls block, and all but `destroy` are short. They are made by reeve-fenced's main
+ * thread; `destroy` by another one (fence/ender.h), one at a time, while the main thread
+ * makes other calls.
  */
 #ifndef REEVE_FENCE_PORT_H
 #define REEVE_FENCE_PORT_H
@@ -27,7 +29,9 @@ struct fence_port_ops {
 		struct rv_error *e);
 	/* Its virtual CPUs stand still when this returns. */
 	int (*pause)(struct fence_port *p, uint32_t domid, struct rv_error *e);
-	int (*destroy)(struct fence_port *p, uint32_t domid, struct rv_error *e);
+	/* 0: it is gone or dying. Never touches a domain that bears another handle. */
+	int (*destroy)(
+		struct fence_port *p, const struct fence_domain *d, struct rv_error *e);
 	/* The host restarts unless this is called again within FENCE_WATCHDOG_MS. */
 	int (*quiet)(struct fence_port *p, struct rv_error *e);
 	int (*off)(struct fence_port *p, struct rv_error *e);
@@ -46,13 +50,16 @@ struct fence_port {
 int fence_stop(struct fence_port *p, const struct fence_domain *d,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* 0: it is gone or dying. Never touches a domain that bears another handle. */
-int fence_destroy(struct fence_port *p, const struct fence_domain *d,
-	struct rv_error *e) RV_MUST_CHECK;
+/* Domids are reused: a domain that bears another handle is somebody else's. */
+static inline bool fence_found_it(
+	const struct fence_found *found, const struct fence_domain *d)
+{
+	return found->there && uuid_eq(&found->handle, &d->handle);
+}
 
 /* --- the module for real Xen --- */
 
-#define FENCE_XEN_ABI	 1
+#define FENCE_XEN_ABI	 2
 #define FENCE_XEN_SYMBOL "reeve_fence_xen_module"
 
 struct fence_xen_module {

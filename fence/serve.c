@@ -11,7 +11,7 @@
 
 #include "base/log.h"
 
-enum { SERVE_POLL_MS = 1000, SERVE_BURST = 64 };
+enum { SERVE_POLL_MS = 1000, SERVE_BURST = 64, LONG_DESTROY_MS = 10 * 1000 };
 
 int64_t fenced_now_ms(void)
 {
@@ -21,10 +21,12 @@ int64_t fenced_now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-void fenced_init(struct fenced *f, struct fence_port *port, int listener, int signals)
+void fenced_init(struct fenced *f, struct fence_port *port, struct fence_ender *ender,
+	int listener, int signals)
 {
 	memset(f, 0, sizeof *f);
 	f->port = port;
+	f->ender = ender;
 	f->listener = listener;
 	f->client = -1;
 	f->signals = signals;
@@ -75,6 +77,13 @@ static void tell_ended(struct fenced *f, const struct fence_domain *d)
 	send_out(f);
 }
 
+static void note_trouble(struct fenced *f, int rc, const struct rv_error *e)
+{
+	f->able = rc == 0;
+	snprintf(f->trouble, sizeof f->trouble, "%.*s", FENCE_WORDS - 1,
+		rc ? e->detail : "");
+}
+
 /* --- acting ------------------------------------------------------------------------ */
 
 static const char *act_name(enum guard_act act)
@@ -106,34 +115,69 @@ static int carry_out(struct fenced *f, enum guard_act act, uint32_t i, struct rv
 	case GUARD_STOP:
 		return fence_stop(f->port, d, e);
 	case GUARD_DESTROY:
-		return fence_destroy(f->port, d, e);
+		fence_ender_begin(f->ender, d);
+		f->ending_ms = fenced_now_ms();
+		f->ending_told = false;
+		return 0;
 	case GUARD_WAIT:
 		break;
 	}
 	return 0;
 }
 
+static void log_end(enum guard_act act, const struct fence_domain *d, int rc,
+	const struct rv_error *e)
+{
+	char text[UUID_TEXT_SIZE];
+
+	log_warn("fence.end", "act=%s domid=%u handle=%s rc=%s msg=\"%s\"", act_name(act),
+		d->domid, uuid_format(&d->handle, text), rc ? rv_error_symbol(rc) : "0",
+		rc ? e->detail : "this host's lease has run out");
+}
+
 static void log_act(const struct fenced *f, enum guard_act act, uint32_t i, int rc,
 	const struct rv_error *e)
 {
-	const struct fence_domain *d = &f->book.domains[i].domain;
-	char text[UUID_TEXT_SIZE];
-
-	if (act == GUARD_STOP || act == GUARD_DESTROY)
-		log_warn("fence.end", "act=%s domid=%u handle=%s rc=%s msg=\"%s\"",
-			act_name(act), d->domid, uuid_format(&d->handle, text),
-			rc ? rv_error_symbol(rc) : "0",
-			rc ? e->detail : "this host's lease has run out");
+	if (act == GUARD_STOP)
+		log_end(act, &f->book.domains[i].domain, rc, e);
 	else if (rc)
 		log_error(
 			"fence.watchdog", "act=%s msg=\"%s\"", act_name(act), e->detail);
 }
 
+/* What became of the destroy at work. It may take its time, since the domain runs no
+ * more; only that is told. */
+static void look_at_ending(struct fenced *f)
+{
+	struct rv_error e = {0};
+	struct fence_domain d;
+	int64_t now_ms = fenced_now_ms();
+	int rc;
+
+	if (!f->ending_ms)
+		return;
+	if (fence_ender_take(f->ender, &d, &rc, &e)) {
+		f->ending_ms = 0;
+		log_end(GUARD_DESTROY, &d, rc, &e);
+		guard_book_destroyed(&f->book, &d, rc == 0, now_ms);
+		if (rc)
+			note_trouble(f, rc, &e);
+		else
+			tell_ended(f, &d);
+	} else if (!f->ending_told && now_ms >= f->ending_ms + LONG_DESTROY_MS) {
+		f->ending_told = true;
+		log_warn("fence.end",
+			"act=destroy msg=\"a domain that was stopped is still being "
+			"destroyed after %d s; nothing else waits for it\"",
+			LONG_DESTROY_MS / 1000);
+	}
+}
+
 int64_t fenced_act(struct fenced *f)
 {
+	look_at_ending(f);
 	for (;;) {
 		struct rv_error e = {0};
-		struct fence_domain d;
 		int64_t now_ms = fenced_now_ms(), at_ms;
 		uint32_t i = 0;
 		enum guard_act act = guard_book_next(&f->book, now_ms, &i, &at_ms);
@@ -141,20 +185,14 @@ int64_t fenced_act(struct fenced *f)
 
 		if (act == GUARD_WAIT)
 			return at_ms;
-		d = f->book.domains[i].domain;
 		rc = carry_out(f, act, i, &e);
 		log_act(f, act, i, rc, &e);
-		if (rc || act == GUARD_QUIET) {
-			f->able = rc == 0;
-			snprintf(f->trouble, sizeof f->trouble, "%.*s", FENCE_WORDS - 1,
-				rc ? e.detail : "");
-		}
+		if (rc || act == GUARD_QUIET)
+			note_trouble(f, rc, &e);
 		/* The watchdog's time began before the call, at the latest. */
 		guard_book_did(&f->book, act, i, rc == 0, now_ms);
 		if (rc && (act == GUARD_QUIET || act == GUARD_OFF))
 			return now_ms + GUARD_AGAIN_MS;
-		if (act == GUARD_DESTROY && rc == 0)
-			tell_ended(f, &d);
 	}
 }
 
@@ -265,11 +303,12 @@ void fenced_run(struct fenced *f)
 		int wait_ms = left_ms > SERVE_POLL_MS ? SERVE_POLL_MS : (int)left_ms;
 		struct pollfd p[] = {{.fd = f->client, .events = POLLIN},
 			{.fd = f->listener, .events = POLLIN},
-			{.fd = f->signals, .events = POLLIN}};
+			{.fd = f->signals, .events = POLLIN},
+			{.fd = fence_ender_fd(f->ender), .events = POLLIN}};
 
 		if (at_ms == INT64_MAX)
 			wait_ms = SERVE_POLL_MS;
-		if (poll(p, 3, wait_ms < 0 ? 0 : wait_ms) <= 0)
+		if (poll(p, 4, wait_ms < 0 ? 0 : wait_ms) <= 0)
 			continue;
 		if (p[0].revents)
 			read_client(f);

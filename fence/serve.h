@@ -4,11 +4,15 @@
 #ifndef REEVE_FENCE_SERVE_H
 #define REEVE_FENCE_SERVE_H
 
+#include "fence/ender.h"
 #include "fence/guard.h"
 #include "fence/port.h"
 
 struct fenced {
-	struct fence_port *port; /* borrowed */
+	struct fence_port *port;   /* borrowed */
+	struct fence_ender *ender; /* borrowed */
+	int64_t ending_ms;	   /* since when a domain is being destroyed; 0: none */
+	bool ending_told;	   /* that it takes long */
 	struct guard_book book;
 	int listener, client, signals; /* -1: none */
 	bool greeted;		       /* the client said a version that we know */
@@ -19,7 +23,8 @@ struct fenced {
 };
 
 /* Takes the socket (a listening one), and a signalfd or -1. */
-void fenced_init(struct fenced *f, struct fence_port *port, int listener, int signals);
+void fenced_init(struct fenced *f, struct fence_port *port, struct fence_ender *ender,
+	int listener, int signals);
 
 /* Until a signal ends it, which it does only while nothing is guarded. */
 void fenced_run(struct fenced *f);

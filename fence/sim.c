@@ -4,12 +4,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -20,9 +23,11 @@ enum { SIM_DEATH_MS = 2000 }; /* so long may a killed process take to be gone */
 struct sim {
 	struct fence_port port;
 	char machine[PATH_MAX];
-	int peer;	/* pidfd of reeved; -1: none */
-	pid_t watchdog; /* 0: none */
-	int quiet;	/* to the watchdog; -1 */
+	char fifo[PATH_MAX + 16]; /* what the watchdog listens to */
+	pthread_mutex_t lock;	  /* the machine's file and `peer`, of two threads */
+	int peer;		  /* pidfd of reeved; -1: none */
+	pid_t watchdog;		  /* 0: none, or a former reeve-fenced's */
+	int quiet;		  /* to the watchdog; -1 */
 };
 
 static struct sim *sim_of(struct fence_port *p)
@@ -76,44 +81,77 @@ static int slot_of(struct hyper_sim_machine *m, uint32_t domid, struct sim_recor
 static int sim_find(
 	struct fence_port *p, uint32_t domid, struct fence_found *out, struct rv_error *e)
 {
+	struct sim *s = sim_of(p);
 	struct hyper_sim_machine *m;
 	struct sim_record r;
-	int rc = open_machine(sim_of(p), &m, e);
+	int rc;
 
+	pthread_mutex_lock(&s->lock);
+	rc = open_machine(s, &m, e);
 	if (rc)
-		return rc;
+		goto out;
 	*out = (struct fence_found){.there = slot_of(m, domid, &r) >= 0,
 		.stopped = true,
 		.ended = true}; /* with its simulator */
 	if (out->there)
 		out->handle = r.handle;
 	hyper_sim_machine_free(m);
-	return 0;
+out:
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 }
 
 static int sim_pause(struct fence_port *p, uint32_t domid, struct rv_error *e)
 {
+	struct sim *s = sim_of(p);
+	int rc;
+
 	(void)domid;
-	return end_peer(sim_of(p)->peer, e);
+	pthread_mutex_lock(&s->lock);
+	rc = end_peer(s->peer, e);
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 }
 
-static int sim_destroy(struct fence_port *p, uint32_t domid, struct rv_error *e)
+static int sim_destroy(
+	struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
 {
 	static const struct sim_record empty;
+	struct sim *s = sim_of(p);
 	struct hyper_sim_machine *m;
 	struct sim_record r;
-	int rc = open_machine(sim_of(p), &m, e), slot;
+	int rc, slot;
 
+	pthread_mutex_lock(&s->lock);
+	rc = open_machine(s, &m, e);
 	if (rc)
-		return rc;
-	slot = slot_of(m, domid, &r);
-	if (slot >= 0)
+		goto out;
+	slot = slot_of(m, d->domid, &r);
+	if (slot >= 0 && uuid_eq(&r.handle, &d->handle))
 		sim_machine_store(m, (uint32_t)slot, &empty);
 	hyper_sim_machine_free(m);
-	return 0;
+out:
+	pthread_mutex_unlock(&s->lock);
+	return rc;
 }
 
 /* --- the watchdog ------------------------------------------------------------------ */
+
+/* What reeve-fenced, or the one after it, tells the watchdog through its FIFO. */
+enum order_kind { ORDER_QUIET = 1, ORDER_OFF, ORDER_PEER };
+
+struct order {
+	int32_t kind;
+	int32_t pid; /* ORDER_PEER: reeved is this process */
+};
+
+static int64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
 
 static void watchdog_bite(struct sim *s)
 {
@@ -129,24 +167,63 @@ static void watchdog_bite(struct sim *s)
 	hyper_sim_machine_free(m);
 }
 
+static void take_peer(struct sim *s, pid_t pid)
+{
+	if (s->peer >= 0)
+		close(s->peer);
+	s->peer = (int)syscall(SYS_pidfd_open, pid, 0);
+}
+
+/* All but these two and the standard ones: what reeve-fenced listens on must not live on
+ * in a watchdog that outlives it. */
+static void keep_only(int a, int b)
+{
+	int low = a < b ? a : b, high = a < b ? b : a;
+
+	if (low > STDERR_FILENO + 1)
+		close_range(STDERR_FILENO + 1, (unsigned)low - 1, 0);
+	if (low > STDERR_FILENO && high > low + 1)
+		close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+	if (low <= STDERR_FILENO && high > STDERR_FILENO + 1)
+		close_range(STDERR_FILENO + 1, (unsigned)high - 1, 0);
+	close_range((unsigned)high + 1, ~0U, 0);
+}
+
+/* Whoever opens the FIFO next may go on keeping it quiet: a reeve-fenced that was killed
+ * changes nothing about the time. */
 _Noreturn static void watchdog_run(struct sim *s, int fd)
 {
+	int64_t end_ms = clock_ms() + FENCE_WATCHDOG_MS;
 	struct pollfd p = {.fd = fd, .events = POLLIN};
-	char some[64];
+	struct order o;
 
+	keep_only(fd, s->peer);
 	for (;;) {
-		int r = poll(&p, 1, FENCE_WATCHDOG_MS);
+		int64_t left_ms = end_ms - clock_ms();
 
-		if (r < 0 && errno == EINTR)
+		if (left_ms <= 0)
+			break;
+		if (poll(&p, 1, (int)left_ms) <= 0 || read(fd, &o, sizeof o) != sizeof o)
 			continue;
-		if (r > 0 && read(fd, some, sizeof some) > 0)
-			continue;
-		if (r > 0) { /* reeve-fenced has died: nobody keeps it quiet */
-			poll(NULL, 0, FENCE_WATCHDOG_MS);
-		}
-		watchdog_bite(s);
-		_exit(0);
+		if (o.kind == ORDER_OFF)
+			goto out;
+		if (o.kind == ORDER_QUIET)
+			end_ms = clock_ms() + FENCE_WATCHDOG_MS;
+		else
+			take_peer(s, o.pid);
 	}
+	watchdog_bite(s);
+out:
+	(void)unlink(s->fifo);
+	_exit(0);
+}
+
+static int watchdog_order(struct sim *s, enum order_kind kind, pid_t pid)
+{
+	struct order o = {kind, pid};
+
+	/* Full: it has more than enough to read. */
+	return write(s->quiet, &o, sizeof o) == sizeof o || errno == EAGAIN ? 0 : RV_EIO;
 }
 
 static int sim_off(struct fence_port *p, struct rv_error *e)
@@ -157,6 +234,9 @@ static int sim_off(struct fence_port *p, struct rv_error *e)
 	if (s->watchdog > 0) {
 		kill(s->watchdog, SIGKILL);
 		waitpid(s->watchdog, NULL, 0);
+		(void)unlink(s->fifo);
+	} else if (s->quiet >= 0) { /* a former reeve-fenced's */
+		(void)watchdog_order(s, ORDER_OFF, 0);
 	}
 	if (s->quiet >= 0)
 		close(s->quiet);
@@ -165,56 +245,55 @@ static int sim_off(struct fence_port *p, struct rv_error *e)
 	return 0;
 }
 
-static int watchdog_start(struct sim *s, struct rv_error *e)
+/* It reads the FIFO, and holds its other end too, so that it never sees that end. */
+static int watchdog_fork(struct sim *s, struct rv_error *e)
 {
-	int fds[2];
+	int fd;
 	pid_t pid;
 
-	if (pipe2(fds, O_CLOEXEC | O_NONBLOCK))
-		return rv_error_set(
-			e, rv_error_from_errno(errno), "pipe: %s", strerror(errno));
-	pid = fork();
-	if (pid == 0) {
-		close(fds[1]);
-		watchdog_run(s, fds[0]);
-	}
-	close(fds[0]);
-	if (pid < 0) {
-		close(fds[1]);
-		return rv_error_set(
-			e, rv_error_from_errno(errno), "fork: %s", strerror(errno));
-	}
+	(void)unlink(s->fifo);
+	if (mkfifo(s->fifo, 0600))
+		return rv_error_set(e, rv_error_from_errno(errno), "%s: %s", s->fifo,
+			strerror(errno));
+	fd = open(s->fifo, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	s->quiet = fd < 0 ? -1 : open(s->fifo, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	pid = s->quiet < 0 ? -1 : fork();
+	if (pid == 0)
+		watchdog_run(s, fd);
+	if (pid < 0)
+		rv_error_set(e, rv_error_from_errno(errno), "no watchdog on %s: %s",
+			s->fifo, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	if (pid < 0)
+		return e->code;
 	s->watchdog = pid;
-	s->quiet = fds[1];
 	return 0;
 }
 
 static int sim_quiet(struct fence_port *p, struct rv_error *e)
 {
 	struct sim *s = sim_of(p);
-	int rc = s->watchdog > 0 ? 0 : watchdog_start(s, e);
+	int rc = s->quiet >= 0 ? 0 : watchdog_fork(s, e);
 
+	if (!rc)
+		rc = watchdog_order(s, ORDER_QUIET, 0)
+			     ? rv_error_set(e, RV_EIO, "the watchdog has ended")
+			     : 0;
 	if (rc)
-		return rc;
-	if (write(s->quiet, "", 1) != 1 && errno != EAGAIN) {
 		(void)sim_off(p, NULL);
-		return rv_error_set(e, RV_EIO, "the watchdog has ended");
-	}
-	return 0;
+	return rc;
 }
 
 static void sim_peer(struct fence_port *p, pid_t pid)
 {
 	struct sim *s = sim_of(p);
-	struct rv_error e;
-	bool watched = s->watchdog > 0;
 
-	(void)sim_off(p, &e); /* it would bite the former one */
-	if (s->peer >= 0)
-		close(s->peer);
-	s->peer = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (watched && sim_quiet(p, &e))
-		log_error("fence.watchdog", "msg=\"%s\"", e.detail);
+	pthread_mutex_lock(&s->lock);
+	take_peer(s, pid);
+	pthread_mutex_unlock(&s->lock);
+	if (s->quiet >= 0 && watchdog_order(s, ORDER_PEER, pid))
+		log_error("fence.watchdog", "msg=\"it has ended\"");
 }
 
 static void sim_close(struct fence_port *p)
@@ -224,6 +303,7 @@ static void sim_close(struct fence_port *p)
 	(void)sim_off(p, NULL);
 	if (s->peer >= 0)
 		close(s->peer);
+	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
 
@@ -246,8 +326,13 @@ int fence_sim_open(struct fence_port **out, const char *machine, struct rv_error
 		return rv_error_set(e, RV_ENOMEM, "out of memory");
 	}
 	memcpy(s->machine, machine, strlen(machine) + 1);
+	snprintf(s->fifo, sizeof s->fifo, "%s.watchdog", machine);
+	pthread_mutex_init(&s->lock, NULL);
 	s->port.ops = &sim_ops;
-	s->peer = s->quiet = -1;
+	s->peer = -1;
+	/* Somebody reads it: a former reeve-fenced's watchdog is on. */
+	s->quiet = open(s->fifo, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
+	s->port.watching = s->quiet >= 0;
 	*out = &s->port;
 	return 0;
 }

@@ -6,7 +6,8 @@
  * destroyed by taking it out of the file; other domains stay in it, and run on when
  * reeved is started again. The watchdog is a process of its own: where it is not kept
  * quiet it kills reeved and restarts the simulated host, all of whose domains are then
- * gone.
+ * gone. It listens to a FIFO beside the file, so that a reeve-fenced that is started in
+ * place of one that was killed takes it over.
  */
 #ifndef REEVE_FENCE_SIM_H
 #define REEVE_FENCE_SIM_H

@@ -15,7 +15,8 @@
 struct xen {
 	struct fence_port port;
 	xc_interface *xc;
-	uint32_t watchdog; /* Xen's number of it; 0: none is on */
+	xc_interface *ender; /* for `destroy`, which has a thread of its own */
+	uint32_t watchdog;   /* Xen's number of it; 0: none is on */
 	char note[PATH_MAX];
 };
 
@@ -29,15 +30,15 @@ static int failed(struct rv_error *e, const char *what, uint32_t domid)
 	return rv_error_set(e, RV_EHYPERVISOR, "%s %u: %s", what, domid, strerror(errno));
 }
 
-static int xen_find(
-	struct fence_port *p, uint32_t domid, struct fence_found *out, struct rv_error *e)
+static int find_by(
+	xc_interface *xc, uint32_t domid, struct fence_found *out, struct rv_error *e)
 {
 	xc_domaininfo_t info;
 	int r;
 
 	memset(out, 0, sizeof *out);
 	/* The first one from `domid` on: none means that there is none of that domid. */
-	r = xc_domain_getinfolist(xen_of(p)->xc, domid, 1, &info);
+	r = xc_domain_getinfolist(xc, domid, 1, &info);
 	if (r < 0 && errno != ESRCH)
 		return failed(e, "looking for domain", domid);
 	if (r != 1 || info.domain != domid)
@@ -49,17 +50,28 @@ static int xen_find(
 	return 0;
 }
 
+static int xen_find(
+	struct fence_port *p, uint32_t domid, struct fence_found *out, struct rv_error *e)
+{
+	return find_by(xen_of(p)->xc, domid, out, e);
+}
+
 static int xen_pause(struct fence_port *p, uint32_t domid, struct rv_error *e)
 {
 	return xc_domain_pause(xen_of(p)->xc, domid) ? failed(e, "pausing domain", domid)
 						     : 0;
 }
 
-static int xen_destroy(struct fence_port *p, uint32_t domid, struct rv_error *e)
+static int xen_destroy(
+	struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
 {
-	return xc_domain_destroy(xen_of(p)->xc, domid)
-		       ? failed(e, "destroying domain", domid)
-		       : 0;
+	xc_interface *xc = xen_of(p)->ender;
+	struct fence_found found;
+	int rc = find_by(xc, d->domid, &found, e);
+
+	if (rc || !fence_found_it(&found, d) || !xc_domain_destroy(xc, d->domid))
+		return rc;
+	return failed(e, "destroying domain", d->domid);
 }
 
 /* --- the watchdog ------------------------------------------------------------------ */
@@ -124,7 +136,10 @@ static void xen_close(struct fence_port *p)
 {
 	struct xen *x = xen_of(p);
 
-	xc_interface_close(x->xc);
+	if (x->ender)
+		xc_interface_close(x->ender);
+	if (x->xc)
+		xc_interface_close(x->xc);
 	free(x);
 }
 
@@ -148,12 +163,15 @@ static int xen_open(struct fence_port **out, const char *note, struct rv_error *
 	x->port.ops = &xen_ops;
 	snprintf(x->note, sizeof x->note, "%s", note);
 	x->xc = xc_interface_open(NULL, NULL, 0);
-	if (!x->xc) {
-		free(x);
+	x->ender = xc_interface_open(NULL, NULL, 0);
+	if (!x->xc || !x->ender) {
+		int err = errno;
+
+		xen_close(&x->port);
 		return rv_error_set(e, RV_EHYPERVISOR,
 			"Xen doesn't talk to us: %s; is /dev/xen/privcmd there, and is "
 			"this root?",
-			strerror(errno));
+			strerror(err));
 	}
 	/* All that will be needed is in memory from now on. */
 	rc = xen_find(&x->port, 0, &found, e);

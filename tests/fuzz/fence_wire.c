@@ -29,6 +29,15 @@ static int no_domain(struct fence_port *p, uint32_t domid, struct rv_error *e)
 	__builtin_trap(); /* none was found */
 }
 
+/* On the other thread: it finds none, as real ones do. */
+static int nothing_to_destroy(
+	struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
+{
+	struct fence_found found;
+
+	return no_find(p, d->domid, &found, e);
+}
+
 static int no_watchdog(struct fence_port *p, struct rv_error *e)
 {
 	(void)p;
@@ -40,7 +49,7 @@ static const struct fence_port_ops ops = {
 	.name = "none",
 	.find = no_find,
 	.pause = no_domain,
-	.destroy = no_domain,
+	.destroy = nothing_to_destroy,
 	.quiet = no_watchdog,
 	.off = no_watchdog,
 };
@@ -81,12 +90,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct fence_port port = {.ops = &ops};
 	struct fenced *f = malloc(sizeof *f);
+	struct fence_ender *ender;
 	int64_t now_ms = fenced_now_ms();
+	struct rv_error e;
 
-	if (!f)
+	if (!f || fence_ender_new(&ender, &port, &e)) {
+		free(f);
 		return 0;
+	}
 	log_set_level(LOG_ERROR);
-	fenced_init(f, &port, -1, -1);
+	fenced_init(f, &port, ender, -1, -1);
 	f->greeted = size & 1;
 	while (size > 3) {
 		size_t len = data[1] | (size_t)data[2] << 8;
@@ -104,6 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		data += 3 + len;
 		size -= 3 + len;
 	}
+	fence_ender_free(ender);
 	free(f);
 	return 0;
 }

@@ -166,6 +166,25 @@ def test_killed_fenced(members):
     assert starts_of(third, guarded) == 2, "started exactly once more"
 
 
+def test_started_again(members):
+    """A reeve-fenced that is killed and started again takes the watchdog over: the VM runs on."""
+    first = members[0]
+    here = first.uuid_of(first.name)
+    guarded = run_vm(first, "kept", here)
+    protect(first, guarded)
+    domid = vm_record([first], guarded)["domid"]
+    first.fenced.kill()
+    first.fenced.wait()
+    first.fence()
+    time.sleep(WATCHDOG_S + 2)
+    assert first.fenced.poll() is None, first.fenced_log()
+    assert first.process.poll() is None, f"its host was restarted: {first.fenced_log()}"
+    assert "restarts" not in first.fenced_log(), first.fenced_log()
+    failover.until("it is armed again", lambda: first.ask("host.get_record", self=here)["fencing"] == "armed")
+    r = vm_record([first], guarded)
+    assert r["domid"] == domid and r["ha_armed"], r
+
+
 def test_ends_only_when_idle(members):
     """A guest that is protected keeps reeve-fenced from ending; an end of protection lets it."""
     first = members[0]
@@ -201,6 +220,7 @@ def main():
             "pool.get_record", self=pool)["lease_longest_ms"] == LEASE_MS)
         test_frozen(members)
         test_killed_fenced(members)
+        test_started_again(members)
         test_ends_only_when_idle(members)
     finally:
         for m in members:

@@ -61,6 +61,13 @@ static void did(enum guard_act act, uint32_t index, bool done, int64_t now_ms)
 	guard_book_did(&book, act, index, done, now_ms);
 }
 
+static void destroyed(uint32_t domid, bool gone, int64_t now_ms)
+{
+	struct fence_domain d = {.domid = domid, .handle = {{(uint8_t)domid, 9}}};
+
+	guard_book_destroyed(&book, &d, gone, now_ms);
+}
+
 static void test_guards_and_ends(void **state)
 {
 	(void)state;
@@ -87,13 +94,55 @@ static void test_guards_and_ends(void **state)
 	did(GUARD_OFF, 0, true, 10202);
 	expect(10203, GUARD_DESTROY, 0);
 	did(GUARD_DESTROY, 0, true, 10203);
-	expect(10203, GUARD_DESTROY, 0);
-	did(GUARD_DESTROY, 0, false, 10204);
-	expect_wait(10205, 10204 + GUARD_AGAIN_MS);
-	expect(10404, GUARD_DESTROY, 0);
-	did(GUARD_DESTROY, 0, true, 10404);
-	expect_wait(10405, INT64_MAX);
+	expect_wait(10203, INT64_MAX); /* one at a time */
+	destroyed(1, true, 10204);
+	assert_int_equal(book.count, 1);
+	expect(10204, GUARD_DESTROY, 0);
+	did(GUARD_DESTROY, 0, true, 10204);
+	destroyed(2, false, 10205);
+	expect_wait(10206, 10205 + GUARD_AGAIN_MS);
+	expect(10405, GUARD_DESTROY, 0);
+	did(GUARD_DESTROY, 0, true, 10405);
+	destroyed(2, true, 10406);
+	expect_wait(10407, INT64_MAX);
 	assert_int_equal(book.count, 0);
+}
+
+/* A destroy that hangs: the watchdog is kept quiet for the others while the lease lasts,
+ * and they are stopped when it ends. */
+static void test_a_destroy_hangs(void **state)
+{
+	int64_t now = 5002;
+
+	(void)state;
+	set_up(false);
+	lease(5000, 0);
+	assert_int_equal(guard(1, 0), 0);
+	did(GUARD_QUIET, 0, true, 4900);
+	did(GUARD_STOP, 0, true, 5000);
+	expect(5000, GUARD_OFF, 0);
+	did(GUARD_OFF, 0, true, 5000);
+	expect(5001, GUARD_DESTROY, 0);
+	did(GUARD_DESTROY, 0, true, 5001);
+	lease(60000, 5002);
+	assert_int_equal(guard(3, 5002), 0); /* it is still listed, and stays stopped */
+	assert_int_equal(book.count, 3);
+	for (; now < 60000; now += GUARD_QUIET_MS) {
+		expect(now, GUARD_QUIET, 0);
+		did(GUARD_QUIET, 0, true, now);
+		expect_wait(
+			now, now + GUARD_QUIET_MS < 60000 ? now + GUARD_QUIET_MS : 60000);
+	}
+	for (uint32_t i = 1; i < 3; i++) {
+		expect(60000, GUARD_STOP, i);
+		did(GUARD_STOP, i, true, 60000);
+	}
+	expect(60001, GUARD_OFF, 0);
+	did(GUARD_OFF, 0, true, 60001);
+	expect_wait(60002, INT64_MAX);
+	destroyed(1, true, 70000);
+	assert_int_equal(book.count, 2);
+	expect(70000, GUARD_DESTROY, 0);
 }
 
 static void test_can_not_stop(void **state)
@@ -198,6 +247,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_guards_and_ends),
+		cmocka_unit_test(test_a_destroy_hangs),
 		cmocka_unit_test(test_can_not_stop),
 		cmocka_unit_test(test_a_lease_comes_back),
 		cmocka_unit_test(test_without_a_lease),

@@ -1,5 +1,7 @@
 /* reeve-fenced against what reeved, or somebody else, may send, on a hypervisor of the
  * test's. */
+#include <poll.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +18,8 @@ struct fake {
 	unsigned destroyed, paused, quiet, off;
 	uint32_t last;
 	bool fails;
+	bool hangs; /* destroy, until `go` */
+	sem_t go;
 };
 
 static int fake_find(
@@ -37,14 +41,21 @@ static int fake_pause(struct fence_port *p, uint32_t domid, struct rv_error *e)
 	return 0;
 }
 
-static int fake_destroy(struct fence_port *p, uint32_t domid, struct rv_error *e)
+/* On the other thread. */
+static int fake_destroy(
+	struct fence_port *p, const struct fence_domain *d, struct rv_error *e)
 {
 	struct fake *x = (struct fake *)p;
 
 	(void)e;
+	if (x->hangs)
+		while (sem_wait(&x->go))
+			continue;
+	if (!fence_found_it(&x->domains[d->domid], d))
+		return 0;
 	x->destroyed++;
-	x->last = domid;
-	x->domains[domid].there = false;
+	x->last = d->domid;
+	x->domains[d->domid].there = false;
 	return 0;
 }
 
@@ -71,14 +82,40 @@ static const struct fence_port_ops fake_ops = {.name = "fake",
 	.off = fake_off};
 
 static struct fake fake;
+static struct fence_ender *ender;
 static struct fenced fenced;
 static struct fence_message message;
 
-static void set_up(void)
+static int set_up(void **state)
 {
+	struct rv_error e;
+
+	(void)state;
 	memset(&fake, 0, sizeof fake);
+	sem_init(&fake.go, 0, 0);
 	fake.port.ops = &fake_ops;
-	fenced_init(&fenced, &fake.port, -1, -1);
+	assert_int_equal(fence_ender_new(&ender, &fake.port, &e), 0);
+	fenced_init(&fenced, &fake.port, ender, -1, -1);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	fence_ender_free(ender);
+	sem_destroy(&fake.go);
+	return 0;
+}
+
+/* Until nothing is being destroyed any more. */
+static void settle(void)
+{
+	while (fenced.ending_ms) {
+		struct pollfd p = {.fd = fence_ender_fd(ender), .events = POLLIN};
+
+		assert_int_equal(poll(&p, 1, 60000), 1);
+		(void)fenced_act(&fenced);
+	}
 }
 
 static bool say(const struct fence_message *m)
@@ -116,13 +153,13 @@ static bool guard(uint32_t n)
 static void test_ends_what_it_guards(void **state)
 {
 	(void)state;
-	set_up();
 	assert_true(hello());
 	assert_true(lease(60000));
 	assert_true(guard(2));
 	assert_int_equal(fake.quiet, 1);
 	assert_int_equal(fenced.book.count, 2);
 	assert_true(lease(0)); /* it is over */
+	settle();
 	assert_int_equal(fake.paused, 2);
 	assert_int_equal(fake.destroyed, 2);
 	assert_int_equal(fake.quiet, 1);
@@ -134,13 +171,13 @@ static void test_ends_what_it_guards(void **state)
 static void test_reused_domid(void **state)
 {
 	(void)state;
-	set_up();
 	assert_true(hello());
 	assert_true(lease(60000));
 	assert_true(guard(3));
 	fake.domains[1].handle.b[9] = 1;
 	fake.domains[3].there = false;
 	assert_true(lease(0));
+	settle();
 	assert_int_equal(fake.paused, 1);
 	assert_int_equal(fake.destroyed, 1);
 	assert_int_equal(fake.last, 2);
@@ -152,20 +189,54 @@ static void test_reused_domid(void **state)
 static void test_suspended(void **state)
 {
 	(void)state;
-	set_up();
 	assert_true(hello());
 	assert_true(lease(60000));
 	assert_true(guard(1));
 	fake.domains[1].stopped = true;
 	assert_true(lease(0));
+	settle();
 	assert_int_equal(fake.paused, 1);
 	assert_int_equal(fake.destroyed, 1);
+}
+
+/* Giving a large guest's memory back takes its time: neither does the watchdog bite
+ * meanwhile, nor do others run on. */
+static void test_destroy_hangs(void **state)
+{
+	(void)state;
+	assert_true(hello());
+	assert_true(lease(60000));
+	assert_true(guard(1));
+	fake.hangs = true;
+	assert_true(lease(0));
+	assert_int_equal(fake.paused, 1);
+	assert_int_equal(fake.off, 1);
+	assert_true(lease(60000)); /* the host has a lease again, and another VM */
+	message.domains[1] = (struct fence_domain){.domid = 2, .handle = {{2, 7}}};
+	fake.domains[2] =
+		(struct fence_found){.there = true, .handle = message.domains[1].handle};
+	message.count = 2;
+	message.seq++;
+	assert_true(say(&message));
+	assert_int_equal(fenced.book.count, 2);
+	assert_int_equal(fake.quiet, 2);
+	fenced.book.quiet_ms -= GUARD_QUIET_MS; /* a while later */
+	(void)fenced_act(&fenced);
+	assert_int_equal(fake.quiet, 3);
+	assert_true(lease(0));
+	assert_int_equal(fake.paused, 2);
+	assert_int_equal(fake.off, 2);
+	assert_true(fenced.ending_ms > 0);
+	sem_post(&fake.go);
+	sem_post(&fake.go);
+	settle();
+	assert_int_equal(fake.destroyed, 2);
+	assert_int_equal(fenced.book.count, 0);
 }
 
 static void test_does_not_stop(void **state)
 {
 	(void)state;
-	set_up();
 	assert_true(hello());
 	assert_true(lease(60000));
 	assert_true(guard(1));
@@ -180,7 +251,6 @@ static void test_does_not_stop(void **state)
 static void test_no_watchdog(void **state)
 {
 	(void)state;
-	set_up();
 	fake.fails = true;
 	assert_true(hello());
 	assert_true(lease(60000));
@@ -194,7 +264,6 @@ static void test_strangers(void **state)
 	struct fence_message m = {.type = FENCE_HELLO, .version = 99};
 
 	(void)state;
-	set_up();
 	assert_false(lease(60000)); /* before HELLO */
 	assert_false(say(&m));
 	assert_true(hello());
@@ -282,15 +351,18 @@ static void test_malformed(void **state)
 	assert_int_equal(decode(copy, len), RV_EPROTO);
 }
 
+#define WITH_THREAD(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_ends_what_it_guards),
-		cmocka_unit_test(test_reused_domid),
-		cmocka_unit_test(test_suspended),
-		cmocka_unit_test(test_does_not_stop),
-		cmocka_unit_test(test_no_watchdog),
-		cmocka_unit_test(test_strangers),
+		WITH_THREAD(test_ends_what_it_guards),
+		WITH_THREAD(test_reused_domid),
+		WITH_THREAD(test_suspended),
+		WITH_THREAD(test_destroy_hangs),
+		WITH_THREAD(test_does_not_stop),
+		WITH_THREAD(test_no_watchdog),
+		WITH_THREAD(test_strangers),
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_malformed),
 	};
