@@ -1,6 +1,7 @@
 #include "base/units.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +25,11 @@ static const struct unit byte_units[] = {
 	{"TiB", GIB * 1024},
 	{"T", GIB * 1024},
 	{"t", GIB * 1024},
+	{"PiB", GIB *MIB},
+	{"P", GIB *MIB},
+	{"p", GIB *MIB},
+	{"EiB", GIB *GIB},
+	{"E", GIB *GIB},
 	{NULL, 0},
 };
 
@@ -42,21 +48,21 @@ static int parse_with_units(const char *text, const struct unit *units, uint64_t
 {
 	uint64_t value = 0;
 	const char *p = text;
+	bool large = false;
 
 	for (; *p >= '0' && *p <= '9'; p++) {
 		uint64_t digit = (uint64_t)(*p - '0');
 
-		if (value > (INT64_MAX - digit) / 10)
-			return RV_EINVAL;
-		value = value * 10 + digit;
+		large |= value > (INT64_MAX - digit) / 10;
+		value = large ? 0 : value * 10 + digit;
 	}
 	if (p == text)
 		return RV_EINVAL;
 	for (; units->suffix; units++) {
 		if (strcmp(p, units->suffix) != 0)
 			continue;
-		if (value > INT64_MAX / units->factor)
-			return RV_EINVAL;
+		if (large || value > INT64_MAX / units->factor)
+			return RV_ETOOBIG;
 		*out = value * units->factor;
 		return 0;
 	}

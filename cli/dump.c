@@ -27,7 +27,7 @@ static const char *take_filename(struct cli *cli, const struct command *c, int *
 
 	*rc = CLI_OK;
 	if (!path || !*path) {
-		*rc = cli_usage(cli, "%s needs filename=", c->name);
+		*rc = input_needs(cli, "%s needs filename=", c->name);
 		return NULL;
 	}
 	return path;

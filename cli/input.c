@@ -1,7 +1,9 @@
 #include "cli/input.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/units.h"
 #include "cli/prompt.h"
@@ -12,7 +14,15 @@ struct input input_of_field(const struct schema_field *f, const char *key)
 	return (struct input){.key = key,
 		.type = f->type,
 		.ref_class = f->ref_class,
-		.enum_texts = f->enum_texts};
+		.enum_texts = f->enum_texts,
+		.ms = input_is_ms(f->name)};
+}
+
+bool input_is_ms(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 3 && strcmp(name + len - 3, "_ms") == 0;
 }
 
 /* --- text to values ------------------------------------------------------------------
@@ -72,7 +82,12 @@ int input_parse(
 		return parse_enum(in, text, out, e);
 	if (in->type == VALUE_BOOL && parse_bool(text, out))
 		return 0;
-	if (in->ms && units_parse_ms(text, &ms) == 0 && ms <= INT64_MAX) {
+	if (in->ms && in->type == VALUE_INT && *text && text[0] != '-') {
+		if (units_parse_ms(text, &ms))
+			return rv_error_set(e, RV_EPARAM,
+				"%s: \"%.64s\" is no time such as 500ms, 30s or 5m, nor "
+				"a number of milliseconds",
+				in->key, text);
 		*out = value_int((int64_t)ms);
 		return 0;
 	}
@@ -187,18 +202,48 @@ static const char *take_ref(struct words *w, const char *key)
 	return words_take(w, long_key);
 }
 
+/* Both vm=web1 and uuid=… were typed: they may only say the same. */
+static int self_agrees(struct cli *cli, const struct schema_class *cls, const char *key,
+	const char *text, const char *other_key, const char *other,
+	const struct uuid *self)
+{
+	struct uuid uuid;
+	int rc = input_object(cli, cls, other_key, other, &uuid);
+
+	if (rc || uuid_eq(&uuid, self))
+		return rc;
+	return cli_usage(cli,
+		"%s=%.64s and %s=%.64s are two different objects: name one of them", key,
+		text, other_key, other);
+}
+
 int input_self(struct cli *cli, const struct schema_class *cls, struct uuid *out)
 {
-	char key[NAME_TYPED_MAX];
-	const char *text = take_ref(&cli->words, command_self_key(cls, key));
+	char key[NAME_TYPED_MAX], long_key[NAME_TYPED_MAX + 8];
+	const char *const keys[] = {key, long_key, "uuid"};
+	const char *first = NULL, *first_key = NULL;
+	int rc = CLI_OK;
 
-	if (!text)
-		text = words_take(&cli->words, "uuid");
-	if (text)
-		return input_object(cli, cls, key, text, out);
+	command_self_key(cls, key);
+	snprintf(long_key, sizeof long_key, "%s-uuid", key);
+	for (int i = 0; i < 3 && !rc; i++) {
+		const char *text = words_take(&cli->words, keys[i]);
+
+		if (!text)
+			continue;
+		if (first) {
+			rc = self_agrees(cli, cls, first_key, first, keys[i], text, out);
+			continue;
+		}
+		first = text;
+		first_key = keys[i];
+		rc = input_object(cli, cls, keys[i], text, out);
+	}
+	if (rc || first)
+		return rc;
 	if (cls->id == CLASS_POOL)
 		return object_only(cli, cls, out);
-	return cli_usage(cli, "which %s? %s= is needed, its %s", cls->name, key,
+	return input_needs(cli, "which %s? %s= is needed, its %s", cls->name, key,
 		schema_name_field(cls) ? "name or UUID" : "UUID");
 }
 
@@ -338,7 +383,7 @@ static int read_secret(struct cli *cli, const char *key, struct value *out)
 	if (prompt_secret(cli, key, text, sizeof text))
 		return cli_usage(cli, "%s: at most %zu bytes", key, sizeof text - 2);
 	if (!text[0])
-		return cli_usage(
+		return input_needs(
 			cli, "%s is needed: %s=…, or a line on standard input", key, key);
 	rc = value_from_cstr(out, text)
 		     ? cli_usage(cli, "%s: this is no text in UTF-8", key)
@@ -432,7 +477,7 @@ static int word_unknown(struct cli *cli, const struct command *c,
 		return cli_usage(
 			cli, "%s: '%.64s' does not read key=value", c->name, word->value);
 	len = (int)(word->key_len < 64 ? word->key_len : 64);
-	fault = m->cls != CLASS_NONE ? field_fault(c, m, word) : NULL;
+	fault = m && m->cls != CLASS_NONE ? field_fault(c, m, word) : NULL;
 	if (fault)
 		return cli_usage(cli, "%s: %.*s %s", c->name, len, word->key, fault);
 	name_guess_init(&known.guess, word->key, word->key_len);
@@ -451,16 +496,80 @@ static int word_unknown(struct cli *cli, const struct command *c,
 		word->key, known.text[0] ? known.text : "none");
 }
 
+/* Looks for a word that no key of the command explains. */
+struct astray {
+	const struct word *word;
+	bool known;
+};
+
+static bool astray_is(void *arg, const struct command_key *k)
+{
+	struct astray *a = arg;
+	const struct word *w = a->word;
+	size_t len = strlen(k->name), typed = w->key_len;
+
+	if (k->type == VALUE_REF && typed > 5 && name_is(w->key + typed - 5, 5, "-uuid"))
+		typed -= 5;
+	a->known = name_is(w->key, w->key_len, k->name) ||
+		   name_is(w->key, typed, k->name) ||
+		   (len > 3 && strcmp(k->name + len - 3, "-ms") == 0 &&
+			   len == typed + 3 && strncasecmp(w->key, k->name, typed) == 0);
+	return !a->known;
+}
+
+static bool other_key_is(const struct schema_method *m, const struct word *w)
+{
+	for (size_t i = 0; m && i < sizeof other_keys / sizeof other_keys[0]; i++)
+		if (other_keys[i].method == m->id &&
+			name_is(w->key, w->key_len, other_keys[i].other))
+			return true;
+	return false;
+}
+
+static const struct word *word_astray(const struct cli *cli, const struct command *c)
+{
+	for (int i = 0; i < cli->words.count; i++) {
+		struct astray a = {.word = &cli->words.list[i]};
+
+		if (a.word->used)
+			continue;
+		if (a.word->key && (name_is(a.word->key, a.word->key_len, "uuid") ||
+					   other_key_is(c->method, a.word)))
+			continue;
+		if (a.word->key)
+			command_keys(c, astray_is, &a);
+		if (!a.known)
+			return a.word;
+	}
+	return NULL;
+}
+
+int input_needs(struct cli *cli, const char *fmt, ...)
+{
+	const struct word *word = NULL;
+	struct command c;
+	char text[400];
+	va_list ap;
+
+	if (cli->words.command && command_find(cli->words.command, &c))
+		word = word_astray(cli, &c);
+	if (word)
+		return word_unknown(cli, &c, c.method, word);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	return cli_usage(cli, "%s", text);
+}
+
 static int input_arg(struct cli *cli, const struct command *c,
 	const struct schema_method *m, const struct schema_arg *arg, struct params *p)
 {
 	char key[NAME_TYPED_MAX];
-	size_t len = strlen(arg->name);
 	struct input in = {.key = name_typed(arg->name, true, key, sizeof key),
 		.type = arg->type,
 		.ref_class = arg->ref_class,
 		.enum_texts = arg->enum_texts,
-		.ms = len > 3 && strcmp(arg->name + len - 3, "_ms") == 0};
+		.ms = input_is_ms(arg->name)};
 	struct value v = {0};
 	bool found;
 	int rc;
@@ -476,6 +585,9 @@ static int input_arg(struct cli *cli, const struct command *c,
 		return rc;
 	}
 	rc = input_key_of(cli, m, &in, &v, &found);
+	/* A wrong key is told before anybody types a secret for nothing. */
+	if (!rc && !found && arg->secret && arg->required && word_astray(cli, c))
+		rc = word_unknown(cli, c, m, word_astray(cli, c));
 	if (!rc && !found && arg->secret && arg->required) {
 		value_fini(&v);
 		rc = read_secret(cli, key, &v);
@@ -485,7 +597,7 @@ static int input_arg(struct cli *cli, const struct command *c,
 		params_value(p, arg->name, &v);
 	value_fini(&v);
 	if (!rc && !found && arg->required)
-		return cli_usage(cli, "%s needs %s=: %s", c->name, key, arg->doc);
+		return input_needs(cli, "%s needs %s=: %s", c->name, key, arg->doc);
 	return rc;
 }
 

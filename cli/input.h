@@ -14,7 +14,11 @@ struct input {
 	bool ms; /* an int of milliseconds: "30s" is accepted */
 };
 
+/* What a field wants; one in milliseconds ("lease_ms") takes times with units. */
 struct input input_of_field(const struct schema_field *f, const char *key);
+
+/* Whether a field or an argument of this name holds milliseconds. */
+bool input_is_ms(const char *name);
 
 /* Reads text that names no object by name. RV_EPARAM with what is accepted. */
 int input_parse(const struct input *in, const char *text, struct value *out,
@@ -31,7 +35,11 @@ int input_flag(struct cli *cli, const char *key, bool *out);
 int input_object(struct cli *cli, const struct schema_class *cls, const char *key,
 	const char *text, struct uuid *out);
 
-/* The object that a command is about: vm=, vm-uuid= or uuid=. */
+/* Something that the command needs was not typed, as the words say; unless what was typed
+ * has a wrong key, perhaps for just that: then it is named. CLI_USAGE. */
+int input_needs(struct cli *cli, const char *fmt, ...) RV_PRINTF(2, 3);
+
+/* The object that a command is about: vm=, vm-uuid= or uuid=; two of them must agree. */
 int input_self(struct cli *cli, const struct schema_class *cls, struct uuid *out);
 
 /* The method's params from what was typed; unknown and missing keys are told. */

@@ -143,7 +143,7 @@ static int install_read(struct cli *cli, struct install *in)
 	if (!in->name)
 		in->name = words_take(&cli->words, "new-name");
 	if (!template || !in->name)
-		return cli_usage(cli, "vm-install needs template= and new-name-label=");
+		return input_needs(cli, "vm-install needs template= and new-name-label=");
 	rc = cli_check_used(cli, "template=, new-name-label=, sr=");
 	if (!rc)
 		rc = input_object(

@@ -69,7 +69,7 @@ static int param_begin(struct cli *cli, const struct command *c, struct uuid *se
 	const char *name = words_take(&cli->words, "param-name");
 
 	if (!name)
-		return cli_usage(cli, "%s needs param-name=: the field", c->name);
+		return input_needs(cli, "%s needs param-name=: the field", c->name);
 	*field = verb_field(cli, c->cls, name, strlen(name));
 	return *field ? input_self(cli, c->cls, self) : CLI_USAGE;
 }

@@ -192,13 +192,15 @@ static int parse_int(const char *text, int64_t *out)
 {
 	uint64_t magnitude;
 	const char *digits = text[0] == '-' ? text + 1 : text;
+	int rc;
 
 	if (strcmp(text, "-9223372036854775808") == 0) {
 		*out = INT64_MIN;
 		return 0;
 	}
-	if (units_parse_bytes(digits, &magnitude))
-		return RV_EPARAM;
+	rc = units_parse_bytes(digits, &magnitude);
+	if (rc)
+		return rc;
 	*out = text[0] == '-' ? -(int64_t)magnitude : (int64_t)magnitude;
 	return 0;
 }
@@ -390,6 +392,12 @@ int value_parse(
 		return 0;
 	case VALUE_INT:
 		rc = parse_int(text, &i);
+		if (rc == RV_ETOOBIG)
+			return rv_error_set(e, RV_EPARAM,
+				"\"%.64s\" is too large: at most 9223372036854775807, "
+				"one "
+				"less than 8EiB",
+				text);
 		*out = value_int(i);
 		break;
 	case VALUE_FLOAT:

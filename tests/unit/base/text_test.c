@@ -49,9 +49,12 @@ static void sizes_parse_and_format(void **state)
 		const char *text;
 		uint64_t bytes;
 	} good[] = {{"0", 0}, {"17", 17}, {"4GiB", 4 * GIB}, {"512M", 512 * MIB},
-		{"3k", 3072}, {"9223372036854775807", INT64_MAX}};
-	static const char *const bad[] = {"", "GiB", "-1", "1.5G", "4 GiB",
-		"9223372036854775808", "99999999999GiB", "4GiBs", "0x10"};
+		{"3k", 3072}, {"9223372036854775807", INT64_MAX},
+		{"2PiB", 2048 * 1024 * GIB}, {"7EiB", 7 * GIB * GIB}};
+	static const char *const bad[] = {"", "GiB", "-1", "1.5G", "4 GiB", "4GiBs",
+		"0x10", "99999999999999999999x"};
+	static const char *const large[] = {"9223372036854775808", "99999999999GiB",
+		"8EiB", "8192PiB", "99999999999999999999999"};
 	uint64_t bytes;
 	char text[16];
 
@@ -62,6 +65,8 @@ static void sizes_parse_and_format(void **state)
 	}
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		assert_int_equal(units_parse_bytes(bad[i], &bytes), RV_EINVAL);
+	for (size_t i = 0; i < sizeof large / sizeof large[0]; i++)
+		assert_int_equal(units_parse_bytes(large[i], &bytes), RV_ETOOBIG);
 	assert_string_equal(units_format_bytes(4 * GIB, text, sizeof text), "4GiB");
 	assert_string_equal(
 		units_format_bytes(GIB + GIB / 2, text, sizeof text), "1.5GiB");
