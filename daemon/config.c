@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/units.h"
+#include "daemon/call.h"
 
 enum key_type { KEY_TEXT, KEY_BYTES, KEY_NUMBER, KEY_MS, KEY_BOOL };
 
@@ -147,6 +148,9 @@ static int key_store(
 			[KEY_MS] = "a time such as 5ms",
 			[KEY_BOOL] = "true or false"};
 
+		if (rc == RV_ETOOBIG)
+			return rv_error_set(e, RV_EINVAL, "%s.%s: '%s' is too large",
+				k->section, k->name, text);
 		return rv_error_set(e, RV_EINVAL, "%s.%s: '%s' is not %s", k->section,
 			k->name, text, wanted[k->type]);
 	}
@@ -291,6 +295,10 @@ int config_check(const struct config *c, struct rv_error *e)
 		return rv_error_set(e, RV_EINVAL,
 			"log.level: '%s' is none of debug, info, warn, error",
 			c->log_level);
+	if (*c->name_label && call_name_check(CLASS_HOST, c->name_label, e)) {
+		e->code = RV_EINVAL;
+		return rv_error_prefix(e, "host.name-label");
+	}
 	if (c->witness && !*c->pool_listen)
 		return rv_error_set(e, RV_EINVAL,
 			"host.witness: a witness must be reached by the hosts: set "

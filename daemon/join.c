@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "daemon/call.h"
 #include "daemon/cpu_level.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
@@ -126,6 +127,11 @@ static int clock_check(
 		clock_ms > now ? "ahead of" : "behind", (long long)limit);
 }
 
+static void text_of(const msgpack_object *o, char *text, size_t size)
+{
+	snprintf(text, size, "%.*s", (int)o->via.str.size, o->via.str.ptr);
+}
+
 static int facts_check(struct daemon *d, const struct join_request *r,
 	const msgpack_object *facts, struct rv_error *e)
 {
@@ -134,11 +140,15 @@ static int facts_check(struct daemon *d, const struct join_request *r,
 	const msgpack_object *running =
 		fact(facts, "running", MSGPACK_OBJECT_POSITIVE_INTEGER);
 	const struct db *db = pool_db(d->pool);
+	char name[256];
 
 	if (!level || !running || !fact(facts, "name", MSGPACK_OBJECT_STR) ||
 		!fact(facts, "address", MSGPACK_OBJECT_STR))
 		return rv_error_set(
 			e, RV_EPROTO, "the joining host does not say what it must");
+	text_of(fact(facts, "name", MSGPACK_OBJECT_STR), name, sizeof name);
+	if (call_name_check(CLASS_HOST, name, e))
+		return rv_error_prefix(e, "the joining host's name");
 	if (running->via.u64)
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"VMs run on the joining host; shut them down first");
@@ -319,11 +329,6 @@ static void on_recorded(struct pool_commit *commit)
 		applicant_refuse(a, &commit->error);
 	else
 		applicant_grant(a);
-}
-
-static void text_of(const msgpack_object *o, char *text, size_t size)
-{
-	snprintf(text, size, "%.*s", (int)o->via.str.size, o->via.str.ptr);
 }
 
 /* So that the level is right before the host itself has said it. */

@@ -171,7 +171,9 @@ static void contradictions_are_refused(void **state)
 {
 	static const char *const bad[] = {"hypervisor.driver=vmware",
 		"network.driver=token-ring", "log.level=loud", "hypervisor.sim-cpus=0",
-		"hypervisor.sim-memory=1GiB", "host.state-dir=relative"};
+		"hypervisor.sim-memory=1GiB", "host.state-dir=relative",
+		"host.name-label=a\nb",
+		"host.name-label=6e1b1f9e-2e7c-4d0c-9a55-0a3c0e0f7a11"};
 	struct rv_error e = {0};
 	struct config c;
 
