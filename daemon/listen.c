@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "daemon/call.h"
+#include "daemon/descriptors.h"
 #include "daemon/files.h"
 #include "link/ca.h"
 #include "rpc/message.h"
@@ -180,8 +181,10 @@ static int listen_further(struct daemon *d, struct rv_error *e)
 
 int listen_open(struct daemon *d, struct rv_error *e)
 {
-	struct rpc_server_config config = {
-		.loop = d->loop, .handler = call_begin, .arg = d};
+	struct rpc_server_config config = {.loop = d->loop,
+		.handler = call_begin,
+		.arg = d,
+		.max_connections = descriptors_rpc_limit()};
 	struct tls_context *tls = NULL;
 	char url[CONFIG_TEXT_MAX + 32];
 	int rc;

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "daemon/config.h"
 #include "daemon/daemon.h"
+#include "daemon/descriptors.h"
 
 #define DEFAULT_CONFIG "/etc/reeve/reeved.conf"
 
@@ -100,18 +100,6 @@ static int read_arguments(int argc, char **argv, struct config *c)
 	return 2;
 }
 
-/* Every RPC client is a descriptor: take what the hard limit grants. */
-static void raise_descriptor_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-		limit.rlim_cur = limit.rlim_max;
-		if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-			log_warn("daemon.limits", "msg=\"%s\"", strerror(errno));
-	}
-}
-
 static void on_terminate(void *arg)
 {
 	daemon_stop(arg);
@@ -141,7 +129,7 @@ int main(int argc, char **argv)
 		return status;
 	log_set_level(level_of(config.log_level));
 	keep_freed_memory();
-	raise_descriptor_limit();
+	(void)descriptors_raise();
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a full quota is an error to report, not the end */
 	if (loop_new(&loop, &e)) {

@@ -1,0 +1,96 @@
+"""A host with few open files: TLS clients that only sit there take what they can get, and the
+local socket, the database and the drivers go on.
+
+usage: descriptors.py
+"""
+import re
+import resource
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import tempfile
+import time
+
+import host
+import rpc
+
+FILES = 300
+
+
+def start(h):
+    """As Host.start, with a low hard limit, and a soft one below that."""
+    command = [f"{host.BUILD}/daemon/reeved", "--config", "/dev/null"]
+    for key, value in h.settings.items():
+        command += ["--set", f"{key}={value}"]
+    with open(h.log, "ab") as log:
+        h.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES // 2, FILES)))
+    return h.client()
+
+
+def sit_there(port, context):
+    """A client that has said hello, and nothing more; None: it was not let in."""
+    s = socket.create_connection(("127.0.0.1", port), timeout=15)
+    try:
+        s = context.wrap_socket(s)
+        s.sendall(b"\0SP\0" + struct.pack(">HH", rpc.REQ, 0))
+        return s if s.recv(8) else None
+    except OSError:
+        s.close()
+        return None
+
+
+def start_vm(client, vm):
+    def starts():
+        try:
+            client.change("VM.start", self=vm)
+            return True
+        except rpc.Refused as e:
+            assert e.retryable, e
+            return False
+    host.eventually("it starts", starts)
+
+
+def main():
+    base = tempfile.mkdtemp(prefix="reeve-descriptors-")
+    port = host.free_port()
+    h = host.Host(base, {"rpc.listen": f"tls+tcp://127.0.0.1:{port}"})
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    sitting = []
+    try:
+        start(h).close()
+        with open(h.log) as log:
+            told = re.search(rf"open_files={FILES} clients=(\d+)", log.read())
+        assert told, h.tail()
+        while len(sitting) < FILES:
+            client = sit_there(port, context)
+            if not client:
+                break
+            sitting.append(client)
+        print(f"{len(sitting)} sit there, {told[1]} clients at most")
+        assert len(sitting) > int(told[1]) * 3 // 4, "too few were let in"
+        assert len(sitting) < int(told[1]), "nothing is kept for the local socket"
+        local = h.client()
+        vm = local.change("VM.create", record={
+            "name_label": "vm", "memory_static_max": 256 << 20, "PV_kernel": "/boot/vmlinuz"})
+        start_vm(local, vm)
+        assert local.call("VM.get_record", self=vm)["power_state"] == "Running"
+        h.stop()
+    finally:
+        for client in sitting:
+            client.close()
+        if h.process and h.process.poll() is None:
+            h.kill()
+        shutil.rmtree(base)
+    print("descriptors: all right")
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    main()
+    print(f"{time.monotonic() - begun:.0f} s")
