@@ -61,6 +61,7 @@ void vm_reset_power_state(struct call *c)
 	struct daemon *d = c->daemon;
 	const struct db *db = pool_db(d->pool);
 	const struct row *vm = call_row(c, "self"), *host;
+	bool left = false;
 	char why[200];
 	struct txn t;
 
@@ -69,6 +70,10 @@ void vm_reset_power_state(struct call *c)
 	host = db_follow(db, vm, VM_RESIDENT_ON);
 	if (!host)
 		host = db_follow(db, vm, VM_INTENT_HOST);
+	if (!host) {
+		host = db_follow(db, vm, VM_DEVICES_LEFT_ON);
+		left = host != NULL;
+	}
 	if (!host) {
 		call_failf(c, RV_ESTATE,
 			"VM %s is %s and on no host: there is nothing to reset%s",
@@ -84,7 +89,10 @@ void vm_reset_power_state(struct call *c)
 		return;
 	snprintf(why, sizeof why, "VM %.64s was declared to be off", row_name(vm));
 	txn_init(&t, db, loop_wall_ms(d->loop));
-	(void)vm_lost_txn(db, vm, why, loop_wall_ms(d->loop), &t);
+	if (left)
+		vm_left_txn(db, vm, &t);
+	else
+		(void)vm_lost_txn(db, vm, why, loop_wall_ms(d->loop), &t);
 	log_warn("declare.vm", "vm=%s host=%s user=\"%s\"", row_name(vm), row_name(host),
 		c->who.user);
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(vm));

@@ -69,6 +69,8 @@ static bool is_of_the_moment(enum schema_field_id id)
 	case VM_HA_ARMED:
 	case VM_HA_RESTART_TASK:
 	case VM_PAUSED_BY:
+	case VM_DEVICES_LEFT_ON:
+	case VM_CLAIMS_VOID:
 	case VBD_CURRENT_OPERATIONS:
 	case VBD_CURRENTLY_ATTACHED:
 	case VIF_CURRENT_OPERATIONS:

@@ -70,6 +70,28 @@ static void check_vms(struct reasons *r)
 			names_end(&coming));
 }
 
+/* What its claims keep from all others. */
+static void check_left(struct reasons *r)
+{
+	const struct row *host = db_row(r->db, CLASS_HOST, r->host);
+	struct names left = {.show = SHOW};
+
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(r->db, VM_DEVICES_LEFT_ON, r->host, vm));)
+		names_add(&left, row_name(vm));
+	if (left.count && db_bool(host, HOST_LIVE))
+		against(r, false,
+			"it has not released all disks and interfaces of VMs that ran on "
+			"it: %s (it tries again by itself: wait)",
+			names_end(&left));
+	else if (left.count)
+		against(r, true,
+			"it had not released all disks and interfaces of VMs when it was "
+			"last heard of: %s (bring it back; if it is off for good, "
+			"`reeve host-declare-dead host=%s` lets go of them)",
+			names_end(&left), row_name(host));
+}
+
 static void check_tasks(struct reasons *r)
 {
 	struct names tasks = {.show = SHOW};
@@ -156,6 +178,7 @@ int eject_check(const struct db *db, struct uuid host, struct rv_error *e)
 			e, RV_ENOTALLOWED, "%s is in no pool but its own", row_name(row));
 	e->detail[0] = '\0';
 	check_vms(&r);
+	check_left(&r);
 	check_writers(&r);
 	for (const struct row *pbd = NULL; (pbd = db_next_ref(db, PBD_HOST, host, pbd));)
 		check_sr(&r, pbd);

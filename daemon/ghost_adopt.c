@@ -175,7 +175,7 @@ static void txn_adopt(void *arg, const struct db *db, struct txn *t)
 	if (paused)
 		txn_set_string(t, a->vm, VM_PAUSED_BY, "it was adopted so");
 	vm_txn_domain(db, t, a->vm, &id, a->all->daemon->host);
-	vm_txn_attached(db, t, a->vm, true, NULL);
+	vm_txn_attached(db, t, a->vm);
 	if (vm)
 		txn_unblock(a, vm, t);
 	txn_say(a, db, t);

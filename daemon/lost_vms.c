@@ -55,6 +55,9 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 			undone++;
 		}
 	}
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(db, VM_DEVICES_LEFT_ON, uuid, vm));)
+		vm_left_txn(db, vm, t);
 	len = snprintf(account, LOST_WORDS_MAX,
 		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),
 		names.count ? ": " : "", names_end(&names));

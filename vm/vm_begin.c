@@ -282,6 +282,9 @@ void vm_op_done(struct op *op)
 	struct vm_host *host = o->guest_event_due ? o->host : NULL;
 	struct uuid vm = o->vm;
 
+	if (o->host && op->error.code)
+		vm_claims_due(o->host);
+
 	op_unlist(o);
 	op_free(o);
 	waits_run(m, &vm);

@@ -277,7 +277,7 @@ static void txn_owner(void *arg, const struct db *db, struct txn *t)
 	txn_expect_int(t, b->owner->vm, VM_OWNER_GENERATION,
 		db_int(db_row(db, CLASS_VM, b->owner->vm), VM_OWNER_GENERATION));
 	vm_txn_domain(db, t, b->owner->vm, &b->id, b->host->uuid);
-	vm_txn_attached(db, t, b->owner->vm, true, NULL);
+	vm_txn_attached(db, t, b->owner->vm);
 }
 
 static bool owner_holds(void *arg, const struct db *db)

@@ -152,6 +152,7 @@ int vm_devices_load(struct vm_devices *d, const struct db *db, const struct row 
 	d->list = list;
 	d->count = 0;
 	d->vm = row_uuid(vm);
+	d->void_generation = (uint64_t)db_int(vm, VM_CLAIMS_VOID);
 	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, d->vm, r));) {
 		if (!devices_want(r, &only) || !db_follow(db, r, VBD_VDI))
 			continue; /* an empty drive needs nothing */
@@ -196,6 +197,7 @@ static void device_end(struct vm_device *v, int rc, const struct rv_error *e)
 	v->net_request = NULL;
 	if (rc == 0) {
 		v->up = !d->down;
+		v->released = d->down;
 		if (d->down)
 			v->touched = v->left = false;
 	} else {
@@ -269,6 +271,7 @@ static int disk_start(struct vm_device *v, struct rv_error *e)
 		.vdi = v->vdi,
 		.holder = d->vm,
 		.generation = d->generation,
+		.void_generation = d->void_generation,
 		.write = v->write,
 		.done = device_storage_done,
 		.arg = v,
@@ -304,8 +307,10 @@ static void device_begin(struct vm_device *v)
 	int rc;
 
 	rv_error_clear(&e);
-	if (!v->set->down)
+	if (!v->set->down) {
 		v->touched = true;
+		v->released = false;
+	}
 	rc = v->kind == VM_DEVICE_DISK ? disk_start(v, &e) : nic_start(v, &e);
 	if (rc)
 		device_answered(v, rc, &e);

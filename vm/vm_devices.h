@@ -27,9 +27,10 @@ struct vm_device {
 	bool unmanaged;	 /* the bridge is an admin's own */
 	bool network_up; /* the port said so, this time */
 
-	bool touched; /* bringing up was begun: may be up */
-	bool up;      /* surely */
-	bool left;    /* could not be brought down: the reconciler's */
+	bool touched;  /* bringing up was begun: may be up */
+	bool up;       /* surely */
+	bool left;     /* could not be brought down: the reconciler's */
+	bool released; /* was brought down, surely */
 	bool busy;
 	int tries;
 	struct timer retry;
@@ -47,7 +48,8 @@ struct vm_devices {
 	struct storage *storage;
 	struct net *net;
 	struct uuid vm;
-	uint64_t generation; /* of the claim */
+	uint64_t generation;	  /* of the claim */
+	uint64_t void_generation; /* VM.claims_void */
 	struct vm_device *list;
 	size_t count, pending;
 	bool down, cancelled, stopped;

@@ -8,8 +8,7 @@
 
 static void discard_next(struct vm_host *h);
 
-/* Of the hosts that have the SR, the first one clears away; none that is dead. */
-static bool is_first_of(const struct vm_host *h, const struct db *db, struct uuid sr)
+bool vm_first_of_sr(const struct vm_host *h, const struct db *db, struct uuid sr)
 {
 	for (const struct row *pbd = NULL; (pbd = db_next_ref(db, PBD_SR, sr, pbd));) {
 		const struct row *host = db_follow(db, pbd, PBD_HOST);
@@ -29,7 +28,7 @@ static bool is_due(const struct vm_host *h, const struct db *db, const struct ro
 	return strcmp(db_string(vdi, VDI_INTENT), VM_VDI_DISCARD) == 0 &&
 	       !db_next_ref(db, VBD_VDI, uuid, NULL) &&
 	       !db_next_ref(db, VM_SUSPEND_VDI, uuid, NULL) &&
-	       storage_sr_attached(h->storage, &sr) && is_first_of(h, db, sr);
+	       storage_sr_attached(h->storage, &sr) && vm_first_of_sr(h, db, sr);
 }
 
 static void txn_gone(void *arg, const struct db *db, struct txn *t)

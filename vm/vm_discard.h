@@ -21,6 +21,9 @@ struct vm_discard {
 	size_t count, next;
 };
 
+/* Of the hosts that have the SR, the first one clears away; none that is dead. */
+bool vm_first_of_sr(const struct vm_host *h, const struct db *db, struct uuid sr);
+
 void vm_discard_init(struct vm_host *h);
 void vm_discard_look(struct vm_host *h);
 void vm_discard_stop(struct vm_host *h);

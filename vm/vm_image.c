@@ -219,6 +219,7 @@ static void image_enter(struct vm_image *i, enum vm_image_phase phase)
 	case VM_IMAGE_ACTIVATING:
 		call.verb = STORAGE_VDI_ACTIVATE;
 		call.write = i->writing;
+		call.void_generation = i->void_generation;
 		break;
 	case VM_IMAGE_HEADING:
 		if (i->writing) {

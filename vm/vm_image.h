@@ -34,10 +34,11 @@ struct vm_image {
 	struct storage *storage;
 	struct uuid sr, vdi, holder;
 	uint64_t generation;
-	uint64_t size;	     /* of the VDI */
-	uint64_t offset;     /* of the next chunk */
-	uint64_t length;     /* of the stream, from or for the header */
-	uint64_t actual_kib; /* what the guest held, from or for the header */
+	uint64_t void_generation; /* VM.claims_void; the owner may set it */
+	uint64_t size;		  /* of the VDI */
+	uint64_t offset;	  /* of the next chunk */
+	uint64_t length;	  /* of the stream, from or for the header */
+	uint64_t actual_kib;	  /* what the guest held, from or for the header */
 	struct vm_image_chunk chunk[2];
 	int current;		   /* being filled, or read */
 	struct hyper_req *req;	   /* to be kicked */

@@ -241,18 +241,42 @@ static bool is_elsewhere(const struct vm_host *h, const struct row *vm)
 	return uuid_is_none(&on) && uuid_is_none(&intent) && is_worked_on(h, vm, false);
 }
 
+/* What was left can be tried again: where an SR is away, it would be in vain. */
+static bool can_release(const struct vm_host *h, const struct row *vm)
+{
+	const struct db *db = pool_db(h->mgr->pool);
+
+	for (const struct row *r = NULL;
+		(r = db_next_ref(db, VBD_VM, row_uuid(vm), r));) {
+		const struct row *vdi = db_follow(db, r, VBD_VDI);
+		struct uuid sr = vdi ? db_ref(vdi, VDI_SR) : UUID_NONE;
+
+		if (vdi && db_bool(r, VBD_CURRENTLY_ATTACHED) &&
+			!storage_sr_attached(h->storage, &sr))
+			return false;
+	}
+	return true;
+}
+
 /* `d`: a domain that bears the VM's mark is here. */
 static bool concerns(
 	const struct vm_host *h, const struct row *vm, const struct hyper_domain *d)
 {
 	struct uuid on = db_ref(vm, VM_RESIDENT_ON), intent = db_ref(vm, VM_INTENT_HOST);
+	const struct row *left;
 
 	if (!uuid_is_none(&on))
 		return uuid_eq(&on, &h->uuid);
 	if (!uuid_is_none(&intent))
 		return uuid_eq(&intent, &h->uuid);
-	/* On no host: the master's first, and where a domain of it was left or an
-	 * operation on it (a clone of it) was begun. */
+	/* On no host: that one's which has not released its devices, since nobody else
+	 * can; or the master's; and where a domain of it was left or an operation on it
+	 * (a clone of it) was begun. */
+	left = vm_left_on(pool_db(h->mgr->pool), vm);
+	if (left && !d) {
+		on = row_uuid(left);
+		return uuid_eq(&on, &h->uuid) && can_release(h, vm);
+	}
 	return h == h->mgr->hosts[0] &&
 	       (d || pool_is_master(h->mgr->pool) || is_worked_on(h, vm, true));
 }
@@ -365,6 +389,8 @@ static void look_vms(struct vm_host *h, const struct hyper_req *req, bool all)
 	for (vm = NULL; !all && (vm = db_next_ref(db, VM_RESIDENT_ON, h->uuid, vm));)
 		look_vm(h, vm, req, x);
 	for (vm = NULL; !all && (vm = db_next_ref(db, VM_INTENT_HOST, h->uuid, vm));)
+		look_vm(h, vm, req, x);
+	for (vm = NULL; !all && (vm = db_next_ref(db, VM_DEVICES_LEFT_ON, h->uuid, vm));)
 		look_vm(h, vm, req, x);
 out:
 	map_fini(&x->first);
@@ -490,6 +516,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	vm_ghosts_end(h);
 	vm_complain(h, req);
 	vm_discard_look(h);
+	vm_claims_look(h, req);
 	h->listed = true;
 	vm_manager_seen(m);
 }

@@ -109,6 +109,7 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	int64_t wall_ms, struct txn *t)
 {
 	struct uuid uuid = row_uuid(vm), on = db_ref(vm, VM_RESIDENT_ON);
+	struct uuid left = db_ref(vm, VM_DEVICES_LEFT_ON);
 	struct value none = value_zero(VALUE_STRING_MAP);
 	int64_t generation = db_int(vm, VM_OWNER_GENERATION);
 	/* One that was being resumed is still suspended: its memory is on disk. */
@@ -127,7 +128,10 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 		undo_disks(db, uuid, false, t);
 	if (uuid_is_none(&on))
 		on = db_ref(vm, VM_INTENT_HOST);
-	let_go(db, uuid, on, t);
+	if (uuid_is_none(&left) || uuid_eq(&left, &on)) {
+		let_go(db, uuid, on, t);
+		txn_set_ref(t, uuid, VM_DEVICES_LEFT_ON, UUID_NONE);
+	}
 	if (!suspended)
 		txn_set_enum(t, uuid, VM_POWER_STATE, VM_POWER_STATE_HALTED);
 	txn_set_ref(t, uuid, VM_RESIDENT_ON, UUID_NONE);
@@ -135,8 +139,10 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	txn_set_ref(t, uuid, VM_DOMAIN_HANDLE, UUID_NONE);
 	txn_set_ref(t, uuid, VM_HOST_BOOT_ID, UUID_NONE);
 	txn_set_string(t, uuid, VM_PAUSED_BY, "");
-	/* A domain of the next generation may have been half made there. */
+	/* A domain of the next generation may have been half made there, and may have
+	 * claimed disks. */
 	txn_set_int(t, uuid, VM_OWNER_GENERATION, generation + 2);
+	txn_set_int(t, uuid, VM_CLAIMS_VOID, generation + 1);
 	txn_set_enum(t, uuid, VM_INTENT, VM_INTENT_NONE);
 	txn_set_ref(t, uuid, VM_INTENT_TASK, UUID_NONE);
 	txn_set_ref(t, uuid, VM_INTENT_HOST, UUID_NONE);
@@ -145,4 +151,14 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	txn_set_enum(t, uuid, VM_MIGRATION_PHASE, VM_MIGRATION_PHASE_NONE);
 	txn_set_ref(t, uuid, VM_MIGRATION_TARGET, UUID_NONE);
 	return true;
+}
+
+void vm_left_txn(const struct db *db, const struct row *vm, struct txn *t)
+{
+	struct uuid uuid = row_uuid(vm), host = db_ref(vm, VM_DEVICES_LEFT_ON);
+
+	txn_expect_ref(t, uuid, VM_DEVICES_LEFT_ON, host);
+	let_go(db, uuid, host, t);
+	txn_set_ref(t, uuid, VM_DEVICES_LEFT_ON, UUID_NONE);
+	txn_set_int(t, uuid, VM_CLAIMS_VOID, db_int(vm, VM_OWNER_GENERATION));
 }

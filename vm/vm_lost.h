@@ -19,4 +19,8 @@
 bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	int64_t wall_ms, struct txn *t);
 
+/* Adds to `t`: what the VM's former host has not released (VM.devices_left_on) counts as
+ * released, and its claims are void. */
+void vm_left_txn(const struct db *db, const struct row *vm, struct txn *t);
+
 #endif

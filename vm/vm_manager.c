@@ -244,6 +244,7 @@ int vm_manager_add_host(
 	vm_look_init(h);
 	vm_ghosts_init(h);
 	vm_discard_init(h);
+	vm_claims_init(h);
 	hyper_listen(h->hyper, &h->listener, vm_host_event, h);
 	m->hosts[m->host_count++] = h;
 	return 0;
@@ -310,6 +311,7 @@ void vm_manager_stop(struct vm_manager *m)
 		timer_stop(&m->hosts[i]->look_deadline);
 		vm_ghosts_stop(m->hosts[i]);
 		vm_discard_stop(m->hosts[i]);
+		vm_claims_stop(m->hosts[i]);
 		vm_memory_stop(m->hosts[i]->memory);
 	}
 }
@@ -325,6 +327,7 @@ void vm_manager_free(struct vm_manager *m)
 		vm_memory_free(m->hosts[i]->memory);
 		free(m->hosts[i]->ghosts);
 		vm_discard_fini(m->hosts[i]);
+		vm_claims_fini(m->hosts[i]);
 		free(m->hosts[i]);
 	}
 	map_fini(&m->by_vm);

@@ -196,35 +196,84 @@ static bool device_left(const struct vm_devices *d, struct uuid uuid)
 	return false;
 }
 
-void vm_txn_attached(const struct db *db, struct txn *t, struct uuid vm, bool attached,
-	const struct vm_devices *except)
+/* Of one that had been left before: it was not brought down now. */
+static bool device_stays(const struct vm_devices *d, struct uuid uuid)
+{
+	if (!d->list)
+		return true; /* none was looked at */
+	for (size_t i = 0; i < d->count; i++)
+		if (uuid_eq(&d->list[i].uuid, &uuid))
+			return !d->list[i].released;
+	return false;
+}
+
+void vm_txn_attached(const struct db *db, struct txn *t, struct uuid vm)
 {
 	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));) {
 		struct uuid vdi = db_ref(r, VBD_VDI);
-		bool is = attached && !uuid_is_none(&vdi);
+		bool is = !uuid_is_none(&vdi);
 
-		if (!attached && device_left(except, row_uuid(r)))
-			is = true;
 		if (db_bool(r, VBD_CURRENTLY_ATTACHED) != is)
 			txn_set_bool(t, row_uuid(r), VBD_CURRENTLY_ATTACHED, is);
 	}
-	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, vm, r));) {
-		bool is = attached || device_left(except, row_uuid(r));
+	for (const struct row *r = NULL; (r = db_next_ref(db, VIF_VM, vm, r));)
+		if (!db_bool(r, VIF_CURRENTLY_ATTACHED))
+			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, true);
+}
 
-		if (db_bool(r, VIF_CURRENTLY_ATTACHED) != is)
-			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, is);
+const struct row *vm_left_on(const struct db *db, const struct row *vm)
+{
+	const struct row *host = db_follow(db, vm, VM_DEVICES_LEFT_ON);
+
+	return host && !db_bool(host, HOST_DECLARED_DEAD) ? host : NULL;
+}
+
+/* Of all VBDs or VIFs of the VM; whether any stays attached. */
+static bool txn_released(const struct db *db, struct txn *t, struct uuid vm,
+	enum schema_field_id of, enum schema_field_id attached, bool again,
+	const struct vm_devices *d)
+{
+	bool any = false;
+
+	for (const struct row *r = NULL; (r = db_next_ref(db, of, vm, r));) {
+		struct uuid uuid = row_uuid(r);
+		bool was = db_bool(r, attached);
+		bool is = device_left(d, uuid) || (again && was && device_stays(d, uuid));
+
+		if (was != is)
+			txn_set_bool(t, uuid, attached, is);
+		any |= is;
 	}
+	return any;
+}
+
+static void txn_left(const struct db *db, struct txn *t, struct uuid vm, struct uuid host,
+	const struct vm_devices *d)
+{
+	const struct row *row = db_row(db, CLASS_VM, vm);
+	const struct row *on = row ? vm_left_on(db, row) : NULL;
+	struct uuid before = row ? db_ref(row, VM_DEVICES_LEFT_ON) : UUID_NONE;
+	bool left;
+
+	if (on && !uuid_eq(&before, &host))
+		return;
+	left = txn_released(db, t, vm, VBD_VM, VBD_CURRENTLY_ATTACHED, on != NULL, d);
+	left |= txn_released(db, t, vm, VIF_VM, VIF_CURRENTLY_ATTACHED, on != NULL, d);
+	if (!left)
+		host = UUID_NONE;
+	if (!uuid_eq(&before, &host))
+		txn_set_ref(t, vm, VM_DEVICES_LEFT_ON, host);
 }
 
 void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
-	enum vm_power_state state, const struct vm_devices *d)
+	struct uuid host, enum vm_power_state state, const struct vm_devices *d)
 {
 	txn_set_enum(t, vm, VM_POWER_STATE, state);
 	txn_set_ref(t, vm, VM_RESIDENT_ON, UUID_NONE);
 	txn_set_int(t, vm, VM_DOMID, -1);
 	txn_set_ref(t, vm, VM_DOMAIN_HANDLE, UUID_NONE);
 	txn_set_ref(t, vm, VM_HOST_BOOT_ID, UUID_NONE);
-	vm_txn_attached(db, t, vm, false, d);
+	txn_left(db, t, vm, host, d);
 }
 
 void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bool gone)
@@ -240,7 +289,10 @@ void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bo
 void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,
 	const struct hyper_domain_id *id, struct uuid host)
 {
-	(void)db;
+	const struct row *row = db_row(db, CLASS_VM, vm);
+
+	if (row && db_follow(db, row, VM_DEVICES_LEFT_ON))
+		txn_set_ref(t, vm, VM_DEVICES_LEFT_ON, UUID_NONE);
 	txn_set_ref(t, vm, VM_RESIDENT_ON, host);
 	txn_set_int(
 		t, vm, VM_DOMID, id->domid == HYPER_DOMID_ANY ? -1 : (int64_t)id->domid);

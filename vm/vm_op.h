@@ -16,6 +16,7 @@
 
 #include "reactor/op.h"
 #include "vm/vm.h"
+#include "vm/vm_claims.h"
 #include "vm/vm_devices.h"
 #include "vm/vm_discard.h"
 #include "vm/vm_entry.h"
@@ -63,6 +64,7 @@ struct vm_host {
 	struct uuid label_vm;
 	char refusal[RV_ERROR_DETAIL_MAX / 2]; /* vm_host_refuse */
 	struct vm_discard discard;
+	struct vm_claims claims;
 	uint64_t total_kib, dom0_kib;
 	uint64_t placed_kib; /* of operations that did not yet ask for their memory */
 };
@@ -183,9 +185,15 @@ void vm_op_cancelled(struct vm_op *o);
 bool vm_task_open(const struct row *task);
 
 /* The VM has no domain: Halted or Suspended; VBDs and VIFs are detached, but for what
- * `d` (may be NULL) could not bring down. */
+ * `d` could not bring down on `host`: then VM.devices_left_on is that host, which goes on
+ * trying (vm_look.c), and where alone the VM can start. What another host has left is
+ * that one's to tell of. */
 void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
-	enum vm_power_state state, const struct vm_devices *d);
+	struct uuid host, enum vm_power_state state, const struct vm_devices *d);
+
+/* The host that has left devices of the VM, which is on none, and is to be waited for;
+ * NULL: none, or one that was declared dead. */
+const struct row *vm_left_on(const struct db *db, const struct row *vm);
 
 /* A suspended guest's image is done with: `gone`, or to be deleted later, by whoever
  * finds VM_VDI_DISCARD (vm_discard.c). */
@@ -194,8 +202,8 @@ void vm_txn_image_done(const struct db *db, struct txn *t, struct uuid image, bo
 /* The VM's domain. */
 void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,
 	const struct hyper_domain_id *id, struct uuid host);
-void vm_txn_attached(const struct db *db, struct txn *t, struct uuid vm, bool attached,
-	const struct vm_devices *except);
+/* All its VBDs with a disk, and all its VIFs. */
+void vm_txn_attached(const struct db *db, struct txn *t, struct uuid vm);
 
 /* A message object. */
 void vm_txn_message(struct txn *t, struct vm_manager *m, const char *name, int priority,

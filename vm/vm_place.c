@@ -273,6 +273,7 @@ struct place_wish {
 	struct sched_request request;
 	struct uuid srs[PLACE_MAX_OBJECTS], networks[PLACE_MAX_OBJECTS];
 	struct sched_exclusion *exclude; /* owned */
+	char left[400];			 /* words of exclusions */
 };
 
 /* Why the host takes no VM, in words; NULL: it does. */
@@ -285,10 +286,32 @@ static const char *place_host_refusal(const struct vm_manager *m, const struct r
 	return words[0] ? words : NULL;
 }
 
-static int place_exclude(struct vm_manager *m, const struct db *db,
+/* A host that could not release the VM's devices: its claims keep the disks from all
+ * others, and of its interfaces nobody else knows. Says so in w->left. */
+static const struct row *place_left_on(
+	const struct db *db, const struct row *vm, struct place_wish *w)
+{
+	const struct row *host = vm_left_on(db, vm), *vdi = NULL;
+
+	if (!host)
+		return NULL;
+	for (const struct row *r = NULL;
+		!vdi && (r = db_next_ref(db, VBD_VM, row_uuid(vm), r));)
+		if (db_bool(r, VBD_CURRENTLY_ATTACHED))
+			vdi = db_follow(db, r, VBD_VDI);
+	snprintf(w->left, sizeof w->left,
+		"host %.64s has not released %s%.64s of the VM yet, which is tried again "
+		"by itself: wait, start it there, or, where that host is off for good, "
+		"host-declare-dead it",
+		row_name(host), vdi ? "disk " : "an interface", vdi ? row_name(vdi) : "");
+	return host;
+}
+
+static int place_exclude(struct vm_manager *m, const struct db *db, const struct row *vm,
 	const struct uuid *refused, size_t refused_count, struct place_wish *w,
 	struct rv_error *e)
 {
+	const struct row *left = place_left_on(db, vm, w);
 	struct sched_request *q = &w->request;
 	const char *words;
 
@@ -297,12 +320,16 @@ static int place_exclude(struct vm_manager *m, const struct db *db,
 	if (!w->exclude)
 		return rv_error_set(e, RV_ENOMEM, "no memory for a placement");
 	q->exclude = w->exclude;
-	for (const struct row *r = NULL; (r = db_next(db, CLASS_HOST, r));)
-		if ((words = place_host_refusal(m, r)))
+	for (const struct row *r = NULL; (r = db_next(db, CLASS_HOST, r));) {
+		words = place_host_refusal(m, r);
+		if (!words && left && r != left)
+			words = w->left;
+		if (words)
 			w->exclude[q->n_exclude++] =
 				(struct sched_exclusion){.host = row_uuid(r),
 					.what = SCHED_EXCLUDED_HOST,
 					.words = words};
+	}
 	for (size_t i = 0; i < refused_count; i++)
 		w->exclude[q->n_exclude++] = (struct sched_exclusion){
 			.host = refused[i], .what = SCHED_EXCLUDED_REFUSED};
@@ -392,7 +419,7 @@ static int place_pick(struct vm_manager *m, const struct row *vm, const struct u
 	if (rc)
 		return rc;
 	place_wish(m, db, vm, on && !uuid_is_none(on) ? on : NULL, &w);
-	rc = place_exclude(m, db, refused, refused_count, &w, e);
+	rc = place_exclude(m, db, vm, refused, refused_count, &w, e);
 	if (rc)
 		return rc;
 	rc = sched_decide_or_fall_back(

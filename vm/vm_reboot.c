@@ -54,7 +54,8 @@ static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct reboot *s = reboot_of(&o->op);
 
-	vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_HALTED, &s->build.devices);
+	vm_txn_no_domain(
+		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
 	txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->build.generation);
 }
 

@@ -74,7 +74,8 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct resume *s = resume_of(&o->op);
 
-	vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_SUSPENDED, &s->build.devices);
+	vm_txn_no_domain(
+		db, t, o->vm, o->host->uuid, VM_POWER_STATE_SUSPENDED, &s->build.devices);
 	if (s->build.generation)
 		txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->build.generation);
 }
@@ -83,7 +84,8 @@ static void finish_lost(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct resume *s = resume_of(&o->op);
 
-	vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_HALTED, &s->build.devices);
+	vm_txn_no_domain(
+		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
 	txn_drop_image(s, db, t);
 	vm_txn_message(t, o->mgr, "VM_CRASHED", 2, o->vm,
 		"its domain vanished while it was resumed; it may have run for a moment, "
@@ -283,6 +285,7 @@ static void resume_begin(struct vm_op *o)
 	if (vm_image_init(&s->image, o->mgr->loop, o->host->storage, db_ref(vdi, VDI_SR),
 		    row_uuid(vdi), o->vm, generation, &e))
 		op_fail_with(&o->op, &e);
+	s->image.void_generation = (uint64_t)db_int(o->row, VM_CLAIMS_VOID);
 }
 
 static bool resume_cancellable(const struct vm_op *o)

@@ -58,7 +58,8 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 		txn_set_enum(t, o->vm, VM_POWER_STATE, v->power_state);
 		txn_set_string(t, o->vm, VM_PAUSED_BY, v->paused_by ? v->paused_by : "");
 	} else {
-		vm_txn_no_domain(db, t, o->vm, v->power_state, &s->devices);
+		vm_txn_no_domain(
+			db, t, o->vm, o->host->uuid, v->power_state, &s->devices);
 		/* Spent, so that what might turn up later is known as stale. */
 		txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->id.generation + 1);
 	}
@@ -70,10 +71,29 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 	}
 }
 
+/* Devices that this host had left before are still left: no entry with each try. */
+static bool nothing_came_of_it(const struct settle *s)
+{
+	const struct vm_op *o = &s->vm;
+	struct uuid on = db_ref(o->row, VM_DEVICES_LEFT_ON);
+
+	return uuid_is_none(&o->task) && s->teardown.devices_left && !s->recorded &&
+	       s->left.count == 0 && !s->verdict.drop_image &&
+	       uuid_eq(&on, &o->host->uuid);
+}
+
 static void settle_end(struct settle *s)
 {
 	struct vm_op *o = &s->vm;
 
+	if (nothing_came_of_it(s)) {
+		log_info("vm.settle", "%s msg=\"%s\" next=\"tried again by itself\"",
+			o->subject, s->devices.error.detail);
+		op_move(&o->op, END);
+		op_move(&o->op, ENDED);
+		op_finish(&o->op);
+		return;
+	}
 	if (s->verdict.rc && !s->stuck)
 		op_fail(&o->op, s->verdict.rc, "VM %s: %s", o->name, s->verdict.why);
 	if (!s->stuck) {

@@ -36,13 +36,20 @@ static struct shutdown *shutdown_of(struct op *op)
 
 static void shutdown_step(struct op *op);
 
+/* A suspended VM is on none: then it is done here. */
+static struct vm_host *shutdown_host(const struct vm_op *o)
+{
+	return o->host ? o->host : o->mgr->hosts[0];
+}
+
 static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct shutdown *s = shutdown_of(&o->op);
 	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 	struct uuid image = vm ? db_ref(vm, VM_SUSPEND_VDI) : UUID_NONE;
 
-	vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_HALTED, &s->devices);
+	vm_txn_no_domain(
+		db, t, o->vm, shutdown_host(o)->uuid, VM_POWER_STATE_HALTED, &s->devices);
 	txn_set_string(t, o->vm, VM_PAUSED_BY, "");
 	if (uuid_is_none(&image))
 		return;
@@ -90,7 +97,7 @@ static void enter_teardown(struct shutdown *s)
 		vm_note(o->mgr, "VM_DEVICES_WRONG", 3, o->vm, "%s", e.detail);
 	s->teardown = (struct vm_teardown){
 		.owner = o,
-		.host = o->host,
+		.host = shutdown_host(o),
 		.id = s->id,
 		.has_domain = s->has_domain,
 		.devices = &s->devices,
@@ -106,7 +113,7 @@ static void enter_discard(struct shutdown *s)
 	struct vm_op *o = &s->vm;
 	const struct db *db = pool_db(o->mgr->pool);
 	const struct row *vdi = db_follow(db, o->row, VM_SUSPEND_VDI);
-	struct vm_host *h = o->host ? o->host : o->mgr->hosts[0];
+	struct vm_host *h = shutdown_host(o);
 	struct rv_error e;
 
 	o->finish = finish_halted;
@@ -205,7 +212,7 @@ static void shutdown_step(struct op *op)
 static void shutdown_begin(struct vm_op *o)
 {
 	struct shutdown *s = shutdown_of(&o->op);
-	struct vm_host *h = o->host ? o->host : o->mgr->hosts[0];
+	struct vm_host *h = shutdown_host(o);
 
 	s->has_domain = vm_recorded(o->row, &s->id) && o->host;
 	vm_devices_init(&s->devices, o->mgr->loop, h->storage, h->net);

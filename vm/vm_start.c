@@ -57,7 +57,8 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct start *s = start_of(&o->op);
 
-	vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_HALTED, &s->build.devices);
+	vm_txn_no_domain(
+		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
 	txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->build.generation);
 }
 
@@ -68,7 +69,7 @@ static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)
 	struct start *s = start_of(&o->op);
 
 	vm_txn_domain(db, t, o->vm, &s->build.id, o->host->uuid);
-	vm_txn_attached(db, t, o->vm, true, NULL);
+	vm_txn_attached(db, t, o->vm);
 	txn_set_enum(t, o->vm, VM_POWER_STATE, VM_POWER_STATE_PAUSED);
 	txn_set_string(t, o->vm, VM_PAUSED_BY, "a start that failed");
 }

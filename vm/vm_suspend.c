@@ -135,7 +135,8 @@ static void finish_suspended(struct vm_op *o, const struct db *db, struct txn *t
 	struct suspend *s = suspend_of(&o->op);
 
 	if (!s->teardown.domain_left)
-		vm_txn_no_domain(db, t, o->vm, VM_POWER_STATE_SUSPENDED, &s->devices);
+		vm_txn_no_domain(db, t, o->vm, o->host->uuid, VM_POWER_STATE_SUSPENDED,
+			&s->devices);
 }
 
 static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)

@@ -97,6 +97,7 @@ static void in_down(struct vm_teardown *t)
 {
 	if (t->devices->rc) {
 		t->devices_left = true;
+		vm_claims_due(t->host);
 		op_fail_with(&t->op, &t->devices->error);
 	}
 	op_move(&t->op, GONE);
