@@ -127,6 +127,23 @@ static void test_vms(void **state)
 	refused(RV_EBUSY, "operations on VMs are at work there: web");
 }
 
+/* A halted VM's disk that it still holds would stay with it. */
+static void test_left_devices(void **state)
+{
+	struct value live = value_bool(true);
+	struct rv_error e;
+
+	(void)state;
+	txn_set_ref(&f.t, vm, VM_DEVICES_LEFT_ON, b);
+	applied();
+	refused(RV_ENOTALLOWED, "host-declare-dead host=beta");
+	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
+	refused(RV_EBUSY, "it has not released all disks and interfaces");
+	txn_set_ref(&f.t, vm, VM_DEVICES_LEFT_ON, a);
+	applied();
+	assert_int_equal(eject_check(f.db, b, &e), 0);
+}
+
 static void test_many_names(void **state)
 {
 	(void)state;
@@ -340,6 +357,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_vms),
+		TEST(test_left_devices),
 		TEST(test_many_names),
 		TEST(test_storage),
 		TEST(test_all_goes),

@@ -161,6 +161,29 @@ static void test_host(void **state)
 }
 
 /* It left that host before the entry's turn: nothing of it is touched. */
+/* What the host has not released is let go of, too; its claims are void. */
+static void test_left_there(void **state)
+{
+	char account[LOST_WORDS_MAX];
+	struct uuid left;
+
+	(void)state;
+	make_vm(back, "halted", VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, back, VM_DEVICES_LEFT_ON, b);
+	txn_set_ref(&t, vbd, VBD_VM, back);
+	assert_int_equal(apply(), 0);
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_int_equal(apply(), 0);
+	left = db_ref(vm(back), VM_DEVICES_LEFT_ON);
+	assert_true(uuid_is_none(&left));
+	assert_false(db_bool(db_row(db, CLASS_VBD, vbd), VBD_CURRENTLY_ATTACHED));
+	assert_int_equal(db_int(vm(back), VM_CLAIMS_VOID), 7);
+	assert_int_equal(db_int(vm(back), VM_OWNER_GENERATION), 7);
+	/* Of those that were released by the loss, and what they were about to have. */
+	assert_int_equal(db_int(vm(runs), VM_CLAIMS_VOID), 8);
+	assert_true(db_int(vm(runs), VM_OWNER_GENERATION) > 8);
+}
+
 static void test_moved_meanwhile(void **state)
 {
 	struct txn late;
@@ -257,6 +280,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_protected, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_left_there, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_made, setup, teardown),
 	};

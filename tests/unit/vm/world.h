@@ -260,9 +260,9 @@ static inline void world_start(struct world *w)
 	if (hyper_sim_new(&w->hyper, w->loop, &w->hyper_config, &e))
 		fail_msg("hyper: %s", e.detail);
 	assert_int_equal(storage_new(&w->storage, w->loop, w->host), 0);
-	assert_int_equal(
-		storage_sim_add(w->storage, w->bytes, "file",
-			STORAGE_CAN_READ_WRITE | STORAGE_CAN_COPY | STORAGE_CAN_RESIZE),
+	assert_int_equal(storage_sim_add(w->storage, w->bytes, "file",
+				 STORAGE_CAN_READ_WRITE | STORAGE_CAN_COPY |
+					 STORAGE_CAN_RESIZE | STORAGE_CAN_SHARE),
 		0);
 	assert_int_equal(net_sim_new(&w->net, w->loop, &net), 0);
 	if (db_count(pool_db(w->pool), CLASS_SR) > 0)
