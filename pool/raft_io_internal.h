@@ -210,6 +210,10 @@ void rio_drop_held(struct rio *rio);
 /* Delivers what was held when nothing is in the way any more. */
 void rio_release_soon(struct rio *rio);
 
+/* raft_io_link.c. A refused pre-vote tells the greater term that this server knows. Pure.
+ */
+void rio_tell_term(const struct rio *rio, struct raft_request_vote_result *r);
+
 /* raft_io_conf.c */
 int rio_load_conf(struct rio *rio, const struct recovered *r);
 /* Before libraft receives the message: rolls an uncommitted configuration back. */

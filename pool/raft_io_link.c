@@ -434,7 +434,7 @@ void rio_sent(void *arg)
 /* libraft refuses a pre-vote of a lower term than its own without telling which that is:
  * one that stood for election in vain, and lacks entries, would keep all others from it.
  */
-static void rio_tell_term(const struct rio *rio, struct raft_request_vote_result *r)
+void rio_tell_term(const struct rio *rio, struct raft_request_vote_result *r)
 {
 	if (r->pre_vote == raft_tribool_true && !r->vote_granted &&
 		r->term < rio->meta.term)

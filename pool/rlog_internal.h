@@ -161,6 +161,9 @@ int rlog_recover(struct rlog_open_job *j); /* on the lane */
 int rlog_start_learner(struct rlog *rlog, struct rv_error *e);
 void rlog_switch(struct rlog *rlog);
 void rlog_follow_place(struct rlog *rlog);
+/* Whether the word of a master, which has another place for this server than it has, is
+ * newer than what this server knows. Pure. */
+bool rlog_must_follow(const struct rlog *rlog, const struct place_message *m);
 void rlog_look_around(struct rlog *rlog);
 void rlog_fill_learner(const struct rlog *rlog, struct rlog_status *out);
 /* What learner_feed.c may give: this host votes; entries that are committed and on its

@@ -353,7 +353,7 @@ static bool may_carry(const struct rlog *rlog, uint64_t term)
  * again, so it is out for good. Without that a server that stood for election in vain and
  * was removed meanwhile would be a server for ever: nobody answers it, and it has the
  * greater term. */
-static bool must_follow(const struct rlog *rlog, const struct place_message *m)
+bool rlog_must_follow(const struct rlog *rlog, const struct place_message *m)
 {
 	const struct raft_configuration *c = &rlog->raft.configuration;
 
@@ -388,7 +388,7 @@ void rlog_follow_place(struct rlog *rlog)
 			become(rlog, id);
 	} else if (m->id != rlog->config.id &&
 		   (m->generation.number > own.number ||
-			   (!rlog->leads && must_follow(rlog, m)))) {
+			   (!rlog->leads && rlog_must_follow(rlog, m)))) {
 		/* First a learner, which tells what it has. */
 		become(rlog, id > rlog->config.id &&
 					     life_same(m->term, rlog_current_term(rlog))
