@@ -104,8 +104,13 @@ static enum vm_claim_fate decide(
 	const struct vm_host *h, struct uuid sr, const struct storage_claim *c)
 {
 	const struct db *db = pool_db(h->mgr->pool);
+	struct rv_error e;
 
 	if (vm_op_of(h->mgr, &c->holder))
+		return VM_CLAIM_UNSURE;
+	/* Without a lease this database may be of long ago: a host that it calls dead may
+	 * be back, and run the VM. */
+	if (!uuid_eq(&c->host, &h->uuid) && vm_host_may_run(h, &e))
 		return VM_CLAIM_UNSURE;
 	return vm_claim_decide(db, h->uuid, vm_first_of_sr(h, db, sr), c);
 }

@@ -121,10 +121,16 @@ void vm_host_refuse(struct vm_manager *m, const struct uuid *host, const char *w
 		snprintf(h->refusal, sizeof h->refusal, "%s", why);
 }
 
+int vm_host_may_run(const struct vm_host *h, struct rv_error *e)
+{
+	const struct vm_manager_config *c = &h->mgr->config;
+
+	return c->may_run ? c->may_run(c->may_run_arg, &h->uuid, e) : 0;
+}
+
 int vm_may_run(const struct vm_op *o, struct rv_error *e)
 {
-	const struct vm_manager_config *c = &o->mgr->config;
-	int rc = c->may_run ? c->may_run(c->may_run_arg, &o->host->uuid, e) : 0;
+	int rc = vm_host_may_run(o->host, e);
 
 	return rc ? rv_error_prefix(e, "VM %s", o->name) : 0;
 }

@@ -169,6 +169,8 @@ void vm_op_progress(struct vm_op *o, double progress, const char *note);
 /* vm_manager_config.may_run: call it right before a domain is let run. 0, or RV_EAGAIN
  * with words that name the VM. */
 int vm_may_run(const struct vm_op *o, struct rv_error *e) RV_MUST_CHECK;
+/* The same for a host, without a VM's name. */
+int vm_host_may_run(const struct vm_host *h, struct rv_error *e) RV_MUST_CHECK;
 
 /* The step did not expect this state: a programmer's error. */
 _Noreturn void vm_op_lost(const struct op *op);

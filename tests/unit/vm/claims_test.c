@@ -218,6 +218,13 @@ static void test_lost_with_its_disk(void **state)
 	world_free(w);
 }
 
+static int no_lease(void *arg, const struct uuid *host, struct rv_error *e)
+{
+	(void)arg;
+	(void)host;
+	return rv_error_set(e, RV_EAGAIN, "no lease");
+}
+
 /* Nobody holds them any more: those of a VM that is gone, of a VM that has no domain, of
  * a host that was ejected. What is held, or may be, stays. */
 static void test_swept(void **state)
@@ -255,6 +262,11 @@ static void test_swept(void **state)
 	snprintf(text, sizeof text, "1 %s host2", uuid_format(&o.host, host));
 	txn_map_put(&t, w->pool_uuid, POOL_EJECTED, "print", text);
 	world_commit(w, &t);
+	/* Nor does a host judge that may itself be cut off from the pool. */
+	w->mgr->config.may_run = no_lease;
+	world_run_ms(w, 340 * 1000);
+	assert_int_equal(claims(w, disk[2]), 1);
+	w->mgr->config.may_run = NULL;
 	world_run_ms(w, 340 * 1000);
 	assert_int_equal(claims(w, disk[2]), 0);
 	assert_int_equal(claims(w, disk_of(w, runs)), 1);
