@@ -7,6 +7,7 @@
 #ifndef REEVE_DAEMON_DAEMON_H
 #define REEVE_DAEMON_DAEMON_H
 
+#include "base/buf.h"
 #include "base/list.h"
 #include "base/uuid.h"
 #include "daemon/config.h"
@@ -116,7 +117,8 @@ struct daemon {
 	char policy_name[CONFIG_TEXT_MAX]; /* at work; policy.c */
 	struct loader_plugin policy_plugin;
 	struct changes_token vm_live_token, object_live_token;
-	struct timer object_live_turn;
+	struct timer object_live_turn, vm_live_turn;
+	struct buf vm_live_due; /* UUIDs of VMs to be looked at; daemon/vm_live.c */
 	bool restart; /* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;
 	bool recorded; /* this host is in the database as it is now: changes are taken */

@@ -593,6 +593,7 @@ int daemon_start(struct daemon *d, struct loop *l, const struct config *c, int *
 	large_reads_init(d);
 	tasks_init(d);
 	object_live_init(d);
+	vm_live_init(d);
 	events_init(d);
 	list_init(&d->chores);
 	list_init(&d->designations);
@@ -697,6 +698,7 @@ void daemon_fini(struct daemon *d)
 	events_stop(d);
 	tasks_stop(d);
 	object_live_stop(d);
+	vm_live_fini(d);
 	calls_free(d);
 	restarts_free(d->restarts); /* it had made some of them */
 	forward_free(d->forward);

@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 
+/* Of one turn: a new master looks at all VMs of the pool. */
 enum { VM_LIVE_BATCH = 256 };
 
 /* The set of names for a set of bits. */
@@ -68,25 +69,52 @@ static void vm_live_one(struct daemon *d, struct uuid uuid)
 	set_live(d, vm, VM_MEMORY_STATE, &v);
 }
 
-void vm_live_look(struct daemon *d)
+/* Of what was collected, VM_LIVE_BATCH at most. */
+static void vm_live_some(struct daemon *d)
 {
-	enum changes_status status;
-	struct buf changed;
-	int rc;
-
-	buf_init(&changed, RV_MAX_OBJECTS * sizeof(struct uuid));
-	do
-		rc = changes_since(pool_db(d->pool), &d->vm_live_token,
-			CHANGES_CLASS(CLASS_VM), VM_LIVE_BATCH, vm_live_collect, &changed,
-			&status);
-	while (!rc && (status == CHANGES_SOME || status == CHANGES_FRESH));
-	if (rc)
-		log_warn("daemon.vm-live", "error=%s", rv_error_symbol(rc));
-	for (size_t at = 0; at < buf_len(&changed); at += sizeof(struct uuid)) {
+	for (int i = 0; i < VM_LIVE_BATCH && buf_len(&d->vm_live_due); i++) {
 		struct uuid uuid;
 
-		memcpy(&uuid, buf_data(&changed) + at, sizeof uuid);
+		memcpy(&uuid, buf_data(&d->vm_live_due), sizeof uuid);
+		buf_consume(&d->vm_live_due, sizeof uuid);
 		vm_live_one(d, uuid);
 	}
-	buf_fini(&changed);
+}
+
+/* Each VM is looked at as it is when its turn comes; one that changes after that is
+ * collected again. */
+static void vm_live_turn(void *arg)
+{
+	struct daemon *d = arg;
+	enum changes_status status = CHANGES_NONE;
+	int rc = 0;
+
+	if (!buf_len(&d->vm_live_due))
+		rc = changes_since(pool_db(d->pool), &d->vm_live_token,
+			CHANGES_CLASS(CLASS_VM), VM_LIVE_BATCH, vm_live_collect,
+			&d->vm_live_due, &status);
+	if (rc) /* what was collected is looked at; the rest with the next change */
+		log_warn("daemon.vm-live", "error=%s", rv_error_symbol(rc));
+	vm_live_some(d);
+	if (buf_len(&d->vm_live_due) || status == CHANGES_SOME || status == CHANGES_FRESH)
+		timer_start_ms(&d->vm_live_turn, 0);
+}
+
+void vm_live_look(struct daemon *d)
+{
+	if (!timer_active(&d->vm_live_turn))
+		vm_live_turn(d);
+}
+
+void vm_live_init(struct daemon *d)
+{
+	d->vm_live_token = (struct changes_token){0};
+	buf_init(&d->vm_live_due, RV_MAX_OBJECTS * sizeof(struct uuid));
+	timer_init(&d->vm_live_turn, d->loop, "daemon.vm-live", vm_live_turn, d);
+}
+
+void vm_live_fini(struct daemon *d)
+{
+	timer_stop(&d->vm_live_turn);
+	buf_fini(&d->vm_live_due);
 }

@@ -5,7 +5,11 @@
 
 #include "daemon/daemon.h"
 
-/* Looks at the VMs that changed since the last time. */
+void vm_live_init(struct daemon *d);
+void vm_live_fini(struct daemon *d);
+
+/* Looks at the VMs that changed since the last time, some at a time: the others' turn
+ * comes by a timer. */
 void vm_live_look(struct daemon *d);
 
 #endif
