@@ -161,7 +161,15 @@ static int check_operations(const struct db *db, const struct row *vm, struct rv
 	return 0;
 }
 
-int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
+int vm_invariants_operations(const struct db *db, struct rv_error *e)
+{
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
+		if (check_operations(db, vm, e))
+			return e->code;
+	return 0;
+}
+
+int vm_invariants_hosts(const struct db *db, const struct vm_observed *hosts,
 	size_t count, struct rv_error *e)
 {
 	for (size_t h = 0; h < count; h++) {
@@ -172,8 +180,13 @@ int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
 			check_reservations(db, &hosts[h], e))
 			return e->code;
 	}
-	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
-		if (check_operations(db, vm, e))
-			return e->code;
 	return 0;
+}
+
+int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
+	size_t count, struct rv_error *e)
+{
+	int rc = vm_invariants_hosts(db, hosts, count, e);
+
+	return rc ? rc : vm_invariants_operations(db, e);
 }

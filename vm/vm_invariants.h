@@ -26,4 +26,10 @@ struct vm_observed {
 int vm_invariants_check(const struct db *db, const struct vm_observed *hosts,
 	size_t count, struct rv_error *e) RV_MUST_CHECK;
 
+/* The two halves of it, for who asks after each event: what is on the hosts, and what the
+ * database alone says, which is so until it changes. */
+int vm_invariants_hosts(const struct db *db, const struct vm_observed *hosts,
+	size_t count, struct rv_error *e) RV_MUST_CHECK;
+int vm_invariants_operations(const struct db *db, struct rv_error *e) RV_MUST_CHECK;
+
 #endif

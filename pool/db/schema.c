@@ -291,7 +291,7 @@ const char *schema_enum_text(const char *const *texts, int value)
 int schema_enum_value(const char *const *texts, const char *text)
 {
 	for (int i = 0; texts[i]; i++)
-		if (strcmp(texts[i], text) == 0)
+		if (texts[i][0] == text[0] && strcmp(texts[i], text) == 0)
 			return i;
 	return -1;
 }

@@ -3,12 +3,13 @@
  * of names the seed, and prints what all of them did.
  *
  *	pool_sim [--seeds N] [--seconds S] [--first S] [--corpus FILE] [--complete]
- *		 [--all] [--commit TREE]
+ *		 [--all] [--fresh TREE [--skip SKIP]] [--jobs N]
  *	pool_sim --seed S [--verbose]      one, replayed; with every line
  *
  * --complete: a fault or operation that never happened is a failure. --all: goes on after
- * a seed that failed. --commit: the first seed follows from the commit that TREE is at,
- *so that each commit is judged by seeds of its own, and always by the same.
+ * a seed that failed. --fresh: the first seed follows from what is committed in TREE (its
+ * contents, not its history), so that each state of the code is judged by seeds of its
+ * own, and always by the same; SKIP seeds on, for another part of them.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -22,11 +23,19 @@
 
 #include "ring.h"
 
-enum { JOBS = 2, MAX_CORPUS = 200, SEED_SECONDS = 100, TWICE_EVERY = 10 };
+enum {
+	JOBS = 2,
+	MAX_CORPUS = 200,
+	SEED_SECONDS = 100,
+	TWICE_EVERY = 10,
+	TELL_MS = 30 * 1000,
+	FRESH_FIRST = 1000000, /* beyond those that people count to */
+};
 
 struct options {
-	uint64_t first, seeds, seed;
+	uint64_t first, seeds, seed, skip;
 	int64_t seconds;
+	int jobs; /* at once; JOBS at most */
 	bool one, verbose, complete, all;
 	const char *corpus, *self;
 };
@@ -41,6 +50,7 @@ struct batch {
 	struct options o;
 	struct run jobs[JOBS];
 	int running;
+	int64_t since_ms, told_ms;
 	uint64_t twice, failures;
 	struct ring_totals totals;
 };
@@ -131,7 +141,7 @@ static bool job_reap(struct batch *b)
 
 static bool batch_seed(struct batch *b, uint64_t seed)
 {
-	if (b->running == JOBS && !job_reap(b))
+	if (b->running == b->o.jobs && !job_reap(b))
 		return false;
 	for (int i = 0; i < JOBS; i++)
 		if (!b->jobs[i].pid) {
@@ -210,15 +220,30 @@ static bool batch_enough(const struct batch *b, uint64_t done, int64_t since)
 		       spent >= 2 * s);
 }
 
+/* So that nobody takes a long run for a stuck one. */
+static void batch_tell(struct batch *b)
+{
+	int64_t now = now_ms();
+
+	if (now - b->told_ms < TELL_MS)
+		return;
+	b->told_ms = now;
+	printf("%llu seeds, %llu events in %lld s; %llu failed\n",
+		(unsigned long long)b->totals.seeds, (unsigned long long)b->totals.events,
+		(long long)(now - b->since_ms) / 1000, (unsigned long long)b->failures);
+	fflush(stdout);
+}
+
 static bool batch_run(struct batch *b)
 {
-	int64_t since = now_ms();
-
+	b->since_ms = b->told_ms = now_ms();
 	if (b->o.corpus && !batch_corpus(b))
 		return false;
-	for (uint64_t i = 0; !batch_enough(b, i, since); i++)
+	for (uint64_t i = 0; !batch_enough(b, i, b->since_ms); i++) {
+		batch_tell(b);
 		if (!batch_seed(b, b->o.first + i))
 			return false;
+	}
 	while (b->running > 0)
 		if (!job_reap(b))
 			return false;
@@ -300,15 +325,18 @@ static void print_totals(const struct batch *b)
 		(unsigned long long)t->commits, (unsigned long long)t->unknown);
 }
 
-/* Where TREE is no git repository, always the same. */
-static uint64_t seed_of_commit(const char *tree)
+/* From the tree that is committed: a merge of the same contents, or the same contents in
+ * another clone, gives the same seeds. Where TREE is no git repository (a release's
+ * archive) they are the same ones each time. */
+static uint64_t seed_of_tree(const char *tree)
 {
 	char command[4200], id[13] = "";
-	uint64_t first = 1000000;
+	uint64_t first = FRESH_FIRST;
 	FILE *git;
 
 	snprintf(command, sizeof command,
-		"git -c safe.directory='*' -C '%.4000s' rev-parse HEAD 2>/dev/null",
+		"git -c safe.directory='*' -C '%.4000s' rev-parse 'HEAD^{tree}' "
+		"2>/dev/null",
 		tree);
 	git = popen(command, "r");
 	if (git && !fgets(id, sizeof id, git))
@@ -317,7 +345,7 @@ static uint64_t seed_of_commit(const char *tree)
 		pclose(git);
 	if (strlen(id) == 12)
 		first += strtoull(id, NULL, 16);
-	printf("commit %s\n", *id ? id : "unknown");
+	printf("tree %s\n", *id ? id : "unknown: not in git");
 	return first;
 }
 
@@ -353,14 +381,18 @@ static void parse(struct options *o, int argc, char **argv)
 		i++;
 		if (!strcmp(word, "--corpus") && next) {
 			o->corpus = next;
-		} else if (!strcmp(word, "--commit") && next) {
-			o->first = seed_of_commit(next);
+		} else if (!strcmp(word, "--fresh") && next) {
+			o->first = seed_of_tree(next);
+		} else if (!strcmp(word, "--skip")) {
+			o->skip = number(next);
 		} else if (!strcmp(word, "--seeds")) {
 			o->seeds = number(next);
 		} else if (!strcmp(word, "--seconds")) {
 			o->seconds = (int64_t)number(next);
 		} else if (!strcmp(word, "--first")) {
 			o->first = number(next);
+		} else if (!strcmp(word, "--jobs")) {
+			o->jobs = number(next) == 1 ? 1 : JOBS;
 		} else if (!strcmp(word, "--seed")) {
 			o->seed = number(next);
 			o->one = true;
@@ -369,6 +401,7 @@ static void parse(struct options *o, int argc, char **argv)
 			exit(2);
 		}
 	}
+	o->first += o->skip;
 	if (!o->seeds && !o->seconds)
 		o->seeds = 20;
 }
@@ -386,7 +419,9 @@ static int run_one(const struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct batch b = {.o = {.first = (uint64_t)time(NULL) * 1000, .self = argv[0]}};
+	struct batch b = {.o = {.first = (uint64_t)time(NULL) * 1000,
+				  .jobs = JOBS,
+				  .self = argv[0]}};
 	int missing;
 	bool ok;
 

@@ -351,7 +351,8 @@ struct ring_host {
 	bool death_due;
 	enum ring_death death;
 	bool dead_at_point;
-	bool led; /* was the master after the last event */
+	bool led;	      /* was the master after the last event */
+	uint64_t checked_seq; /* of the database, whose operations were checked */
 	struct ring_voters voters;
 
 	/* Of its log, over all lives. */

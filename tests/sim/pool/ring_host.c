@@ -238,6 +238,7 @@ void ring_host_boot(struct ring_host *h)
 
 	ring_note(r, "host%d boots", h->index + 1);
 	h->found = false;
+	h->checked_seq = 0;
 	h->installs = 0;
 	r->totals->lives++;
 	h->life = RING_OPENING;

@@ -344,7 +344,12 @@ static void check_host(struct ring_host *h, const struct hyper_domain *domains, 
 		return;
 	seen.memory = vm_memory_controller(memory);
 	check_memory(h, seen.memory, domains, n);
-	if (vm_invariants_check(pool_db(h->pool), &seen, 1, &e))
+	if (vm_invariants_hosts(pool_db(h->pool), &seen, 1, &e))
+		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
+	if (h->checked_seq == pool_seq(h->pool))
+		return; /* as it was after the last event */
+	h->checked_seq = pool_seq(h->pool);
+	if (vm_invariants_operations(pool_db(h->pool), &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
 }
 
