@@ -23,6 +23,7 @@ enum {
 	FENCING_AT_ONCE = 64, /* VMs in one entry */
 	FENCING_READS = 16,
 	FENCING_TEXT = 300,
+	FENCING_ENDED = 64, /* domains that it has ended, the last ones */
 };
 
 #define FENCING_FIX "systemctl enable --now reeve-fenced"
@@ -42,6 +43,8 @@ struct fencing {
 	struct pool_commit commit;
 	bool committing;
 	char words[FENCE_WORDS];
+	struct uuid ended[FENCING_ENDED]; /* by their handles */
+	unsigned ended_count;
 	struct fence_message sent, next, in; /* lists; messages that come */
 	uint8_t bytes[FENCE_MESSAGE_BYTES + 1];
 };
@@ -254,6 +257,16 @@ static void say_list(struct fencing *f)
 	say(f, &f->sent);
 }
 
+bool fencing_was_fenced(void *arg, const struct uuid *host, const struct uuid *handle)
+{
+	const struct fencing *f = arg;
+
+	for (unsigned i = 0; i < f->ended_count && i < FENCING_ENDED; i++)
+		if (uuid_eq(&f->ended[i], handle))
+			return uuid_eq(host, &f->daemon->host);
+	return false;
+}
+
 static void on_message(struct fencing *f, size_t len)
 {
 	struct rv_error e;
@@ -264,6 +277,9 @@ static void on_message(struct fencing *f, size_t len)
 		return;
 	}
 	if (f->in.type == FENCE_ENDED) {
+		if (fencing_was_fenced(f, &f->daemon->host, &f->in.domain.handle))
+			return; /* told before */
+		f->ended[f->ended_count++ % FENCING_ENDED] = f->in.domain.handle;
 		log_warn("fencing.ended",
 			"domid=%u handle=%s msg=\"destroyed: the lease had run out\"",
 			f->in.domain.domid, uuid_format(&f->in.domain.handle, text));

@@ -30,6 +30,9 @@ void fencing_look(struct fencing *f);
 /* This host's lease lasts until then (CLOCK_BOOTTIME, ms). NULL-safe. */
 void fencing_lease(struct fencing *f, int64_t until_ms);
 
+/* vm_was_fenced_fn; `arg` is the struct fencing. */
+bool fencing_was_fenced(void *arg, const struct uuid *host, const struct uuid *handle);
+
 /* Whether the VM, with its ha_restart_priority set, would be protected where it runs, or
  * could be anywhere: RV_ENOTALLOWED says on which host what is missing, and the line that
  * mends it. */

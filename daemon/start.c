@@ -506,7 +506,9 @@ static int start_vms(struct daemon *d, struct rv_error *e)
 		.pool = d->pool,
 		.self = d->host,
 		.may_run = lease_may_run,
-		.may_run_arg = d->lease};
+		.may_run_arg = d->lease,
+		.was_fenced = fencing_was_fenced,
+		.was_fenced_arg = d->fencing};
 	struct vm_host_config host = {
 		.uuid = d->host, .hyper = d->hyper, .storage = d->storage, .net = d->net};
 	int rc = vm_manager_new(&d->vms, &config, e);

@@ -73,8 +73,22 @@ static void tell_state(struct fenced *f)
 
 static void tell_ended(struct fenced *f, const struct fence_domain *d)
 {
+	f->ended[f->ended_count++ % FENCED_ENDED] = *d;
 	f->out = (struct fence_message){.type = FENCE_ENDED, .domain = *d};
 	send_out(f);
+}
+
+/* All that are still known, to one that has just come. */
+static void tell_all_ended(struct fenced *f)
+{
+	unsigned first =
+		f->ended_count > FENCED_ENDED ? f->ended_count - FENCED_ENDED : 0;
+
+	for (unsigned i = first; i < f->ended_count; i++) {
+		f->out = (struct fence_message){
+			.type = FENCE_ENDED, .domain = f->ended[i % FENCED_ENDED]};
+		send_out(f);
+	}
 }
 
 static void note_trouble(struct fenced *f, int rc, const struct rv_error *e)
@@ -222,6 +236,7 @@ bool fenced_take(struct fenced *f, const uint8_t *bytes, size_t len, int64_t now
 		f->greeted = true;
 		(void)fenced_act(f);
 		tell_state(f);
+		tell_all_ended(f);
 		return true;
 	}
 	if (!f->greeted || m->type == FENCE_STATE || m->type == FENCE_ENDED) {

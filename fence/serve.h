@@ -8,6 +8,8 @@
 #include "fence/guard.h"
 #include "fence/port.h"
 
+enum { FENCED_ENDED = 64 };
+
 struct fenced {
 	struct fence_port *port;   /* borrowed */
 	struct fence_ender *ender; /* borrowed */
@@ -15,7 +17,10 @@ struct fenced {
 	bool ending_told;	   /* that it takes long */
 	struct guard_book book;
 	int listener, client, signals; /* -1: none */
-	bool greeted;		       /* the client said a version that we know */
+	/* The last ones that were destroyed: a client that was away is told, too. */
+	struct fence_domain ended[FENCED_ENDED];
+	unsigned ended_count;
+	bool greeted; /* the client said a version that we know */
 	bool able;
 	char trouble[FENCE_WORDS]; /* what failed last, for STATE and the log */
 	struct fence_message in, out;

@@ -8,7 +8,8 @@
  *	LEASE (until when)          ──────►    nothing is answered
  *	GUARD (seq, domains)        ──────►    the whole list anew, in place of the former
  *	                            ◄──────    STATE (that seq, whether it is guarded)
- *	                            ◄──────    ENDED (a domain was destroyed)
+ *	                            ◄──────    ENDED (a domain was destroyed; to a new
+ *	                                       client, those of before, too)
  *
  * Numbers are little-endian. Each message begins with FENCE_MAGIC and its type, 4 bytes
  * each.

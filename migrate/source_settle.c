@@ -309,6 +309,21 @@ static void in_disks(struct source *s)
 	source_rest(s, SOURCE_DISKS);
 }
 
+/* The pool may start it elsewhere while this host has no lease. */
+static void resume(struct source *s)
+{
+	struct vm_op *o = &s->vm;
+	struct rv_error e;
+
+	if (vm_may_resume(o, &e)) {
+		s->resting = true;
+		op_await(&o->op, VM_RESUME_LOOK_MS);
+		return;
+	}
+	hyper_resume(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
+		&s->journal.domain);
+}
+
 static void in_label(struct source *s)
 {
 	struct vm_op *o = &s->vm;
@@ -319,8 +334,7 @@ static void in_label(struct source *s)
 	}
 	s->journal.domain.generation = recorded_generation(s);
 	op_move(&o->op, SOURCE_RESUME);
-	hyper_resume(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
-		&s->journal.domain);
+	resume(s);
 }
 
 /* A former daemon may have known its memory, not this one. */
@@ -481,8 +495,7 @@ static void source_again(struct source *s)
 		enter_label(s);
 		return;
 	default:
-		hyper_resume(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms),
-			&s->journal.domain);
+		resume(s);
 	}
 }
 

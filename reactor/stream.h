@@ -121,6 +121,8 @@ struct stream_sim_link; /* faults of a pair: see below */
 int stream_sim_pair(struct loop *l, const struct stream_config *a,
 	const struct stream_config *b, struct stream **end_a, struct stream **end_b,
 	struct stream_sim_link **link) RV_MUST_CHECK;
+/* This end is that process's (loop_sim_as); both are its that made the pair. */
+void stream_sim_own(struct stream *end, int who);
 void stream_sim_link_free(struct stream_sim_link *link);
 /* One-way latency drawn from [min_us, max_us] per chunk (order kept); 0 bytes/s:
  * unlimited. */

@@ -159,6 +159,7 @@ static void pipe_init(struct sim_pipe *p, struct stream_sim_link *link, int from
 	p->reader->in = p;
 	list_init(&p->chunks);
 	timer_init(&p->arrival, link->loop, "stream.sim.arrival", pipe_arrived, p);
+	p->arrival.who = 0; /* the wire's */
 }
 
 static void link_unref(struct stream_sim_link *link)
@@ -330,6 +331,11 @@ static int sim_end_new(struct stream_sim_link *link, int side,
 	link->users++;
 	defer_start(&(*out)->soon);
 	return 0;
+}
+
+void stream_sim_own(struct stream *end, int who)
+{
+	end->sim->wake.who = end->soon.who = end->deadline.who = who;
 }
 
 int stream_sim_pair(struct loop *l, const struct stream_config *a,

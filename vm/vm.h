@@ -59,6 +59,10 @@ typedef bool vm_point_fn(void *arg, const char *point, const struct uuid *vm);
  * its lease (pool/lease.h) has run out. */
 typedef int vm_may_run_fn(void *arg, const struct uuid *host, struct rv_error *e);
 
+/* Did reeve-fenced end this domain of that host? */
+typedef bool vm_was_fenced_fn(
+	void *arg, const struct uuid *host, const struct uuid *handle);
+
 struct vm_manager_config {
 	struct loop *loop; /* borrowed, as are pool and policy */
 	struct pool *pool;
@@ -67,11 +71,14 @@ struct vm_manager_config {
 	 * event; 0: 10 s. */
 	int64_t look_ms;
 	int64_t answer_ms; /* how long a hypervisor call may take; 0: 60 s */
-	/* Asked right before each domain is made, restored or unpaused; not where a guest
-	 * that was running goes on after a save. NULL: it may. A start waits
-	 * VM_MAY_RUN_MS for it. */
+	/* Asked right before each domain is made, restored or unpaused, and before a
+	 * protected guest goes on that was suspended for a save; others then go on
+	 * without. NULL: it may. A start waits VM_MAY_RUN_MS for it, a guest as long as
+	 * it takes. */
 	vm_may_run_fn *may_run;
 	void *may_run_arg;
+	vm_was_fenced_fn *was_fenced; /* NULL: never */
+	void *was_fenced_arg;
 	vm_point_fn *point;
 	void *point_arg;
 };

@@ -59,6 +59,7 @@ static void see(struct vm_host *h, const struct row *vm, const struct hyper_doma
 	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
 	const char *generation = db_map_get(vm, VM_INTENT_DATA, "generation");
 	const char *paused = db_map_get(vm, VM_INTENT_DATA, "start_paused");
+	const struct vm_manager_config *config = &h->mgr->config;
 	struct hyper_domain_id id;
 	char now[24];
 
@@ -77,6 +78,8 @@ static void see(struct vm_host *h, const struct row *vm, const struct hyper_doma
 		.protected =
 			db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE,
 	};
+	s->fenced = s->recorded && config->was_fenced &&
+		    config->was_fenced(config->was_fenced_arg, &h->uuid, &id.handle);
 	snprintf(now, sizeof now, "%lld", (long long)db_int(vm, VM_OWNER_GENERATION));
 	s->advanced = generation && strcmp(generation, now) != 0;
 	if (value_count(current) > 0) {

@@ -10,6 +10,7 @@
 #include "sched/sched.h"
 #include "vm/vm_look.h"
 #include "vm/vm_op.h"
+#include "vm/vm_protect.h"
 
 /* --- looking --- */
 
@@ -133,6 +134,22 @@ int vm_may_run(const struct vm_op *o, struct rv_error *e)
 	int rc = vm_host_may_run(o->host, e);
 
 	return rc ? rv_error_prefix(e, "VM %s", o->name) : 0;
+}
+
+int vm_may_resume(struct vm_op *o, struct rv_error *e)
+{
+	const struct row *vm = db_row(pool_db(o->mgr->pool), CLASS_VM, o->vm);
+	int rc = vm && vm_is_protected(vm) ? vm_may_run(o, e) : 0;
+
+	if (!rc || o->waits_for_lease)
+		return rc;
+	o->waits_for_lease = true;
+	vm_op_progress(o, 0.97, "suspended until its host has a lease again");
+	vm_note(o->mgr, "VM_WAITS_FOR_LEASE", 2, o->vm,
+		"VM %s is protected and stays suspended, where it was to go on after a "
+		"save or a migration that came to nothing: %s",
+		o->name, e->detail);
+	return rc;
 }
 
 size_t vm_op_count(const struct vm_manager *m)

@@ -110,7 +110,8 @@ struct vm_op {
 	bool rerun;    /* its intent was journalled by a former daemon */
 	struct hyper_event guest_event; /* kept for when it has ended */
 	bool guest_event_due;
-	struct uuid result; /* task.result */
+	bool waits_for_lease; /* vm_may_resume has told so */
+	struct uuid result;   /* task.result */
 	vm_accepted_fn *accepted;
 	void *accepted_arg;
 	struct vm_entry entry;
@@ -171,6 +172,11 @@ void vm_op_progress(struct vm_op *o, double progress, const char *note);
 int vm_may_run(const struct vm_op *o, struct rv_error *e) RV_MUST_CHECK;
 /* The same for a host, without a VM's name. */
 int vm_host_may_run(const struct vm_host *h, struct rv_error *e) RV_MUST_CHECK;
+/* The same for a guest that was suspended for a save or a migration and is to go on where
+ * it is: a protected one needs a lease for that, since the pool may start it elsewhere.
+ * What is refused is told once, and to be asked again after VM_RESUME_LOOK_MS. */
+enum { VM_RESUME_LOOK_MS = 500 };
+int vm_may_resume(struct vm_op *o, struct rv_error *e) RV_MUST_CHECK;
 
 /* The step did not expect this state: a programmer's error. */
 _Noreturn void vm_op_lost(const struct op *op);

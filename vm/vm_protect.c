@@ -149,8 +149,8 @@ struct vm_restart_step vm_restart_look(const struct db *db, const struct row *vm
 		    on = db_ref(vm, VM_RESIDENT_ON);
 	const struct row *row = db_row(db, CLASS_TASK, task);
 	bool suspended = db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_SUSPENDED;
-	bool waits = uuid_is_none(&on) &&
-		     (suspended || db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED);
+	bool down = suspended || db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED;
+	bool waits = uuid_is_none(&on) && down;
 	bool ended = row && !vm_task_open(row);
 	bool success = ended && db_enum(row, TASK_STATUS) == TASK_STATUS_SUCCESS;
 	struct vm_restart_step step = {.what = VM_RESTART_WAIT,
@@ -158,8 +158,9 @@ struct vm_restart_step vm_restart_look(const struct db *db, const struct row *vm
 		.again = db_enum(vm, VM_HA_RESTART_PRIORITY) ==
 			 VM_RESTART_PRIORITY_RESTART};
 
-	if (row && !ended)
-		return step; /* at work */
+	/* At work: this request, or another's, which may come to nothing. */
+	if ((row && !ended) || (down && db_enum(vm, VM_INTENT) != VM_INTENT_NONE))
+		return step;
 	if (success && !waits)
 		step.what = VM_RESTART_STARTED;
 	else if (!waits || success || !vm_is_protected(vm))

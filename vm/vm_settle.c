@@ -36,6 +36,7 @@ struct settle {
 	struct vm_image image;
 	struct hyper_domain_id id;
 	bool recorded, discarded, stuck;
+	bool waiting; /* for the host's lease, to resume the guest */
 };
 
 static struct settle *settle_of(struct op *op)
@@ -185,12 +186,23 @@ static void enter_image(struct settle *s)
 		vm_image_close(&s->image, settle_answered, s, op_await(&o->op, 0));
 }
 
+static void resume_guest(struct settle *s)
+{
+	struct rv_error e;
+
+	s->waiting = vm_may_resume(&s->vm, &e) != 0;
+	if (s->waiting)
+		op_await(&s->vm.op, VM_RESUME_LOOK_MS);
+	else
+		hyper_resume(s->vm.host->hyper,
+			vm_op_call(&s->vm, s->vm.mgr->config.answer_ms), &s->id);
+}
+
 static void enter_guest(struct settle *s)
 {
 	op_move(&s->vm.op, GUEST);
 	if (s->verdict.resume_guest)
-		hyper_resume(s->vm.host->hyper,
-			vm_op_call(&s->vm, s->vm.mgr->config.answer_ms), &s->id);
+		resume_guest(s);
 	else
 		enter_image(s);
 }
@@ -264,6 +276,10 @@ static void settle_deadline(struct op *op)
 {
 	struct settle *s = settle_of(op);
 
+	if (s->waiting) {
+		resume_guest(s);
+		return;
+	}
 	s->vm.hyper.token = op_await(op, 0);
 	hyper_cancel(&s->vm.hyper);
 }

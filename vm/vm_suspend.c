@@ -211,7 +211,14 @@ static void enter_save(struct suspend *s)
 
 static void enter_resume(struct suspend *s)
 {
+	struct rv_error e;
+
 	op_move(&s->vm.op, RESUME);
+	if (vm_may_resume(&s->vm, &e)) {
+		s->waiting = true;
+		op_await(&s->vm.op, VM_RESUME_LOOK_MS);
+		return;
+	}
 	hyper_resume(s->vm.host->hyper, vm_op_call(&s->vm, s->vm.mgr->config.answer_ms),
 		&s->id);
 }

@@ -51,9 +51,12 @@ static struct vm_verdict with_note(struct vm_verdict v, const char *note)
 
 static struct vm_verdict lost(const struct vm_seen *s, int rc)
 {
+	bool fenced = s->same_boot && s->fenced;
 	struct vm_verdict v = goes(VM_POWER_STATE_HALTED, rc,
-		s->same_boot ? "its domain vanished: another tool destroyed it"
-			     : "its host was restarted: its domain is gone");
+		fenced ? "it was fenced: its host did not hear from the pool's master "
+			 "for a lease's time, so reeve-fenced ended it"
+		: s->same_boot ? "its domain vanished: another tool destroyed it"
+			       : "its host was restarted: its domain is gone");
 
 	/* What was protected is started by the master, wherever it fits best now (it may
 	 * be this host that was fenced). A host that was restarted starts what
@@ -63,7 +66,7 @@ static struct vm_verdict lost(const struct vm_seen *s, int rc)
 	v.restart = rc == 0 && !v.elsewhere && s->same_boot &&
 		    s->power_state == VM_POWER_STATE_RUNNING &&
 		    s->after_crash == VM_AFTER_RESTART;
-	return with_note(v, "VM_CRASHED");
+	return with_note(v, fenced ? "VM_FENCED" : "VM_CRASHED");
 }
 
 static struct vm_verdict decide_idle(const struct vm_seen *s)

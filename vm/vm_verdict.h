@@ -33,6 +33,7 @@ struct vm_seen {
 	enum vm_found found;
 	enum vm_after after_crash;
 	bool protected; /* ha_restart_priority: the pool starts it again */
+	bool fenced;	/* reeve-fenced has ended its domain */
 };
 
 enum vm_what {

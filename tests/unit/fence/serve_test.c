@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/bytes.h"
@@ -165,6 +167,38 @@ static void test_ends_what_it_guards(void **state)
 	assert_int_equal(fake.quiet, 1);
 	assert_int_equal(fake.off, 1);
 	assert_int_equal(fenced.book.count, 0);
+}
+
+/* reeved was away meanwhile: it hears which domains were ended when it is back. */
+static void test_tells_a_new_client(void **state)
+{
+	uint8_t bytes[FENCE_MESSAGE_BYTES];
+	struct rv_error e;
+	int ends[2];
+
+	(void)state;
+	assert_true(hello());
+	assert_true(lease(60000));
+	assert_true(guard(2));
+	assert_true(lease(0));
+	settle();
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, ends), 0);
+	fenced.client = ends[0];
+	assert_true(hello());
+	for (int i = 0; i < 3; i++) {
+		ssize_t r = recv(ends[1], bytes, sizeof bytes, 0);
+
+		assert_true(r > 0);
+		assert_int_equal(fence_decode(&message, bytes, (size_t)r, &e), 0);
+		assert_int_equal(message.type, i ? FENCE_ENDED : FENCE_STATE);
+		if (i)
+			assert_true(
+				message.domain.domid == 1 || message.domain.domid == 2);
+	}
+	assert_int_equal(recv(ends[1], bytes, sizeof bytes, 0), -1);
+	fenced.client = -1;
+	close(ends[0]);
+	close(ends[1]);
 }
 
 /* The guest has ended meanwhile, and its domid is somebody else's by now. */
@@ -357,6 +391,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_THREAD(test_ends_what_it_guards),
+		WITH_THREAD(test_tells_a_new_client),
 		WITH_THREAD(test_reused_domid),
 		WITH_THREAD(test_suspended),
 		WITH_THREAD(test_destroy_hangs),

@@ -23,6 +23,8 @@ static struct world *gated(uint64_t seed, struct gate *g)
 
 	w->mgr->config.may_run = may_run;
 	w->mgr->config.may_run_arg = g;
+	w->may_run = may_run;
+	w->may_run_arg = g;
 	return w;
 }
 
@@ -121,6 +123,80 @@ static void test_goes_on(void **state)
 	world_free(w);
 }
 
+static bool is_told(struct world *w)
+{
+	return world_messages(w, "VM_WAITS_FOR_LEASE") == 1;
+}
+
+static bool is_running(struct world *w, size_t vm)
+{
+	struct hyper_domain domains[WORLD_MAX_VMS];
+	struct uuid uuid = row_uuid(world_row(w, vm));
+	size_t n = world_truth(w, domains);
+
+	for (size_t i = 0; i < n; i++)
+		if (uuid_eq(&domains[i].vm, &uuid))
+			return domains[i].state == HYPER_RUNNING;
+	return false;
+}
+
+/* Its save came to nothing, and the pool may start it elsewhere meanwhile. */
+static void test_protected_goes_on_later(void **state)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(6, &g);
+	size_t vm = world_add_vm(w, 1, 0), plain = world_add_vm(w, 1, 0);
+	struct uuid task;
+
+	(void)state;
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_START, plain);
+	world_run_ms(w, 1000);
+	g.shut = true;
+	hyper_sim_inject(w->hyper, HYPER_CALL_SAVE, HYPER_SIM_FAULT_EFFECT_ERROR, 2, 0);
+	assert_int_equal(world_do(w, VM_OP_SUSPEND, plain), TASK_STATUS_FAILURE);
+	world_assert_runs(w, plain);
+	assert_int_equal(world_begin(w, VM_OP_SUSPEND, vm, &task), 0);
+	assert_true(world_run(w, is_told, 60000));
+	world_run_ms(w, 120000); /* for as long as it takes */
+	assert_false(is_running(w, vm));
+	assert_true(is_told(w)); /* once */
+	assert_int_equal(world_task(w, task), TASK_STATUS_PENDING);
+	g.shut = false;
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	world_assert_runs(w, vm);
+	world_free(w);
+}
+
+/* The daemon was restarted in the middle of the save: the reconciler asks, too. */
+static void test_settled_later(void **state)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(7, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid task;
+
+	(void)state;
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	world_must(w, VM_OP_START, vm);
+	world_run_ms(w, 1000);
+	w->die_at = "suspend.saved";
+	assert_int_equal(world_begin(w, VM_OP_SUSPEND, vm, &task), 0);
+	assert_false(world_run(w, is_told, 60000));
+	assert_true(w->died);
+	g.shut = true;
+	world_restart(w);
+	assert_true(world_run(w, is_told, 60000));
+	world_run_ms(w, 60000);
+	assert_false(is_running(w, vm));
+	g.shut = false;
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	world_run_ms(w, 1000);
+	assert_true(is_running(w, vm));
+	world_free(w);
+}
+
 static bool is_due(struct world *w)
 {
 	struct uuid task = db_ref(world_row(w, 0), VM_HA_RESTART_TASK);
@@ -147,6 +223,35 @@ static void test_protected_and_gone(void **state)
 	world_free(w);
 }
 
+static bool was_fenced(void *arg, const struct uuid *host, const struct uuid *handle)
+{
+	struct world *w = arg;
+	struct uuid known = db_ref(world_row(w, 0), VM_DOMAIN_HANDLE);
+
+	return uuid_eq(host, &w->host) && uuid_eq(handle, &known);
+}
+
+/* It is said that it was fenced, not that somebody destroyed it. */
+static void test_fenced_is_told(void **state)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(8, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+
+	(void)state;
+	w->mgr->config.was_fenced = was_fenced;
+	w->mgr->config.was_fenced_arg = w;
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	world_must(w, VM_OP_START, vm);
+	assert_int_equal(hyper_sim_destroy_behind(
+				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
+		0);
+	assert_true(world_run(w, is_due, 60000));
+	assert_int_equal(world_messages(w, "VM_FENCED"), 1);
+	assert_int_equal(world_messages(w, "VM_CRASHED"), 0);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,7 +259,10 @@ int main(void)
 		cmocka_unit_test(test_waits_for_it),
 		cmocka_unit_test(test_unpauses_nothing),
 		cmocka_unit_test(test_goes_on),
+		cmocka_unit_test(test_protected_goes_on_later),
+		cmocka_unit_test(test_settled_later),
 		cmocka_unit_test(test_protected_and_gone),
+		cmocka_unit_test(test_fenced_is_told),
 	};
 
 	log_setup(LOG_ERROR, NULL, NULL);

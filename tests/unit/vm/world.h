@@ -60,6 +60,11 @@ struct world {
 	const char *seen[64]; /* their names, each once */
 	size_t seen_count;
 
+	/* As in vm_manager_config, for daemons that start from now on. */
+	vm_may_run_fn *may_run;
+	void *may_run_arg;
+	vm_was_fenced_fn *was_fenced;
+
 	bool unchecked;
 	struct hyper_domain truth[WORLD_MAX_VMS];
 	uint64_t endings; /* tasks seen to end */
@@ -276,6 +281,10 @@ static inline void world_manage(struct world *w)
 		.pool = w->pool,
 		.self = w->host,
 		.answer_ms = 5000,
+		.may_run = w->may_run,
+		.may_run_arg = w->may_run_arg,
+		.was_fenced = w->was_fenced,
+		.was_fenced_arg = w,
 		.point = world_point,
 		.point_arg = w};
 	struct vm_host_config host = {
