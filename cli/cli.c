@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,9 @@
 #include "cli/help.h"
 #include "cli/prompt.h"
 #include "cli/verbs.h"
+#include "rpc/message.h"
+
+enum { WHY_MS = 5000 }; /* to ask why something takes long */
 
 /* "CODE: text", one line whatever is in it, written at once: several commands may share
  * the terminal or the log. */
@@ -48,10 +52,33 @@ int cli_refused(struct cli *cli, const struct rv_error *e)
 	return CLI_REFUSED;
 }
 
+/* The daemon did not answer in time, perhaps because it waits for a master: it knows. */
+static void explain_silence(struct cli *cli, struct rv_error *e)
+{
+	struct connect *c = &cli->connect;
+	const msgpack_object *status, *quorum, *trouble;
+	size_t len = strlen(e->detail);
+	struct rv_error ignored;
+
+	if (!c->client || connect_call(c, "pool.status", NULL, WHY_MS, &status, &ignored))
+		return;
+	quorum = rpc_map_get(status, "quorum");
+	trouble = rpc_map_get(status, "trouble");
+	if (quorum && quorum->type == MSGPACK_OBJECT_BOOLEAN && !quorum->via.boolean &&
+		trouble && trouble->type == MSGPACK_OBJECT_STR && trouble->via.str.size)
+		snprintf(e->detail + len, sizeof e->detail - len, ": %.*s",
+			(int)trouble->via.str.size, trouble->via.str.ptr);
+}
+
 int cli_call_failed(struct cli *cli, const struct rv_error *e)
 {
-	print_error(cli, e);
-	return cli->connect.remote ? CLI_REFUSED : CLI_UNREACHABLE;
+	bool remote = cli->connect.remote;
+	struct rv_error why = *e;
+
+	if (e->code == RV_ETIMEDOUT && !remote)
+		explain_silence(cli, &why);
+	print_error(cli, &why);
+	return remote ? CLI_REFUSED : CLI_UNREACHABLE;
 }
 
 /* --- where the daemon is -------------------------------------------------------------

@@ -14,6 +14,7 @@
 #include "daemon/large.h"
 #include "daemon/methods.h"
 #include "daemon/policy.h"
+#include "daemon/quorum.h"
 #include "daemon/tasks.h"
 #include "daemon/witness.h"
 #include "pool/lease.h"
@@ -445,7 +446,11 @@ void call_reply_nil(struct call *c)
 
 void call_fail(struct call *c, const struct rv_error *e)
 {
-	c->port->fail(c, e);
+	struct rv_error why = *e;
+
+	if (!c->forwarded) /* who asked this host adds what it sees */
+		quorum_explain(c->daemon, &why);
+	c->port->fail(c, &why);
 	c->port = NULL;
 	call_free(c);
 }

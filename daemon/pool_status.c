@@ -7,6 +7,7 @@
 #include "daemon/ca_change.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
+#include "daemon/quorum.h"
 #include "daemon/voters.h"
 #include "daemon/witness.h"
 #include "rpc/message.h"
@@ -132,21 +133,15 @@ static void pack_heard(msgpack_packer *pk, struct daemon *d)
 }
 
 /* In words what is wrong, for people. */
-static const char *trouble(const struct daemon *d, const struct view *v)
+static const char *trouble(
+	const struct daemon *d, const struct view *v, char words[static QUORUM_WORDS])
 {
-	struct uuid master = pool_master(d->pool);
-	int64_t age = pool_age_ms(d->pool);
-
 	if (v->pool.log.error.code)
 		return v->pool.log.error.detail;
 	if (v->pool.clash)
 		return v->pool.why;
-	if (uuid_is_none(&master))
-		return "this host knows of no master: a majority of the voters is not "
-		       "reachable from here; changes wait, reads may be old";
-	if (age < 0 || age > POOL_STALE_MS)
-		return "this host has not heard from a majority lately; what it shows "
-		       "may be old";
+	if (quorum_lost(d, words))
+		return words;
 	if (v->pool.log.low_space)
 		return "the disk of the pool's database is nearly full";
 	return "";
@@ -158,6 +153,7 @@ static void pack_asked(msgpack_packer *pk, struct daemon *d)
 	const struct row *self = db_row(pool_db(d->pool), CLASS_HOST, d->host);
 	struct view v = {.now = loop_now_us(d->loop)};
 	const struct rlog_member *s;
+	char words[QUORUM_WORDS];
 
 	pool_status(d->pool, &v.pool);
 	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
@@ -174,7 +170,7 @@ static void pack_asked(msgpack_packer *pk, struct daemon *d)
 	rpc_pack_key(pk, "master");
 	pack_uuid(pk, pool_master(d->pool));
 	pack_number(pk, "age_ms", pool_age_ms(d->pool));
-	pack_text(pk, "trouble", trouble(d, &v));
+	pack_text(pk, "trouble", trouble(d, &v, words));
 	rpc_pack_key(pk, "hears");
 	pack_heard(pk, d);
 }
@@ -225,7 +221,7 @@ void pool_get_status(struct call *c)
 	struct view v = {.now = loop_now_us(d->loop)};
 	int64_t age = pool_age_ms(d->pool);
 	msgpack_packer *pk;
-	char text[600];
+	char text[600], words[QUORUM_WORDS];
 
 	pool_status(d->pool, &v.pool);
 	v.count = rlog_members(pool_log(d->pool), v.servers, STATUS_MAX_SERVERS);
@@ -237,9 +233,9 @@ void pool_get_status(struct call *c)
 	pack_uuid(pk, master);
 	pack_truth(
 		pk, "quorum", !uuid_is_none(&master) && age >= 0 && age <= POOL_STALE_MS);
-	pack_text(pk, "trouble", trouble(d, &v));
+	pack_text(pk, "trouble", trouble(d, &v, words));
 	pack_text(pk, "advice",
-		*ca_change_advice(db, text, sizeof text) ? text : witness_advice(db));
+		*ca_change_advice(d, text, sizeof text) ? text : witness_advice(db));
 	pack_text(pk, "state", rlog_state_name(v.pool.log.state));
 	pack_number(pk, "term", (int64_t)v.pool.log.term);
 	pack_number(

@@ -4,11 +4,13 @@ commands given to any surviving host work; the old master comes back and follows
 
 usage: failover.py
 """
+import concurrent.futures
 import contextlib
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -280,6 +282,46 @@ def is_stale(member):
     return result.get("stale") and result["age_ms"] > 1000
 
 
+def refusal(member, method, params):
+    client = rpc.Client(member.socket, timeout=180)
+    try:
+        client.call(method, **params)
+        return f"{method} was answered"
+    except rpc.Refused as e:
+        return str(e)
+    finally:
+        client.close()
+
+
+def test_says_why(last, gone):
+    """Whatever waits for a master ends, and says how many voters answer and what to do."""
+    pool, vms = last.ask("pool.get_all")[0], last.ask("VM.get_all_records")
+    halted = [u for u, r in vms.items() if r["power_state"] == "Halted" and not r["is_a_template"]]
+    there = [u for u, r in vms.items() if r["resident_on"] == last.uuid]
+    calls = [
+        ("pool.set_fields", {"self": pool, "fields": {"name_description": "x"}}),
+        ("VM.create", {"record": {"name_label": "never", "memory_static_max": 64 << 20}}),
+        ("VM.set_fields", {"self": list(vms)[0], "fields": {"name_description": "x"}}),
+        ("pool.designate_new_master", {"host": last.uuid}),
+        ("pool.issue_join_token", {}),
+        ("network.create", {"record": {"name_label": "never"}}),
+    ] + [("VM.start", {"self": vm}) for vm in halted[:1]] + [("VM.hard_shutdown", {"self": vm}) for vm in there[:1]]
+    calls = [(m, {**p, "request": str(uuid.uuid4())}) for m, p in calls]
+    calls += [("pool.get_all", {"consistent": True}),
+              ("pool.get_all", {"min_seq": status(last)["seq"] + 100})]
+    # The command line's own patience ends first; it asks why.
+    typed = subprocess.Popen(
+        [f"{host.BUILD}/cli/reeve", f"--url=ipc://{last.socket}", "--timeout=5s", "pool-param-set",
+         "name-description=x"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with concurrent.futures.ThreadPoolExecutor(len(calls)) as threads:
+        said = list(threads.map(lambda c: refusal(last, *c), calls))
+    said.append(typed.communicate(timeout=60)[1])
+    for (method, _), words in zip(calls + [("reeve", None)], said):
+        assert "1 of its 3 voters answer" in words and "pool-status" in words, (method, words)
+        assert all(m.name in words for m in gone), (method, words)
+    print(*said, sep="\n")
+
+
 def test_no_quorum(members):
     """One host alone answers reads, says that they are old, and says why; changes wait."""
     last, gone = members[0], members[1:]
@@ -296,6 +338,7 @@ def test_no_quorum(members):
     own = until("it hears nobody", lambda: (lambda s: s and not s["asked"]["hears"] and s["asked"])(status(last)))
     assert own["host"] == last.uuid and own["master"] == "" and own["trouble"], own
     until("reads say that they are old", lambda: is_stale(last))
+    test_says_why(last, gone)
     writer = Writer(last, "alone")
     writer.start()
     time.sleep(1)
