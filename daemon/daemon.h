@@ -119,7 +119,7 @@ struct daemon {
 	struct changes_token vm_live_token, object_live_token;
 	struct timer object_live_turn, vm_live_turn;
 	struct buf vm_live_due; /* UUIDs of VMs to be looked at; daemon/vm_live.c */
-	bool restart; /* begin anew after the loop has ended: see main.c */
+	bool restart;		/* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;
 	bool recorded; /* this host is in the database as it is now: changes are taken */
 };
