@@ -32,8 +32,7 @@ static bool is_there(const char *directory, const char *name)
 	return access(path, F_OK) == 0;
 }
 
-/* Whether the state directory holds a pool's database or a membership already. */
-static bool has_former_life(const char *state_dir)
+static bool has_database(const char *state_dir)
 {
 	char path[PATH_MAX];
 	struct dirent *entry;
@@ -46,7 +45,13 @@ static bool has_former_life(const char *state_dir)
 		found = entry->d_name[0] != '.' && strcmp(entry->d_name, "lock") != 0;
 	if (dir)
 		closedir(dir);
-	return found || is_there(state_dir, "member/place");
+	return found;
+}
+
+/* Whether the state directory holds a pool's database or a membership already. */
+static bool has_former_life(const char *state_dir)
+{
+	return has_database(state_dir) || is_there(state_dir, "member/place");
 }
 
 /* A new UUID would make this host a stranger to its own database. */
@@ -95,6 +100,8 @@ int bootstrap_identity(struct daemon *d, struct rv_error *e)
 			path, strerror(errno));
 	rc = uuid_parse(&d->host, found, strnlen(found, UUID_TEXT_LEN));
 	free(found);
+	if (!rc && !has_database(d->config->state_dir))
+		return identity_without_database(d->config->state_dir, e);
 	if (rc)
 		return rv_error_set(e, RV_ECORRUPT,
 			"%s holds no UUID; write this host's UUID into it (`reeve "
@@ -161,9 +168,13 @@ static void record_ca(struct daemon *d, struct txn *t, struct uuid pool)
 /* What this host shows. One that was to follow may have come into force meanwhile. */
 static void record_certificate(struct daemon *d, struct txn *t)
 {
-	const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+	const struct db *db = pool_db(d->pool);
+	const struct row *host = db_row(db, CLASS_HOST, d->host);
 	const char *shown = members_identity(d->members)->cert_pem;
 
+	/* Of a CA that was lost: daemon/rotation.c sees to it. */
+	if (host && *pool_ca_certificate(db, POOL_CA_NOW) && !pool_ca_signed(db, shown))
+		return;
 	txn_set_string(t, d->host, HOST_CERTIFICATE, shown);
 	if (host && strcmp(db_string(host, HOST_CERTIFICATE_NEXT), shown) == 0)
 		txn_set_string(t, d->host, HOST_CERTIFICATE_NEXT, "");
@@ -291,6 +302,15 @@ static void say_left(struct daemon *d, struct txn *t)
 
 void bootstrap_recorded(struct daemon *d)
 {
+	struct rv_error e = {0};
+
+	if (d->members && *db_string(db_pool(pool_db(d->pool)), POOL_CA_KEY) &&
+		identity_recorded(
+			members_identity_edit(d->members), d->config->state_dir, &e))
+		log_warn("bootstrap.recorded",
+			"error=\"%s\" msg=\"the key of the pool's CA lies there in the "
+			"clear; it is removed at the next start\"",
+			e.detail);
 	turnover_forget_words(d->config->state_dir);
 	emergency_recorded(d);
 }

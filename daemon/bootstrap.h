@@ -10,8 +10,8 @@ int bootstrap_directory(const char *path, struct rv_error *e) RV_MUST_CHECK;
 
 /* Reads the host's UUID from its state directory; makes one on the very first start. The
  * file is what ties a machine to its record, so a damaged one is refused, not replaced;
- * so is a missing one where there is a database or a membership already. Before the
- * database is opened. */
+ * so is a missing one where there is a database or a membership already, and a missing
+ * database where this host founded a pool. Before the database is opened. */
 int bootstrap_identity(struct daemon *d, struct rv_error *e) RV_MUST_CHECK;
 
 /* Initialises `t` with whatever this start has to record. The caller commits it. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "daemon/ca_known.h"
 #include "daemon/daemon.h"
 #include "daemon/members.h"
 #include "daemon/names.h"
@@ -15,19 +16,19 @@
 
 enum {
 	CA_LOOK_MS = 1000,
-	CA_TURN = 16,		    /* hosts looked at in one callback */
+	CA_TURN = 8,		    /* hosts looked at in one callback */
 	CA_EXPIRY_MS = 3600 * 1000, /* between looks whether something expires */
 	CA_NAMED = 4,		    /* hosts named in one sentence */
-	CA_LOOKED_AT = 64,	    /* for that */
 };
 
 struct ca_change {
 	struct daemon *daemon;
 	struct timer timer;
 	struct pool_commit commit;
+	struct ca_known *known;
 	bool committing, stopped;
-	/* A walk over the hosts. */
-	bool walking;
+	/* A walk over the hosts: the master's, or one to know who has what. */
+	bool walking, master;
 	struct uuid at;	    /* looked at last */
 	uint64_t began_seq; /* of the database */
 	bool all_have;	    /* a certificate of the next CA, as far as it came */
@@ -42,35 +43,41 @@ static const struct db *db_of(const struct ca_change *k)
 
 /* --- who lacks one ----------------------------------------------------------------- */
 
-static bool has_next(const struct db *db, const struct row *host)
-{
-	return !*db_string(host, HOST_CERTIFICATE_NEXT) &&
-	       ca_signed(pool_ca_certificate(db, POOL_CA_NEXT),
-		       db_string(host, HOST_CERTIFICATE));
-}
-
-const char *ca_change_advice(const struct db *db, char *text, size_t size)
+const char *ca_change_advice(struct daemon *d, char *text, size_t size)
 {
 	struct names away = {.show = CA_NAMED}, busy = {.show = CA_NAMED};
-	int looked = 0;
+	const struct db *db = pool_db(d->pool);
+	int checks = CA_TURN, unknown = 0;
+	size_t used;
 
 	text[0] = '\0';
-	if (!db_pool(db) || !*pool_ca_certificate(db, POOL_CA_NEXT))
+	if (!d->ca_change || !db_pool(db) || !*pool_ca_certificate(db, POOL_CA_NEXT))
 		return text;
-	for (const struct row *h = NULL;
-		(h = db_next(db, CLASS_HOST, h)) && looked < CA_LOOKED_AT; looked++)
-		if (!has_next(db, h))
+	for (const struct row *h = NULL; (h = db_next(db, CLASS_HOST, h));)
+		switch (ca_known_ask(d->ca_change->known, db, h, &checks)) {
+		case CA_KNOWN_HAS:
+			break;
+		case CA_KNOWN_LACKS:
 			names_add(db_bool(h, HOST_LIVE) ? &busy : &away, row_name(h));
+			break;
+		case CA_KNOWN_NOT_YET:
+			unknown++;
+			break;
+		}
 	snprintf(text, size,
 		"the pool's CA is being replaced: every host takes a certificate of the "
 		"next one, and the present one goes when all have");
+	used = strlen(text);
 	if (busy.count)
-		snprintf(text + strlen(text), size - strlen(text), "; at work: %s",
-			names_end(&busy));
+		snprintf(text + used, size - used, "; at work: %s", names_end(&busy));
+	used = strlen(text);
 	if (away.count)
-		snprintf(text + strlen(text), size - strlen(text),
+		snprintf(text + used, size - used,
 			"; away, and so waited for: %s (bring it back, or pool-eject it)",
 			names_end(&away));
+	used = strlen(text);
+	if (unknown)
+		snprintf(text + used, size - used, "; not looked at yet: %d", unknown);
 	return text;
 }
 
@@ -104,8 +111,11 @@ static void finish(struct ca_change *k)
 	const struct row *pool = db_pool(db);
 	struct uuid uuid = row_uuid(pool);
 	struct loop *loop = k->daemon->loop;
+	char *kept = pool_ca_crosses_to_keep(db);
 	struct txn t;
 
+	if (!kept)
+		return; /* out of memory: the next walk tries again */
 	txn_init(&t, db, loop_wall_ms(loop));
 	txn_expect_string(&t, uuid, POOL_CA_NEXT_CERTIFICATE,
 		db_string(pool, POOL_CA_NEXT_CERTIFICATE));
@@ -116,6 +126,8 @@ static void finish(struct ca_change *k)
 	txn_set_string(&t, uuid, POOL_CA_NEXT_CERTIFICATE, "");
 	txn_set_string(&t, uuid, POOL_CA_NEXT_KEY, "");
 	txn_set_string(&t, uuid, POOL_CA_CROSS_CERTIFICATE, "");
+	txn_set_string(&t, uuid, POOL_CA_FORMER_CROSS_CERTIFICATES, kept);
+	free(kept);
 	message_add(&t, uuid_random(loop_prng(loop)),
 		&(struct message){.name = "POOL_CA_ROTATED",
 			.priority = 5,
@@ -208,7 +220,8 @@ static void warn_pool(struct ca_change *k)
 	commit(k, &t);
 }
 
-/* --- the master's looks ------------------------------------------------------------ */
+/* --- looks
+ * --------------------------------------------------------------------------------- */
 
 /* Those looked at first may have changed meanwhile, or joined. */
 static bool hosts_are_as_they_were(const struct ca_change *k)
@@ -224,7 +237,9 @@ static void walk_begin(struct ca_change *k)
 	int64_t now_us = loop_now_us(k->daemon->loop);
 	bool changing = *pool_ca_certificate(db_of(k), POOL_CA_NEXT);
 
-	k->expiry = now_us >= k->expiry_us;
+	k->expiry = k->master && now_us >= k->expiry_us;
+	if (!changing)
+		ca_known_forget(k->known);
 	if (!changing && !k->expiry)
 		return;
 	if (k->expiry) {
@@ -240,7 +255,7 @@ static void walk_begin(struct ca_change *k)
 static void walk_end(struct ca_change *k)
 {
 	k->walking = false;
-	if (k->all_have && !k->committing && hosts_are_as_they_were(k) &&
+	if (k->master && k->all_have && !k->committing && hosts_are_as_they_were(k) &&
 		*pool_ca_certificate(db_of(k), POOL_CA_NEXT))
 		finish(k);
 }
@@ -249,6 +264,8 @@ static void walk(struct ca_change *k)
 {
 	const struct db *db = db_of(k);
 	const struct row *h = db_row(db, CLASS_HOST, k->at);
+	bool changing = *pool_ca_certificate(db, POOL_CA_NEXT);
+	int checks = CA_TURN;
 
 	if (!h && !uuid_is_none(&k->at)) { /* it went just now: from the beginning */
 		k->walking = false;
@@ -261,7 +278,8 @@ static void walk(struct ca_change *k)
 			return;
 		}
 		k->at = row_uuid(h);
-		k->all_have = k->all_have && has_next(db, h);
+		if (changing && ca_known_ask(k->known, db, h, &checks) != CA_KNOWN_HAS)
+			k->all_have = false;
 		if (k->expiry)
 			warn_host(k, h);
 	}
@@ -273,7 +291,8 @@ static void on_timer(void *arg)
 
 	if (k->stopped)
 		return;
-	if (!pool_is_master(k->daemon->pool) || !db_pool(db_of(k))) {
+	if (!db_pool(db_of(k)) || k->master != pool_is_master(k->daemon->pool)) {
+		k->master = pool_is_master(k->daemon->pool);
 		k->walking = false;
 		k->expiry_us = 0;
 	} else if (k->walking) {
@@ -353,7 +372,7 @@ void pool_rotate_ca(struct call *c)
 			"[pool] listen in its configuration");
 		return;
 	}
-	if (*ca_change_advice(db, text, sizeof text)) {
+	if (*ca_change_advice(d, text, sizeof text)) {
 		if (value_from_cstr(&words, text)) {
 			call_failf(c, RV_ENOMEM, "out of memory; ask again later");
 			return;
@@ -386,6 +405,8 @@ int ca_change_new(struct ca_change **out, struct daemon *d)
 	if (!k)
 		return RV_ENOMEM;
 	k->daemon = d;
+	if (ca_known_new(&k->known, prng_next(loop_prng(d->loop))))
+		return RV_ENOMEM;
 	timer_init(&k->timer, d->loop, "daemon.ca_change", on_timer, k);
 	timer_start_ms(&k->timer, CA_LOOK_MS);
 	return 0;
@@ -402,5 +423,7 @@ void ca_change_stop(struct ca_change *k)
 void ca_change_free(struct ca_change *k)
 {
 	ca_change_stop(k);
+	if (k)
+		ca_known_free(k->known);
 	free(k);
 }

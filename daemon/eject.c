@@ -152,18 +152,18 @@ bool ejection_is_leaving(const struct daemon *d)
 /* --- at those that stay ------------------------------------------------------------ */
 
 int ejection_admit(struct daemon *d, const struct uuid *host,
-	const uint8_t fingerprint[static 32], struct rv_error *e)
+	const uint8_t fingerprint[static 32], int64_t issued_s, struct rv_error *e)
 {
 	const struct db *db = pool_db(d->pool);
 	const struct row *pool = db_pool(db);
-	char key[HEX_SIZE], text[UUID_TEXT_SIZE];
+	char key[HEX_SIZE];
 
 	if (!pool)
 		return 0;
 	if (!db_map_get(pool, POOL_EJECTED,
 		    bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, key)) &&
 		(db_row(db, CLASS_HOST, *host) ||
-			!db_map_get(pool, POOL_EJECTED, uuid_format(host, text))))
+			!eject_remembers(pool, *host, issued_s)))
 		return 0;
 	return rv_error_set(e, RV_EEJECTED,
 		"this host was ejected from the pool %.64s; to come back, it needs a new "

@@ -24,9 +24,13 @@ int ejection_new(
 void ejection_stop(struct ejection *j); /* before the ports are freed; NULL-safe */
 void ejection_free(struct ejection *j); /* NULL-safe */
 
-/* RV_EEJECTED in words for the host itself, or 0. */
+/* RV_EEJECTED in words for the host itself, or 0. `issued_s`: its certificate's
+ * notBefore, 0: not known; one that was made after a host was ejected is of a host that
+ * has come back. The certificate need not have been verified: nothing is told but that.
+ */
 int ejection_admit(struct daemon *d, const struct uuid *host,
-	const uint8_t fingerprint[static 32], struct rv_error *e) RV_MUST_CHECK;
+	const uint8_t fingerprint[static 32], int64_t issued_s,
+	struct rv_error *e) RV_MUST_CHECK;
 
 /* A member says that this host was ejected. */
 void ejection_told(struct daemon *d, const struct uuid *by, const char *reason);

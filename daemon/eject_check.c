@@ -11,6 +11,7 @@
 #include "daemon/witness.h"
 #include "link/ca.h"
 #include "pool/db/message.h"
+#include "reactor/tls.h"
 
 enum { SHOW = 3 }; /* objects listed by name in one reason */
 
@@ -258,6 +259,20 @@ static void remember(const struct row *pool, const struct row *host,
 		row_name(host));
 	txn_map_put(t, row_uuid(pool), POOL_EJECTED, *fingerprint ? fingerprint : text,
 		value);
+}
+
+bool eject_remembers(const struct row *pool, struct uuid host, int64_t issued_s)
+{
+	const struct value *known = row_value(pool, POOL_EJECTED);
+	int64_t made_ms = issued_s ? (issued_s + TLS_BACKDATE_S) * 1000 : 0;
+	char text[UUID_TEXT_SIZE], *name;
+
+	uuid_format(&host, text);
+	for (size_t i = 0; i < value_count(known); i++)
+		if (strtoll(value_at(known, i), &name, 10) >= made_ms && *name == ' ' &&
+			strncmp(name + 1, text, UUID_TEXT_LEN) == 0)
+			return true;
+	return false;
 }
 
 static void tell(

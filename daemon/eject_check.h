@@ -25,4 +25,8 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	struct uuid master, struct uuid message, const char *user, int64_t wall_ms,
 	struct txn *t);
 
+/* Whether that host, by its UUID, was ejected after a certificate of it was issued
+ * (notBefore, seconds since 1970; 0: whenever). */
+bool eject_remembers(const struct row *pool, struct uuid host, int64_t issued_s);
+
 #endif

@@ -13,8 +13,9 @@
 
 /*
  * STATE_DIR/member/ca.pem, cert.pem, key.pem, secret: what they say.
- * STATE_DIR/member/cert.next.pem, key.next.pem: what is prepared to follow. cross.pem:
- * while one CA takes over from another.
+ * STATE_DIR/member/cert.next.pem, key.next.pem: what is prepared to follow.
+ * cert.prior.pem, key.prior.pem: what was in force before one CA took over from another;
+ * cross.pem: while it does, and as long as ejected hosts may have missed it.
  * STATE_DIR/member/place: "RAFT_ID founder|joined", then a line "UUID ADDRESS" for each
  * member known when it was written. Written last: without it there is no membership.
  */
@@ -171,12 +172,63 @@ int identity_write_prepared(const char *state_dir, const char *cert_pem,
 		  : write_part(member, "cert.next.pem", cert_pem, strlen(cert_pem), e);
 }
 
-int identity_put_in_force(const char *state_dir, struct rv_error *e)
+/* A copy: wherever this ends, what is in force is whole, and a pair that does not match
+ * is not read as one. */
+static int keep_prior(const char *state_dir, struct rv_error *e)
+{
+	char *cert = read_part(state_dir, "cert.pem");
+	char *key = read_part(state_dir, "key.pem");
+	char member[PATH_MAX];
+	int rc = 0;
+
+	path_of(member, state_dir, "");
+	if (!cert || !key)
+		rc = rv_error_set(
+			e, RV_ECORRUPT, "%scert.pem or key.pem can't be read", member);
+	if (!rc)
+		rc = write_part(member, "key.prior.pem", key, strlen(key), e);
+	if (!rc)
+		rc = write_part(member, "cert.prior.pem", cert, strlen(cert), e);
+	free(cert);
+	ca_key_free(key);
+	return rc;
+}
+
+int identity_forget_prior(const char *state_dir, struct rv_error *e)
+{
+	int rc = remove_part(state_dir, "cert.prior.pem", e);
+
+	return rc ? rc : remove_part(state_dir, "key.prior.pem", e);
+}
+
+int identity_fall_back(const char *state_dir, struct rv_error *e)
+{
+	char *cert = read_part(state_dir, "cert.prior.pem");
+	char *key = read_part(state_dir, "key.prior.pem");
+	int rc = 0;
+
+	if (!cert || !key)
+		rc = rv_error_set(e, RV_ENOENT,
+			"%s/member/cert.prior.pem or key.prior.pem is gone", state_dir);
+	if (!rc)
+		rc = identity_write_prepared(state_dir, cert, key, e);
+	if (!rc)
+		rc = identity_put_in_force(state_dir, false, e);
+	free(cert);
+	ca_key_free(key);
+	return rc ? rc : identity_forget_prior(state_dir, e);
+}
+
+int identity_put_in_force(const char *state_dir, bool keep, struct rv_error *e)
 {
 	int rc = 0;
 
-	if (has_part(state_dir, "key.next.pem"))
-		rc = rename_part(state_dir, "key.next.pem", "key.pem", e);
+	if (has_part(state_dir, "key.next.pem")) {
+		if (keep)
+			rc = keep_prior(state_dir, e);
+		if (!rc)
+			rc = rename_part(state_dir, "key.next.pem", "key.pem", e);
+	}
 	return rc ? rc : rename_part(state_dir, "cert.next.pem", "cert.pem", e);
 }
 
@@ -187,7 +239,7 @@ int identity_discard_prepared(const char *state_dir, struct rv_error *e)
 
 	/* Half in force: the key of what is shown is gone already. */
 	if (!has_part(state_dir, "key.next.pem") && has_part(state_dir, "cert.next.pem"))
-		return identity_put_in_force(state_dir, e);
+		return identity_put_in_force(state_dir, false, e);
 	rc = remove_part(state_dir, "cert.next.pem", e);
 	path_of(member, state_dir, "");
 	if (!rc)
@@ -201,37 +253,48 @@ static int finish_put_in_force(const char *dir, struct rv_error *e)
 	if (has_part(dir, "key.next.pem") || !has_part(dir, "cert.next.pem"))
 		return 0;
 	log_info("daemon.identity", "msg=\"the next certificate comes into force\"");
-	return identity_put_in_force(dir, e);
+	return identity_put_in_force(dir, false, e);
 }
 
 /* What is not whole, or not for this host, is as good as not there. */
-static void read_prepared(struct identity *id, const char *dir, const struct uuid *host)
+static void read_pair(struct identity *id, const char *dir, const char *const names[2],
+	const struct uuid *host, char **cert_pem, char **key_pem)
 {
 	struct rv_error e = {0};
 
-	id->next_cert_pem = read_part(dir, "cert.next.pem");
-	id->next_key_pem = read_part(dir, "key.next.pem");
-	if (id->next_cert_pem && id->next_key_pem &&
-		!ca_check(id->ca_pem, id->next_cert_pem, id->next_key_pem, host, &e))
+	*cert_pem = read_part(dir, names[0]);
+	*key_pem = read_part(dir, names[1]);
+	if (*cert_pem && *key_pem && !ca_check(id->ca_pem, *cert_pem, *key_pem, host, &e))
 		return;
-	free(id->next_cert_pem);
-	ca_key_free(id->next_key_pem);
-	id->next_cert_pem = id->next_key_pem = NULL;
+	free(*cert_pem);
+	ca_key_free(*key_pem);
+	*cert_pem = *key_pem = NULL;
+}
+
+static void read_others(struct identity *id, const char *dir, const struct uuid *host)
+{
+	static const char *const next[] = {"cert.next.pem", "key.next.pem"};
+	static const char *const prior[] = {"cert.prior.pem", "key.prior.pem"};
+
+	read_pair(id, dir, next, host, &id->next_cert_pem, &id->next_key_pem);
+	read_pair(id, dir, prior, host, &id->prior_cert_pem, &id->prior_key_pem);
 }
 
 char *identity_chain(const struct identity *id)
 {
 	static const char end[] = "-----END CERTIFICATE-----\n";
 	const char *first = strstr(id->ca_pem, end);
-	bool by_next = id->cross_pem && first && !ca_signed(id->ca_pem, id->cert_pem);
 	char *text = NULL;
 
-	/* The former CA is the first one of those trusted. */
-	if (by_next &&
-		asprintf(&text, "%s%s%.*s", id->cert_pem, id->cross_pem,
-			(int)(first - id->ca_pem + (int)sizeof end - 1), id->ca_pem) < 0)
-		return NULL;
-	return by_next ? text : strdup(id->cert_pem);
+	/* The present CA is the first one of those trusted; joining hosts look for it. It
+	 * comes last: a host that knows a former one alone takes the first certificate of
+	 * a key for its chain. */
+	if (!id->cross_pem || !first)
+		return strdup(id->cert_pem);
+	return asprintf(&text, "%s%s%.*s", id->cert_pem, id->cross_pem,
+		       (int)(first - id->ca_pem + (int)sizeof end - 1), id->ca_pem) < 0
+		       ? NULL
+		       : text;
 }
 
 /* --- reading
@@ -274,7 +337,7 @@ static int identity_read(struct identity *id, const char *dir, char *place,
 	else
 		rc = ca_check(id->ca_pem, id->cert_pem, id->key_pem, host, e);
 	if (!rc)
-		read_prepared(id, dir, host);
+		read_others(id, dir, host);
 	free(secret);
 	return rc;
 }
@@ -353,6 +416,45 @@ int identity_open(struct identity *id, const char *state_dir, const struct uuid 
 	return rc ? rc : identity_write(id, state_dir, "member", e);
 }
 
+int identity_recorded(struct identity *id, const char *state_dir, struct rv_error *e)
+{
+	char member[PATH_MAX];
+	int rc;
+
+	if (!id->ca_key_pem)
+		return 0;
+	path_of(member, state_dir, "");
+	rc = remove_part(state_dir, "ca-key.pem", e);
+	if (!rc)
+		rc = files_sync_directory(member, e);
+	if (rc)
+		return rc;
+	ca_key_free(id->ca_key_pem);
+	id->ca_key_pem = NULL;
+	return 0;
+}
+
+int identity_without_database(const char *state_dir, struct rv_error *e)
+{
+	char *place = read_part(state_dir, "place");
+	struct identity *id = calloc(1, sizeof *id);
+	bool founder = place && id && !place_parse(id, place) && id->founder;
+
+	free(place);
+	free(id);
+	/* A founder's first start may have ended before there was a database. */
+	if (!founder || has_part(state_dir, "ca-key.pem"))
+		return 0;
+	return rv_error_set(e, RV_ECORRUPT,
+		"%s/db is missing or empty, but %s/member says that this host founded a "
+		"pool, whose database was there. Put db back, if it was moved away. If "
+		"other hosts have the pool, `reeve pool-eject` this host there, then "
+		"move member out of the directory, start, and join anew. If it was this "
+		"host's alone, restore db and member from a backup; or, to begin another "
+		"pool, move member out of the directory",
+		state_dir, state_dir);
+}
+
 void identity_fini(struct identity *id)
 {
 	free(id->ca_pem);
@@ -362,5 +464,7 @@ void identity_fini(struct identity *id)
 	free(id->cross_pem);
 	free(id->next_cert_pem);
 	ca_key_free(id->next_key_pem);
+	free(id->prior_cert_pem);
+	ca_key_free(id->prior_key_pem);
 	memset(id, 0, sizeof *id);
 }

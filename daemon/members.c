@@ -41,7 +41,7 @@ struct members {
 	uint64_t followed_seq; /* rows changed up to here have been seen */
 	struct uuid master;    /* for whom the links' calm was chosen ... */
 	bool votes;	       /* ... and for this host as a voter or not */
-	bool attached;	       /* the pool listens */
+	bool attached;	       /* the pool listens: before, nobody is linked */
 	bool compare_due;      /* members that are gone are to be looked for */
 	bool keep_due;	       /* who is a member, or where, changed */
 	struct worker *worker;
@@ -97,8 +97,6 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 {
 	struct members *m = arg;
 
-	if (!m->attached)
-		return;
 	switch (type) {
 	case POOL_MESSAGE_RAFT:
 	case POOL_MESSAGE_HELLO:
@@ -155,8 +153,6 @@ static void on_up(void *arg, const struct uuid *host)
 	char text[UUID_TEXT_SIZE];
 
 	log_info("members.up", "host=%s", uuid_format(host, text));
-	if (!m->attached)
-		return;
 	pool_peer_up(m->daemon->pool, host);
 	tell_live(m, host, true);
 	forward_look(m->daemon->forward);
@@ -170,8 +166,6 @@ static void on_down(void *arg, const struct uuid *host, int rc, const char *reas
 
 	log_warn("members.down", "host=%s rc=%s reason=\"%s\"", uuid_format(host, text),
 		rv_error_symbol(rc), reason);
-	if (!m->attached)
-		return;
 	pool_peer_down(m->daemon->pool, host);
 	forward_host_down(m->daemon->forward, host);
 	forward_look(m->daemon->forward);
@@ -182,15 +176,14 @@ static void on_ejected(void *arg, const struct uuid *host, const char *reason)
 {
 	struct members *m = arg;
 
-	if (m->attached)
-		ejection_told(m->daemon, host, reason);
+	ejection_told(m->daemon, host, reason);
 }
 
 static void on_room(void *arg, const struct uuid *host, enum link_channel channel)
 {
 	struct members *m = arg;
 
-	if (m->attached && channel == LINK_RPC)
+	if (channel == LINK_RPC)
 		forward_room(m->daemon->forward, host);
 }
 
@@ -294,8 +287,7 @@ static void member_pin(struct peer_member *member, const char *certificate)
 
 static void member_set(struct members *m, const struct uuid *host, const char *address)
 {
-	const struct row *row =
-		m->attached ? db_row(pool_db(m->daemon->pool), CLASS_HOST, *host) : NULL;
+	const struct row *row = db_row(pool_db(m->daemon->pool), CLASS_HOST, *host);
 	/* Who leaves the pool is removed, so a certificate is only ever replaced. */
 	struct peer_member member = {.host = *host, .dial = true, .replaced = true};
 	struct rv_error e = {0};
@@ -322,7 +314,7 @@ static void member_gone(struct members *m, const struct uuid *host)
 
 	if (peers_status(m->peers, host, &s))
 		return;
-	if (s.state == PEER_UP && ejection_admit(m->daemon, host, s.fingerprint, &e))
+	if (s.state == PEER_UP && ejection_admit(m->daemon, host, s.fingerprint, 0, &e))
 		rc = peers_dismiss(m->peers, host, e.code, e.detail);
 	else
 		rc = peers_remove(m->peers, host);
@@ -560,13 +552,18 @@ void members_closed(struct members *m, const char *alpn)
 
 static int admit(void *arg, const struct tls_peer *peer, struct rv_error *e)
 {
+	const char *named = peer->unverified ? peer->claimed_uuid : peer->uuid;
 	struct members *m = arg;
 	struct uuid host;
 	int rc = 0;
 
-	if (m->attached && peer->has_certificate &&
-		!uuid_parse(&host, peer->uuid, strlen(peer->uuid)))
-		rc = ejection_admit(m->daemon, &host, peer->fingerprint, e);
+	/* What came on a link before the pool is open would be lost, and the link not
+	 * know it: the peer dials again. */
+	if (!m->attached)
+		return rv_error_set(e, RV_EAGAIN, "this host is only starting");
+	if (!uuid_parse(&host, named, strlen(named)))
+		rc = ejection_admit(
+			m->daemon, &host, peer->fingerprint, peer->issued_s, e);
 	return rc ? rc : peers_admit(m->peers, peer, &host, e);
 }
 
@@ -574,12 +571,7 @@ static void accept_link(void *arg, struct stream *stream)
 {
 	struct members *m = arg;
 
-	/* What came on a link before the pool is open would be lost, and the link not
-	 * know it: the peer dials again. */
-	if (m->attached)
-		peers_accept(m->peers, stream); /* which bounds its own connections */
-	else
-		stream_free(stream);
+	peers_accept(m->peers, stream); /* which bounds its own connections */
 	port_closed(m->port, PORT_ALPN_LINK);
 }
 

@@ -20,6 +20,41 @@ enum pool_ca pool_ca_signing(const struct db *db)
 	return *pool_ca_certificate(db, POOL_CA_NEXT) ? POOL_CA_NEXT : POOL_CA_NOW;
 }
 
+char *pool_ca_crosses(const struct db *db)
+{
+	const struct row *pool = db_pool(db);
+	char *text;
+
+	return asprintf(&text, "%s%s", db_string(pool, POOL_CA_CROSS_CERTIFICATE),
+		       db_string(pool, POOL_CA_FORMER_CROSS_CERTIFICATES)) < 0
+		       ? NULL
+		       : text;
+}
+
+char *pool_ca_crosses_to_keep(const struct db *db)
+{
+	static const char end[] = "-----END CERTIFICATE-----\n";
+	char *text = pool_ca_crosses(db), *at = text;
+
+	for (int i = 0; i < POOL_CA_FORMER && at; i++) {
+		at = strstr(at, end);
+		at = at ? at + sizeof end - 1 : NULL;
+	}
+	if (at)
+		*at = '\0';
+	if (text && value_count(row_value(db_pool(db), POOL_EJECTED)) == 0)
+		*text = '\0';
+	return text;
+}
+
+bool pool_ca_signed(const struct db *db, const char *cert_pem)
+{
+	const char *next = pool_ca_certificate(db, POOL_CA_NEXT);
+
+	return ca_signed(pool_ca_certificate(db, POOL_CA_NOW), cert_pem) ||
+	       (*next && ca_signed(next, cert_pem));
+}
+
 /* `sealed` has room for half the text. */
 static int unhex(const char *text, uint8_t *sealed, struct rv_error *e)
 {

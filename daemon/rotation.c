@@ -20,7 +20,7 @@ enum {
 
 /* What is decided on, as last looked at: the pool's record changes often, these hardly
  * ever. */
-enum seen { SEEN_SHOWN, SEEN_NEXT, SEEN_CA, SEEN_CA_NEXT, SEEN_COUNT };
+enum seen { SEEN_SHOWN, SEEN_NEXT, SEEN_CA, SEEN_CA_NEXT, SEEN_CROSS, SEEN_COUNT };
 
 /* One step on the disk. */
 struct rotation_job {
@@ -30,7 +30,9 @@ struct rotation_job {
 	struct uuid host;
 	char *ca_pem, *cross_pem; /* TRUST: what to write down */
 	char *ca_key_pem;	  /* PREPARE: with the CA's certificate in ca_pem */
+	int64_t after_s;	  /* ... and when the latest one was issued */
 	char *cert_pem, *key_pem; /* ... and what was made */
+	bool keep;		  /* FORCE: what is in force, as the prior one */
 	struct rv_error error;
 };
 
@@ -42,6 +44,7 @@ struct rotation {
 	struct timer timer;
 	struct list waiting; /* calls, by their `waiting` */
 	char *seen[SEEN_COUNT];
+	bool shown_believed; /* as last looked at: one of the pool's CAs signed it */
 	bool started, stopped, busy;
 	bool asked; /* another certificate is wanted, whenever this one expires */
 };
@@ -62,6 +65,7 @@ static void read_record(const struct rotation *r, const char *now[SEEN_COUNT])
 	now[SEEN_NEXT] = db_string(host, HOST_CERTIFICATE_NEXT);
 	now[SEEN_CA] = pool_ca_certificate(db, POOL_CA_NOW);
 	now[SEEN_CA_NEXT] = pool_ca_certificate(db, POOL_CA_NEXT);
+	now[SEEN_CROSS] = db_string(db_pool(db), POOL_CA_FORMER_CROSS_CERTIFICATES);
 }
 
 /* Whether the record is another than at the last look. */
@@ -86,26 +90,37 @@ static bool record_changed(struct rotation *r)
 static char *trust_text(const struct rotation *r)
 {
 	const struct identity *id = members_identity(r->daemon->members);
-	const char *ca = r->seen[SEEN_CA], *next = r->seen[SEEN_CA_NEXT];
-	bool signed_by_them =
-		ca_signed(ca, id->cert_pem) || (*next && ca_signed(next, id->cert_pem));
-	char *text;
+	char *signer = NULL, *text;
 
-	return asprintf(&text, "%s%s%s", ca, next, signed_by_them ? "" : id->ca_pem) < 0
-		       ? NULL
-		       : text;
+	if (!r->shown_believed)
+		signer = ca_signer(id->ca_pem, id->cert_pem);
+	if (asprintf(&text, "%s%s%s", r->seen[SEEN_CA], r->seen[SEEN_CA_NEXT],
+		    signer ? signer : "") < 0)
+		text = NULL;
+	free(signer);
+	return text;
+}
+
+/* Likewise the cross certificates: as long as what is shown is of a CA that the pool does
+ * not have, that one's. Returned owned; "": none; NULL: out of memory. */
+static char *crosses_text(const struct rotation *r)
+{
+	const struct identity *id = members_identity(r->daemon->members);
+	return id->cross_pem && !r->shown_believed
+		       ? strdup(id->cross_pem)
+		       : pool_ca_crosses(pool_db(r->daemon->pool));
 }
 
 static bool trust_is_right(const struct rotation *r)
 {
-	const struct db *db = pool_db(r->daemon->pool);
 	const struct identity *id = members_identity(r->daemon->members);
-	const char *cross = db_string(db_pool(db), POOL_CA_CROSS_CERTIFICATE);
+	char *crosses = crosses_text(r);
 	char *text = trust_text(r);
-	bool right = text && strcmp(text, id->ca_pem) == 0 &&
-		     strcmp(cross, id->cross_pem ? id->cross_pem : "") == 0;
+	bool right = text && crosses && strcmp(text, id->ca_pem) == 0 &&
+		     strcmp(crosses, id->cross_pem ? id->cross_pem : "") == 0;
 
 	free(text);
+	free(crosses);
 	return right;
 }
 
@@ -119,20 +134,31 @@ static bool is_due(const struct rotation *r)
 	       rotation_is_due(issued_s, expires_s, loop_wall_ms(r->daemon->loop) / 1000);
 }
 
+/* Each certificate is held against each CA once: that takes a while. */
 static void read_facts(struct rotation *r, struct rotation_facts *f)
 {
 	const struct db *db = pool_db(r->daemon->pool);
 	const struct identity *id = members_identity(r->daemon->members);
-	const char *ca = pool_ca_certificate(db, pool_ca_signing(db));
+	enum pool_ca signing = pool_ca_signing(db);
+	const char *ca = pool_ca_certificate(db, signing);
+	bool right = ca_signed(ca, id->cert_pem);
 
+	r->shown_believed =
+		right ||
+		(signing == POOL_CA_NEXT &&
+			ca_signed(pool_ca_certificate(db, POOL_CA_NOW), id->cert_pem));
 	*f = (struct rotation_facts){.trust_right = trust_is_right(r),
-		.wanted = r->asked || !ca_signed(ca, id->cert_pem) || is_due(r),
+		.wanted = r->asked || !right || is_due(r),
 		.prepared = id->next_cert_pem,
 		.prepared_right = id->next_cert_pem && ca_signed(ca, id->next_cert_pem),
 		.shown_recorded = strcmp(r->seen[SEEN_SHOWN], id->cert_pem) == 0,
 		.next_recorded = *r->seen[SEEN_NEXT],
 		.prepared_recorded = id->next_cert_pem &&
-				     strcmp(r->seen[SEEN_NEXT], id->next_cert_pem) == 0};
+				     strcmp(r->seen[SEEN_NEXT], id->next_cert_pem) == 0,
+		.shown_believed = r->shown_believed,
+		.prior = id->prior_cert_pem,
+		.prior_believed =
+			id->prior_cert_pem && pool_ca_signed(db, id->prior_cert_pem)};
 }
 
 /* --- who waits --------------------------------------------------------------------- */
@@ -164,12 +190,11 @@ static void rotation_failed(struct rotation *r, const struct rv_error *e)
 
 static int prepare(struct rotation_job *j)
 {
-	const char *const names[] = {NULL};
 	char *request = NULL;
 	int rc = ca_request_new(&j->host, &request, &j->key_pem, &j->error);
 
 	if (!rc)
-		rc = ca_issue(j->ca_pem, j->ca_key_pem, request, &j->host, names,
+		rc = ca_renew(j->ca_pem, j->ca_key_pem, request, &j->host, j->after_s,
 			CA_HOST_DAYS, &j->cert_pem, &j->error);
 	if (!rc)
 		rc = identity_write_prepared(
@@ -195,7 +220,13 @@ static void job_run(struct job *job)
 		rc = identity_discard_prepared(j->state_dir, &j->error);
 		break;
 	case ROTATION_FORCE:
-		rc = identity_put_in_force(j->state_dir, &j->error);
+		rc = identity_put_in_force(j->state_dir, j->keep, &j->error);
+		break;
+	case ROTATION_FALL_BACK:
+		rc = identity_fall_back(j->state_dir, &j->error);
+		break;
+	case ROTATION_FORGET:
+		rc = identity_forget_prior(j->state_dir, &j->error);
 		break;
 	default:
 		break;
@@ -211,33 +242,60 @@ static void set_text(char **text, char **to)
 	*to = NULL;
 }
 
+static void take_in_force(struct identity *id, bool keep)
+{
+	if (keep) {
+		set_text(&id->prior_cert_pem, &id->cert_pem);
+		set_text(&id->prior_key_pem, &id->key_pem);
+	}
+	set_text(&id->cert_pem, &id->next_cert_pem);
+	set_text(&id->key_pem, &id->next_key_pem);
+}
+
+static void forget_prior(struct identity *id)
+{
+	free(id->prior_cert_pem);
+	ca_key_free(id->prior_key_pem);
+	id->prior_cert_pem = id->prior_key_pem = NULL;
+}
+
+static int show(struct rotation *r, struct rv_error *e)
+{
+	int rc = members_use_identity(r->daemon->members, e);
+
+	return rc ? rc : ejection_own_certificate(r->daemon, e);
+}
+
 /* What is on the disk now is what this daemon has, too. */
 static int job_take(struct rotation *r, struct rotation_job *j, struct rv_error *e)
 {
 	struct identity *id = members_identity_edit(r->daemon->members);
-	int rc;
 
 	switch (j->step) {
 	case ROTATION_TRUST:
 		set_text(&id->ca_pem, &j->ca_pem);
 		set_text(&id->cross_pem, &j->cross_pem);
-		break;
+		return show(r, e);
 	case ROTATION_PREPARE:
 		r->asked = false;
 		set_text(&id->next_cert_pem, &j->cert_pem);
 		set_text(&id->next_key_pem, &j->key_pem);
 		return 0;
 	case ROTATION_FORCE:
-		set_text(&id->cert_pem, &id->next_cert_pem);
-		set_text(&id->key_pem, &id->next_key_pem);
-		break;
+		take_in_force(id, j->keep);
+		return show(r, e);
+	case ROTATION_FALL_BACK:
+		set_text(&id->cert_pem, &id->prior_cert_pem);
+		set_text(&id->key_pem, &id->prior_key_pem);
+		return show(r, e);
+	case ROTATION_FORGET:
+		forget_prior(id);
+		return 0;
 	default:
 		set_text(&id->next_cert_pem, &j->cert_pem);
 		set_text(&id->next_key_pem, &j->key_pem);
 		return 0;
 	}
-	rc = members_use_identity(r->daemon->members, e);
-	return rc ? rc : ejection_own_certificate(r->daemon, e);
 }
 
 static void job_clear(struct rotation_job *j)
@@ -267,12 +325,27 @@ static void job_done(struct job *job, int rc)
 		timer_start_ms(&r->timer, 0); /* each step a callback of its own */
 }
 
+/* The latest of those that others may know of this host. */
+static int64_t latest_issued_s(const struct rotation *r)
+{
+	const char *const known[] = {members_identity(r->daemon->members)->cert_pem,
+		r->seen[SEEN_SHOWN], r->seen[SEEN_NEXT]};
+	int64_t latest_s = 0, issued_s, expires_s;
+	struct rv_error e;
+
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		if (*known[i] && !ca_times(known[i], &issued_s, &expires_s, &e) &&
+			issued_s > latest_s)
+			latest_s = issued_s;
+	return latest_s;
+}
+
 /* What the job needs of the database. */
 static int job_fill(struct rotation *r, enum rotation_step step, struct rv_error *e)
 {
 	struct daemon *d = r->daemon;
 	const struct db *db = pool_db(d->pool);
-	const char *cross = db_string(db_pool(db), POOL_CA_CROSS_CERTIFICATE);
+	const struct identity *id = members_identity(d->members);
 	struct rotation_job *j = &r->job;
 
 	*j = (struct rotation_job){
@@ -282,12 +355,21 @@ static int job_fill(struct rotation *r, enum rotation_step step, struct rv_error
 		.host = d->host};
 	if (step == ROTATION_TRUST) {
 		j->ca_pem = trust_text(r);
-		j->cross_pem = *cross ? strdup(cross) : NULL;
+		j->cross_pem = crosses_text(r);
+		if (!j->cross_pem)
+			return rv_error_set(e, RV_ENOMEM, "out of memory");
+		if (!*j->cross_pem) {
+			free(j->cross_pem);
+			j->cross_pem = NULL;
+		}
 	}
+	if (step == ROTATION_FORCE)
+		j->keep = ca_signed(r->seen[SEEN_CA], id->cert_pem) &&
+			  !ca_signed(r->seen[SEEN_CA], id->next_cert_pem);
 	if (step == ROTATION_PREPARE) {
+		j->after_s = latest_issued_s(r);
 		j->ca_pem = strdup(pool_ca_certificate(db, pool_ca_signing(db)));
-		if (pool_ca_open(db, pool_ca_signing(db),
-			    members_identity(d->members)->secret, &j->ca_key_pem, e))
+		if (pool_ca_open(db, pool_ca_signing(db), id->secret, &j->ca_key_pem, e))
 			return e->code;
 	}
 	if ((step == ROTATION_TRUST || step == ROTATION_PREPARE) && !j->ca_pem)

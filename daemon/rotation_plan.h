@@ -9,6 +9,15 @@
  *	CONFIRM   host.certificate := that, certificate_next := none
  *
  * What is shown is on record at any time, as the one or the other.
+ *
+ * While one CA takes over from another the certificate of the former stays on the disk as
+ * the prior one: should the pool's quorum be lost for good, and the next CA with it
+ * (pool-emergency-transition-to-master on a host that had not heard of it), the others
+ * believe what this host shows by its cross certificate alone, and only until this host
+ * has their database. Then:
+ *
+ *	FALL_BACK the prior one comes into force again
+ *	FORGET    the prior one goes: its CA has gone
  */
 #ifndef REEVE_DAEMON_ROTATION_PLAN_H
 #define REEVE_DAEMON_ROTATION_PLAN_H
@@ -24,6 +33,9 @@ struct rotation_facts {
 	bool shown_recorded;	/* host.certificate is the one in force */
 	bool next_recorded;	/* host.certificate_next is not empty ... */
 	bool prepared_recorded; /* ... and is what is prepared */
+	bool shown_believed;	/* one of the pool's CAs signed the one that is shown */
+	bool prior;		/* there is a prior one ... */
+	bool prior_believed;	/* ... and one of the pool's CAs signed it */
 };
 
 enum rotation_step {
@@ -34,6 +46,8 @@ enum rotation_step {
 	ROTATION_RECORD,
 	ROTATION_FORCE,
 	ROTATION_CONFIRM,
+	ROTATION_FALL_BACK,
+	ROTATION_FORGET,
 };
 
 enum rotation_step rotation_decide(const struct rotation_facts *f);

@@ -52,21 +52,35 @@ int ca_request_new(
 	return tls_csr_new(uuid_format(host, text), request_pem, key_pem, e);
 }
 
+static int issue(const char *ca_cert_pem, const char *ca_key_pem, const struct uuid *host,
+	struct tls_certificate_request *r, char **cert_pem, struct rv_error *e)
+{
+	char text[UUID_TEXT_SIZE], *no_key;
+
+	r->common_name = r->uuid = uuid_format(host, text);
+	r->issuer_cert_pem = ca_cert_pem;
+	r->issuer_key_pem = ca_key_pem;
+	return tls_certificate_new(r, cert_pem, &no_key, e);
+}
+
 int ca_issue(const char *ca_cert_pem, const char *ca_key_pem, const char *request_pem,
 	const struct uuid *host, const char *const *names, int days, char **cert_pem,
 	struct rv_error *e)
 {
-	char text[UUID_TEXT_SIZE], *no_key;
-	struct tls_certificate_request r = {.common_name = text,
-		.uuid = text,
-		.names = names,
-		.days = days,
-		.issuer_cert_pem = ca_cert_pem,
-		.issuer_key_pem = ca_key_pem,
-		.csr_pem = request_pem};
+	struct tls_certificate_request r = {
+		.names = names, .days = days, .csr_pem = request_pem};
 
-	uuid_format(host, text);
-	return tls_certificate_new(&r, cert_pem, &no_key, e);
+	return issue(ca_cert_pem, ca_key_pem, host, &r, cert_pem, e);
+}
+
+int ca_renew(const char *ca_cert_pem, const char *ca_key_pem, const char *request_pem,
+	const struct uuid *host, int64_t after_s, int days, char **cert_pem,
+	struct rv_error *e)
+{
+	struct tls_certificate_request r = {
+		.issued_after_s = after_s, .days = days, .csr_pem = request_pem};
+
+	return issue(ca_cert_pem, ca_key_pem, host, &r, cert_pem, e);
 }
 
 static X509 *certificate_read(const char *pem)
@@ -149,6 +163,21 @@ bool ca_signed(const char *ca_cert_pem, const char *cert_pem)
 	X509_free(ca);
 	X509_free(cert);
 	return is;
+}
+
+char *ca_signer(const char *ca_cert_pem, const char *cert_pem)
+{
+	static const char end[] = "-----END CERTIFICATE-----\n";
+	const char *at = ca_cert_pem, *next;
+
+	for (; (next = strstr(at, end)); at = next) {
+		char *one = strndup(at, (size_t)((next += sizeof end - 1) - at));
+
+		if (!one || ca_signed(one, cert_pem))
+			return one;
+		free(one);
+	}
+	return NULL;
 }
 
 static int64_t seconds_of(const ASN1_TIME *t)

@@ -35,6 +35,13 @@ int ca_issue(const char *ca_cert_pem, const char *ca_key_pem, const char *reques
 	const struct uuid *host, const char *const *names, int days, char **cert_pem,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* As ca_issue, for a host that has certificates already: its notBefore is later than
+ * `after_s` (ca_times of the latest of them), also where the clock has been set back
+ * since or was ahead then. So who has not heard of it yet knows it for the newer one. */
+int ca_renew(const char *ca_cert_pem, const char *ca_key_pem, const char *request_pem,
+	const struct uuid *host, int64_t after_s, int days, char **cert_pem,
+	struct rv_error *e) RV_MUST_CHECK;
+
 /* A CA of the same name to take over from this one: its certificate and key, and its key
  * certified by this one (a key rollover of RFC 4210, section 4.4: of the same name, so
  * that this one's path length allows it). A host that trusts only the former CA believes
@@ -44,6 +51,10 @@ int ca_successor(const char *ca_cert_pem, const char *ca_key_pem, char **cert_pe
 
 /* Whether the first certificate of `ca_cert_pem` signed that one. */
 bool ca_signed(const char *ca_cert_pem, const char *cert_pem);
+
+/* The one of the certificates in `ca_cert_pem` that signed that one. Returned owned;
+ * NULL: none of them, or out of memory. */
+char *ca_signer(const char *ca_cert_pem, const char *cert_pem);
 
 /* From when until when the (first) certificate is good, in seconds since 1970. */
 int ca_times(const char *cert_pem, int64_t *issued_s, int64_t *expires_s,

@@ -287,6 +287,11 @@ int peers_admit(struct peers *p, const struct tls_peer *peer, struct uuid *host,
 {
 	struct peer *member;
 
+	if (peer && peer->unverified)
+		return rv_error_set(e, RV_EAUTH,
+			"the certificate of host %s is none of this pool's (%s)",
+			*peer->claimed_uuid ? peer->claimed_uuid : "unknown",
+			peer->unverified);
 	if (!peer || !peer->has_certificate)
 		return rv_error_set(e, RV_EAUTH, "no certificate");
 	if (uuid_parse(host, peer->uuid, strlen(peer->uuid)) != 0)

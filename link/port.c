@@ -98,10 +98,17 @@ static int port_judge(struct port *p, const struct port_slot *slot,
 	}
 	if (slot->acceptor.strangers)
 		return 0;
+	if (peer->unverified) {
+		p->stats.refused_unknown++;
+		if (p->config.admit && p->config.admit(p->config.admit_arg, peer, e) != 0)
+			return e->code;
+		return rv_error_set(e, RV_EAUTH, "its certificate does not verify (%s)",
+			peer->unverified);
+	}
 	if (!peer->has_certificate) {
 		p->stats.refused_unknown++;
 		return rv_error_set(
-			e, RV_EAUTH, "%s needs a certificate", slot->acceptor.alpn);
+			e, RV_EPERM, "%s needs a certificate", slot->acceptor.alpn);
 	}
 	if (p->config.admit && p->config.admit(p->config.admit_arg, peer, e) != 0) {
 		p->stats.refused_unknown++;
@@ -110,7 +117,8 @@ static int port_judge(struct port *p, const struct port_slot *slot,
 	return 0;
 }
 
-/* A former member learns that it is one no more: see link/frame.h, GOODBYE. */
+/* A former member learns that it is one no more, another one that its certificate is not
+ * accepted: see link/frame.h, GOODBYE. */
 static void greeting_dismiss(struct greeting *g, const struct rv_error *why)
 {
 	uint8_t head[LINK_FRAME_HEAD + 4];
@@ -138,7 +146,8 @@ static void greeting_ready(void *arg)
 
 	if (port_judge(p, slot, peer, &e) != 0) {
 		log_refusal(p, stream_peer(stream), e.detail);
-		if (e.code == RV_EEJECTED && strcmp(peer->alpn, PORT_ALPN_LINK) == 0)
+		if ((e.code == RV_EEJECTED || e.code == RV_EAUTH) &&
+			strcmp(peer->alpn, PORT_ALPN_LINK) == 0)
 			greeting_dismiss(g, &e);
 		else
 			greeting_free(g);
@@ -338,7 +347,7 @@ int port_tls(struct tls_context **out, const char *cert_pem, const char *key_pem
 		PORT_ALPN_CONSOLE, PORT_ALPN_JOIN, NULL};
 	struct tls_config config = {.profile = TLS_LINK,
 		.server = true,
-		.verify = TLS_VERIFY_OPTIONAL,
+		.verify = TLS_VERIFY_LENIENT,
 		.cert_pem = cert_pem,
 		.key_pem = key_pem,
 		.ca_pem = ca_pem,

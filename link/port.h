@@ -4,7 +4,9 @@
  * acceptor registered for it.
  *
  * Everything but "reeve/join" needs a certificate that verified; whether its host is a
- * member, `admit` decides. Refusals are counted and logged at most a few times a second.
+ * member, `admit` decides. One that did not verify is refused in any case, but a host
+ * that wants to be linked is told why: it may have been ejected, or have missed that the
+ * pool's CA is another. Refusals are counted and logged at most a few times a second.
  * Connections are bounded; unfinished handshakes too: when all their places are taken the
  * oldest one gives way, so that a flood delays members but can't lock them out.
  */
@@ -37,15 +39,16 @@ struct port_acceptor {
 
 struct port_config {
 	const char *address; /* "tcp:ADDRESS:PORT"; NULL: none, for simulations */
-	/* Server side, TLS_LINK, TLS_VERIFY_OPTIONAL, ALPN of all acceptors; a reference
+	/* Server side, TLS_LINK, TLS_VERIFY_LENIENT, ALPN of all acceptors; a reference
 	 * is taken. See port_tls. */
 	struct tls_context *tls;
 	int max_connections;	  /* 0: 8192 */
 	int max_handshakes;	  /* 0: 256 */
 	int handshake_timeout_ms; /* 0: 5000 */
-	/* 0, or why a verified certificate is not welcome. RV_EEJECTED is told to the
-	 * host, in the words of `e`: it may trust them, as it has verified this side's
-	 * certificate. */
+	/* 0, or why a certificate is not welcome; also asked of those that did not verify
+	 * (tls_peer.unverified), where 0 admits nobody. RV_EEJECTED and RV_EAUTH are told
+	 * to the host, in the words of `e`: it may trust them, as it has verified this
+	 * side's certificate. */
 	int (*admit)(void *arg, const struct tls_peer *peer, struct rv_error *e);
 	void *admit_arg;
 };

@@ -183,6 +183,15 @@ static int verify_pinned(X509_STORE_CTX *store, void *arg)
 	return ok > 0;
 }
 
+/* The peer's certificate does not verify: the handshake goes on, the reason stays. */
+static int verify_leniently(X509_STORE_CTX *store, void *arg)
+{
+	(void)arg;
+	if (X509_verify_cert(store) <= 0 && X509_STORE_CTX_get_error(store) == X509_V_OK)
+		X509_STORE_CTX_set_error(store, X509_V_ERR_UNSPECIFIED);
+	return 1;
+}
+
 static int alpn_select(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 	const unsigned char *in, unsigned in_len, void *arg)
 {
@@ -250,7 +259,7 @@ static int context_set_verify(
 {
 	int mode = SSL_VERIFY_NONE;
 
-	if (config->verify == TLS_VERIFY_OPTIONAL)
+	if (config->verify == TLS_VERIFY_OPTIONAL || config->verify == TLS_VERIFY_LENIENT)
 		mode = SSL_VERIFY_PEER;
 	else if (config->verify == TLS_VERIFY_REQUIRED)
 		mode = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
@@ -258,6 +267,8 @@ static int context_set_verify(
 		c->ctx, mode, config->profile == TLS_LINK ? link_verify : NULL);
 	if (config->verify == TLS_VERIFY_NONE)
 		return 0;
+	if (config->verify == TLS_VERIFY_LENIENT)
+		SSL_CTX_set_cert_verify_callback(c->ctx, verify_leniently, NULL);
 	if (config->ca_fingerprint) {
 		c->pinned = true;
 		memcpy(c->ca_fingerprint, config->ca_fingerprint,
@@ -338,7 +349,7 @@ void tls_context_unref(struct tls_context *c)
  */
 
 /* "urn:uuid:…" among the certificate's alternative names; empty when there is none. */
-static void peer_read_uuid(struct tls_peer *peer, X509 *cert)
+static void peer_read_uuid(char out[static UUID_TEXT_SIZE], X509 *cert)
 {
 	static const char prefix[] = "urn:uuid:";
 	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -358,7 +369,7 @@ static void peer_read_uuid(struct tls_peer *peer, X509 *cert)
 			continue;
 		if (uuid_parse(&uuid, text + skip, len - skip) != 0)
 			continue;
-		uuid_format(&uuid, peer->uuid);
+		uuid_format(&uuid, out);
 		break;
 	}
 	GENERAL_NAMES_free(names);
@@ -383,13 +394,18 @@ void tls_peer_read(struct tls_peer *peer, SSL *ssl)
 		return;
 	X509_digest(cert, EVP_sha256(), peer->fingerprint, &digest_len);
 	/* Without verification the names are the peer's own words: not told. */
-	if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE ||
-		SSL_get_verify_result(ssl) != X509_V_OK)
+	if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE)
 		return;
+	if (SSL_get_verify_result(ssl) != X509_V_OK) {
+		peer->unverified =
+			X509_verify_cert_error_string(SSL_get_verify_result(ssl));
+		peer_read_uuid(peer->claimed_uuid, cert);
+		return;
+	}
 	peer->has_certificate = true;
 	if (ASN1_TIME_to_tm(X509_get0_notBefore(cert), &issued) == 1)
 		peer->issued_s = (int64_t)timegm(&issued);
 	X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName,
 		peer->common_name, sizeof peer->common_name);
-	peer_read_uuid(peer, cert);
+	peer_read_uuid(peer->uuid, cert);
 }

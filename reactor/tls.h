@@ -17,7 +17,15 @@
 struct tls_context;
 
 enum tls_profile { TLS_LINK, TLS_RPC };
-enum tls_verify { TLS_VERIFY_NONE, TLS_VERIFY_OPTIONAL, TLS_VERIFY_REQUIRED };
+/* OPTIONAL: who shows no certificate has none; one that does not verify ends the
+ * handshake. LENIENT, for servers: neither ends it, and a certificate that does not
+ * verify is as none (tls_peer.has_certificate), but for `unverified`. */
+enum tls_verify {
+	TLS_VERIFY_NONE,
+	TLS_VERIFY_OPTIONAL,
+	TLS_VERIFY_LENIENT,
+	TLS_VERIFY_REQUIRED
+};
 
 struct tls_config {
 	enum tls_profile profile;
@@ -46,12 +54,18 @@ struct tls_peer {
 	bool has_certificate; /* and it verified */
 	char common_name[256];
 	char uuid[37];		 /* of a SAN "URI:urn:uuid:…", else empty */
-	uint8_t fingerprint[32]; /* SHA-256 of the certificate */
-	int64_t issued_s;	 /* its notBefore, since 1970; 0: not known */
+	uint8_t fingerprint[32]; /* SHA-256 of the certificate, verified or not */
+	/* It showed a certificate, and holds its key, but nobody vouches for it: why, and
+	 * the UUID in it, which is the peer's own word. NULL and empty otherwise. */
+	const char *unverified; /* a literal */
+	char claimed_uuid[37];
+	int64_t issued_s; /* its notBefore, since 1970; 0: not known */
 	char alpn[32];
 	char version[16], cipher[64];
 	bool ktls_send, ktls_recv;
 };
+
+enum { TLS_BACKDATE_S = 3600 }; /* notBefore: a peer's clock may be behind */
 
 /* Self-made certificates: a P-256 key and a certificate for it, as PEM, returned owned
  * (free()). With issuer NULL it signs itself. `uuid` (text, may be NULL) goes into the
@@ -61,6 +75,9 @@ struct tls_certificate_request {
 	const char *uuid;
 	const char *const *names;
 	int days;
+	/* notBefore is later than this, whatever the clock says; seconds since 1970. 0:
+	 * by the clock alone, TLS_BACKDATE_S ago. */
+	int64_t issued_after_s;
 	bool is_ca;
 	const char *issuer_cert_pem, *issuer_key_pem;
 	/* Certify the key of this request (see tls_csr_new), whose signature must be

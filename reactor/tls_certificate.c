@@ -16,7 +16,6 @@
 
 enum {
 	CERT_SERIAL_BITS = 127, /* positive, at most 20 octets (RFC 5280, 4.1.2.2) */
-	CERT_BACKDATE_S = 3600, /* a peer's clock may be behind */
 	CERT_MAX_DAYS = 36500,
 	CERT_NAMES_MAX = 2048,
 };
@@ -91,10 +90,14 @@ static bool fill_fields(
 	X509 *cert, EVP_PKEY *key, const struct tls_certificate_request *request)
 {
 	X509_NAME *subject = X509_get_subject_name(cert);
+	time_t from = time(NULL) - TLS_BACKDATE_S, until;
 
+	if (from <= request->issued_after_s)
+		from = request->issued_after_s + 1;
+	until = from + TLS_BACKDATE_S;
 	return X509_set_version(cert, X509_VERSION_3) == 1 && add_serial(cert) &&
-	       X509_gmtime_adj(X509_getm_notBefore(cert), -CERT_BACKDATE_S) &&
-	       X509_time_adj_ex(X509_getm_notAfter(cert), request->days, 0, NULL) &&
+	       ASN1_TIME_set(X509_getm_notBefore(cert), from) &&
+	       X509_time_adj_ex(X509_getm_notAfter(cert), request->days, 0, &until) &&
 	       X509_set_pubkey(cert, key) == 1 &&
 	       X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
 		       (const unsigned char *)request->common_name, -1, -1, 0) == 1;

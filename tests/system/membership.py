@@ -625,6 +625,45 @@ def test_state_directory():
         member.start().close()
 
 
+def test_lost_database():
+    """A founder whose database is gone says so, and does not make another pool with the CA and the
+    certificates of the one that it founded; not even where the directory is there, empty."""
+    with Test(2) as t:
+        first, second = t.members
+        client = form(t.members)
+        until("host1 is recorded", lambda: not os.path.exists(f"{first.directory}/state/member/ca-key.pem"))
+        pool = client.call("pool.get_all")
+        client.close()
+        state = f"{first.directory}/state"
+        first.stop()
+        os.rename(f"{state}/db", f"{state}/db.away")
+        for attempt in range(2):
+            words = fails(first)
+            for part in ("state/db is missing", "founded a pool", "pool-eject", "move member out"):
+                assert part in words, (part, words)
+            assert os.path.exists(f"{state}/db") == (attempt > 0)
+            if not attempt:
+                print(words)
+                os.mkdir(f"{state}/db")
+        os.rmdir(f"{state}/db")
+        os.rename(f"{state}/db.away", f"{state}/db")
+        client = first.start()
+        assert client.call("pool.get_all") == pool
+        client.close()
+        # What it says helps: another pool, of another CA.
+        first.stop()
+        with open(f"{state}/member/ca.pem") as f:
+            before = f.read()
+        for part in ("db", "member"):
+            os.rename(f"{state}/{part}", f"{state}/{part}.away")
+        rpc.Client.seen = 0
+        client = first.start()
+        assert client.call("pool.get_all") != pool
+        with open(f"{state}/member/ca.pem") as f:
+            assert f.read() != before
+        client.close()
+
+
 def gone(client, uuid):
     try:
         client.change("pool.eject", host=uuid)

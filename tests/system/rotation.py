@@ -1,7 +1,8 @@
 """Certificates change under load: hosts' by command, killed anywhere in between, the pool's CA
-with a host that is away. No call fails, no link goes, VMs migrate meanwhile.
+with a host that is away. No call fails, no link goes, VMs migrate meanwhile. A host that was
+ejected while the CA changed hears of it; one whose new CA was lost with the quorum comes back.
 
-usage: rotation.py
+usage: rotation.py [load] [expiry] [ejected] [lost]
 """
 import hashlib
 import os
@@ -9,6 +10,7 @@ import random
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -252,20 +254,138 @@ def test_expiry(base):
     m.stop()
 
 
-def main():
-    base = tempfile.mkdtemp(prefix="reeve-rotation-")
+def pool_of_three(base):
+    """Another pool: sequence numbers begin anew."""
+    rpc.Client.seen = 0
+    members = [Member(base, f"{os.path.basename(base)}{i + 1}") for i in range(3)]
+    failover.form(members)
+    return members
+
+
+def another(members):
+    """One that is not the master, the others."""
+    leader = until("a master", lambda: master_of(members))
+    one = [m for m in members if m is not leader][-1]
+    return one, [m for m in members if m is not one]
+
+
+def rotated(members, before):
+    """Whether the pool has another CA than that, and no change is under way."""
+    p = pool_record(members[0])
+    return p["ca_certificate"] != before and not p["ca_next_certificate"] and p["ca_certificate"]
+
+
+def patiently(member, method, /, **params):
+    """A host that has just come up compares first what runs there; what is at work ends by itself."""
+    def attempt():
+        try:
+            member.change(method, **params)
+            return True
+        except rpc.Refused as e:
+            assert e.retryable, e
+            return False
+    until(method, attempt)
+
+
+def test_ejected(base):
+    """A host is away while the CA changes, and is ejected, so that the change ends without it; then
+    the CA changes once more. It trusts neither of the new ones when it comes back, and hears all
+    the same that it was ejected."""
+    members = pool_of_three(f"{base}/ejected")
+    with failover.ended(members):
+        away, rest = another(members)
+        away.kill()
+        until("it is missed", lambda: not rest[0].ask("host.get_record", self=away.uuid)["live"])
+        ca = pool_record(rest[0])["ca_certificate"]
+        assert away.name in rest[0].change("pool.rotate_ca")
+        patiently(rest[0], "pool.eject", host=away.uuid)
+        ca = until("the CA has changed", lambda: rotated(rest, ca))
+        rest[0].change("pool.rotate_ca")
+        ca = until("it has changed again", lambda: rotated(rest, ca))
+        with open(f"{away.directory}/state/member/ca.pem") as f:
+            assert key_of(f.read(), "subject") != key_of(ca, "subject")
+        away.start(wait=False)
+        until("it is alone", lambda: away.try_ask("host.get_all") == [away.uuid])
+        (told,) = [m["body"] for m in away.ask("message.get_all_records").values() if m["name"] == "HOST_EJECTED"]
+        print(told)
+        assert "was ejected from the pool" in told, told
+        rpc.Client.seen = 0
+        away.join(rest[0], rest[0].change("pool.issue_join_token"))  # and may come back
+        rpc.Client.seen = 0
+        until("it is a member", lambda: len(rest[0].ask("host.get_all")) == 3)
+
+
+def test_lost(base):
+    """A CA is known to the master and another host, which have certificates of it. Both go, and the
+    third, which never heard of it, is declared the pool. They are let in again when they are back."""
+    members = pool_of_three(f"{base}/lost")
+    with failover.ended(members):
+        last, gone = another(members)
+        before = pool_record(gone[0])["ca_certificate"]
+        last.kill()
+        until("it is missed", lambda: not gone[0].ask("host.get_record", self=last.uuid)["live"])
+        gone[0].change("pool.rotate_ca")
+        lost = key_of(pool_record(gone[0])["ca_next_certificate"], "subject")
+        until("both have certificates of the next CA", lambda: all(
+            key_of(r["certificate"], "authority") == lost and not r["certificate_next"]
+            for r in gone[0].ask("host.get_all_records").values() if r["uuid"] != last.uuid))
+        for m in gone:
+            m.kill()
+        last.start(wait=False)
+
+        def declared():
+            try:
+                last.change("pool.emergency_transition_to_master", force=True)
+                return True
+            except (OSError, rpc.Refused):
+                return False
+        until("it is declared the pool", declared)
+        rpc.Client.seen = 0
+        until("it leads", lambda: (lambda s: s and s["master"] == last.uuid and s["quorum"])(status(last)))
+        pool = until("its record", lambda: last.try_ask("pool.get_all_records", consistent=True))
+        (pool,) = pool.values()
+        assert pool["generation_number"] == 2 and pool["ca_certificate"] == before, pool
+        assert not pool["ca_next_certificate"]
+        for m in gone:
+            m.start(wait=False)
+        until("all are linked", lambda: all(
+            x["link"] in ("up", "self") for m in members for x in (status(m) or {"members": [{"link": "?"}]})["members"]))
+        until("they follow", lambda: master_of(members))
+        until("they have certificates of the pool's CA", lambda: all(
+            key_of(r["certificate"], "authority") == key_of(before, "subject") and not r["certificate_next"]
+            for r in last.ask("host.get_all_records").values()))
+        for m in members:
+            until(f"{m.name} trusts it alone", lambda: open(f"{m.directory}/state/member/ca.pem").read() == before)
+            until(f"{m.name} is at rest", lambda: not [
+                n for n in os.listdir(f"{m.directory}/state/member") if "next" in n or "prior" in n or "cross" in n])
+            assert on_disk(m) == on_record(last)[m.name][0] == shown(m)
+        # And the CA may change after all.
+        last.change("pool.rotate_ca")
+        until("the CA has changed", lambda: rotated([last], before))
+
+
+def test_load(base):
     members = [Member(base, f"host{i + 1}") for i in range(3)]
     everyone = list(members)
     with failover.ended(everyone):
         failover.form(members)
         vm = members[0].change("VM.create", record={
             "name_label": "mover", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
-        members[0].change("VM.start", self=vm, min_seq=rpc.Client.seen)
+        patiently(members[0], "VM.start", self=vm, min_seq=rpc.Client.seen)
         test_refresh(members, vm)
         test_killed(members)
         everyone.append(test_ca(members, vm, base))
         test_ca_killed(everyone)
-        test_expiry(base)
+
+
+def main():
+    base = tempfile.mkdtemp(prefix="reeve-rotation-")
+    tests = {"load": test_load, "expiry": test_expiry, "ejected": test_ejected, "lost": test_lost}
+    for name in sys.argv[1:] or tests:
+        rpc.Client.seen = 0
+        begun = time.monotonic()
+        tests[name](base)
+        print(f"{name}: passed in {time.monotonic() - begun:.1f} s")
     shutil.rmtree(base)
 
 

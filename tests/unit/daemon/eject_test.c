@@ -10,8 +10,10 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "daemon/pool_ca.h"
 #include "daemon/witness.h"
 #include "link/ca.h"
+#include "reactor/tls.h"
 
 static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, vm = {{4}}, sr = {{5}},
 			 vdi = {{6}}, pbd_a = {{7}}, pbd_b = {{8}}, pif = {{9}},
@@ -351,6 +353,70 @@ static void test_remembers_so_many(void **state)
 	assert_non_null(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"));
 }
 
+/* A host whose certificate nobody knows is known by its UUID, unless it has come back. */
+static void test_remembered_by_uuid(void **state)
+{
+	const struct row *row;
+
+	(void)state;
+	eject("", 8000000);
+	applied();
+	row = db_pool(f.db);
+	assert_true(eject_remembers(row, b, 0));
+	assert_true(eject_remembers(row, b, 8000 - TLS_BACKDATE_S));
+	assert_false(eject_remembers(row, b, 8001 - TLS_BACKDATE_S));
+	assert_false(eject_remembers(row, a, 0));
+	txn_map_put(&f.t, pool, POOL_EJECTED, "cd",
+		"9000000 03000000-0000-0000-0000-000000000000 beta");
+	applied();
+	assert_true(eject_remembers(db_pool(f.db), b, 9000 - TLS_BACKDATE_S));
+}
+
+static void change_ca(const char *cross)
+{
+	txn_set_string(&f.t, pool, POOL_CA_CROSS_CERTIFICATE, cross);
+	applied();
+}
+
+static void end_change(const char *kept)
+{
+	char *text = pool_ca_crosses_to_keep(f.db);
+
+	assert_string_equal(text, kept);
+	txn_set_string(&f.t, pool, POOL_CA_CROSS_CERTIFICATE, "");
+	txn_set_string(&f.t, pool, POOL_CA_FORMER_CROSS_CERTIFICATES, text);
+	applied();
+	free(text);
+}
+
+/* What leads from one CA to the next is kept for ejected hosts, of the last four changes.
+ */
+static void test_crosses(void **state)
+{
+#define CROSS(name) name "\n-----END CERTIFICATE-----\n"
+	char *text;
+
+	(void)state;
+	change_ca(CROSS("a"));
+	end_change("");
+	eject("ab", 5);
+	applied();
+	change_ca(CROSS("b"));
+	end_change(CROSS("b"));
+	change_ca(CROSS("c"));
+	text = pool_ca_crosses(f.db);
+	assert_string_equal(text, CROSS("c") CROSS("b"));
+	free(text);
+	end_change(CROSS("c") CROSS("b"));
+	change_ca(CROSS("d"));
+	end_change(CROSS("d") CROSS("c") CROSS("b"));
+	change_ca(CROSS("e"));
+	end_change(CROSS("e") CROSS("d") CROSS("c") CROSS("b"));
+	change_ca(CROSS("f"));
+	end_change(CROSS("f") CROSS("e") CROSS("d") CROSS("c"));
+#undef CROSS
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -365,6 +431,8 @@ int main(void)
 		TEST(test_next_certificate),
 		TEST(test_tasks),
 		TEST(test_races),
+		TEST(test_remembered_by_uuid),
+		TEST(test_crosses),
 		TEST(test_remembers_so_many),
 	};
 

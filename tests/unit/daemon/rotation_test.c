@@ -24,31 +24,53 @@
 /* --- the plan ---------------------------------------------------------------------- */
 
 /* Certificates are numbers, 0 for none; a certificate's CA is its number modulo 8. */
-struct model {
-	int shown, prepared; /* on the disk */
-	int trust;	     /* the CAs that it trusts, as bits */
-	int recorded, next;  /* in the pool's record */
+struct record {
+	int recorded, next;
 	int ca, ca_next;
+};
+
+struct model {
+	int shown, prepared, prior; /* on the disk */
+	int trust;		    /* the CAs that it trusts, as bits */
+	struct record pool;
+	/* What a host that is declared the pool may know of it: nothing before the last
+	 * CA change, which all have taken part in. */
+	struct record known;
 	int last; /* number given */
+	int ca_last;
 	bool asked;
 };
 
 static int signing(const struct model *m)
 {
-	return m->ca_next ? m->ca_next : m->ca;
+	return m->pool.ca_next ? m->pool.ca_next : m->pool.ca;
+}
+
+/* Signed by a CA of the pool's. */
+static bool believed(const struct model *m, int cert)
+{
+	return cert && (cert % 8 == m->pool.ca || cert % 8 == m->pool.ca_next);
+}
+
+/* As trust_text of daemon/rotation.c. */
+static int right_trust(const struct model *m)
+{
+	return 1 << m->pool.ca | (m->pool.ca_next ? 1 << m->pool.ca_next : 0) |
+	       1 << m->shown % 8;
 }
 
 static struct rotation_facts facts_of(const struct model *m)
 {
-	int trust = 1 << m->ca | (m->ca_next ? 1 << m->ca_next : 0);
-
-	return (struct rotation_facts){.trust_right = m->trust == trust,
+	return (struct rotation_facts){.trust_right = m->trust == right_trust(m),
 		.wanted = m->asked || m->shown % 8 != signing(m),
 		.prepared = m->prepared,
 		.prepared_right = m->prepared && m->prepared % 8 == signing(m),
-		.shown_recorded = m->recorded == m->shown,
-		.next_recorded = m->next,
-		.prepared_recorded = m->prepared && m->next == m->prepared};
+		.shown_recorded = m->pool.recorded == m->shown,
+		.next_recorded = m->pool.next,
+		.prepared_recorded = m->prepared && m->pool.next == m->prepared,
+		.shown_believed = believed(m, m->shown),
+		.prior = m->prior,
+		.prior_believed = believed(m, m->prior)};
 }
 
 static void carry_out(struct model *m, enum rotation_step step)
@@ -57,7 +79,7 @@ static void carry_out(struct model *m, enum rotation_step step)
 	case ROTATION_NOTHING:
 		break;
 	case ROTATION_TRUST:
-		m->trust = 1 << m->ca | (m->ca_next ? 1 << m->ca_next : 0);
+		m->trust = right_trust(m);
 		break;
 	case ROTATION_PREPARE:
 		m->prepared = ++m->last * 8 + signing(m);
@@ -67,28 +89,37 @@ static void carry_out(struct model *m, enum rotation_step step)
 		m->prepared = 0;
 		break;
 	case ROTATION_RECORD:
-		m->next = m->prepared;
+		m->pool.next = m->prepared;
 		break;
 	case ROTATION_FORCE:
+		if (m->shown % 8 == m->pool.ca && m->prepared % 8 != m->pool.ca)
+			m->prior = m->shown;
 		m->shown = m->prepared;
 		m->prepared = 0;
 		break;
 	case ROTATION_CONFIRM:
-		m->recorded = m->shown;
-		m->next = 0;
+		m->pool.recorded = m->shown;
+		m->pool.next = 0;
+		break;
+	case ROTATION_FALL_BACK:
+		m->shown = m->prior;
+		m->prior = 0;
+		break;
+	case ROTATION_FORGET:
+		m->prior = 0;
 		break;
 	}
+	/* The next start reads it. */
+	assert_true(m->trust & 1 << m->shown % 8);
 }
 
 /* What others hold against: the record, and CAs that sign. */
 static void is_believed(const struct model *m, uint64_t seed)
 {
-	int ca = m->shown % 8;
-
-	if (m->shown != m->recorded && m->shown != m->next)
+	if (m->shown != m->pool.recorded && m->shown != m->pool.next)
 		fail_msg("seed %llu: what it shows is not on record",
 			(unsigned long long)seed);
-	if (ca != m->ca && ca != m->ca_next)
+	if (!believed(m, m->shown))
 		fail_msg("seed %llu: the CA of what it shows is gone",
 			(unsigned long long)seed);
 }
@@ -96,20 +127,70 @@ static void is_believed(const struct model *m, uint64_t seed)
 /* As daemon/ca_change.c: the former CA goes once the record is of the next. */
 static void change_ca(struct model *m, struct prng *prng)
 {
-	if (!m->ca_next && prng_below(prng, 6) == 0)
-		m->ca_next = m->ca % 7 + 1;
-	else if (m->ca_next && !m->next && m->recorded % 8 == m->ca_next) {
-		m->ca = m->ca_next;
-		m->ca_next = 0;
+	struct record *p = &m->pool;
+
+	if (!p->ca_next && prng_below(prng, 6) == 0) {
+		do {
+			m->ca_last = m->ca_last % 7 + 1;
+		} while (m->ca_last == p->ca);
+		p->ca_next = m->ca_last;
+	} else if (p->ca_next && !p->next && p->recorded % 8 == p->ca_next &&
+		   prng_below(prng, 4) == 0) { /* others lack theirs for a while */
+		p->ca = p->ca_next;
+		p->ca_next = 0;
+		m->known = m->pool;
+	} else if (prng_below(prng, 4) == 0) {
+		m->known = m->pool;
+	}
+}
+
+/* The quorum is lost for good, with what a host that is declared the pool did not know:
+ * this one must have a certificate that is good there, and fall back upon it. */
+static void lose(struct model *m, uint64_t seed)
+{
+	struct rotation_facts f;
+
+	m->pool = m->known;
+	if (!believed(m, m->shown) && !believed(m, m->prior))
+		fail_msg("seed %llu: nothing that it has is believed",
+			(unsigned long long)seed);
+	for (int i = 0; i < 4; i++) {
+		f = facts_of(m);
+		carry_out(m, rotation_decide(&f));
+	}
+	if (!believed(m, m->shown))
+		fail_msg("seed %llu: what it shows is not believed",
+			(unsigned long long)seed);
+	while (m->shown != m->pool.recorded && m->shown != m->pool.next) {
+		f = facts_of(m);
+		carry_out(m, rotation_decide(&f));
+	}
+}
+
+static void settle(struct model *m, struct prng *prng)
+{
+	m->asked = false;
+	for (unsigned idle = 0; idle < 3;) {
+		struct rotation_facts f = facts_of(m);
+		enum rotation_step step = rotation_decide(&f);
+
+		carry_out(m, step);
+		if (m->pool.ca_next)
+			change_ca(m, prng);
+		idle = step == ROTATION_NOTHING && !m->pool.ca_next ? idle + 1 : 0;
+		assert_true(m->last < 1000);
 	}
 }
 
 static void run_seed(uint64_t seed)
 {
-	struct model m = {.shown = 1, .recorded = 1, .trust = 1 << 1, .ca = 1, .last = 0};
+	struct model m = {.shown = 1,
+		.pool = {.recorded = 1, .ca = 1},
+		.trust = 1 << 1,
+		.ca_last = 1};
 	struct prng prng;
-	unsigned idle = 0;
 
+	m.known = m.pool;
 	prng_seed(&prng, seed);
 	for (int i = 0; i < 200; i++) {
 		struct rotation_facts f = facts_of(&m);
@@ -124,22 +205,16 @@ static void run_seed(uint64_t seed)
 			m.prepared = 0; /* its files are lost */
 		change_ca(&m, &prng);
 		is_believed(&m, seed);
+		if (prng_below(&prng, 15) == 0)
+			lose(&m, seed);
 	}
-	m.asked = false;
-	while (idle < 3) {
-		struct rotation_facts f = facts_of(&m);
-		enum rotation_step step = rotation_decide(&f);
-
-		carry_out(&m, step);
-		if (m.ca_next)
-			change_ca(&m, &prng);
-		idle = step == ROTATION_NOTHING && !m.ca_next ? idle + 1 : 0;
-		assert_true(m.last < 500);
-	}
-	assert_int_equal(m.shown, m.recorded);
-	assert_int_equal(m.next, 0);
+	settle(&m, &prng);
+	assert_int_equal(m.shown, m.pool.recorded);
+	assert_int_equal(m.pool.next, 0);
 	assert_int_equal(m.prepared, 0);
-	assert_int_equal(m.shown % 8, m.ca);
+	assert_int_equal(m.prior, 0);
+	assert_int_equal(m.shown % 8, m.pool.ca);
+	assert_int_equal(m.trust, 1 << m.pool.ca);
 }
 
 static void test_plan(void **state)
@@ -151,7 +226,8 @@ static void test_plan(void **state)
 
 static void test_steps(void **state)
 {
-	struct rotation_facts f = {.trust_right = true, .shown_recorded = true};
+	struct rotation_facts f = {
+		.trust_right = true, .shown_recorded = true, .shown_believed = true};
 
 	(void)state;
 	assert_int_equal(rotation_decide(&f), ROTATION_NOTHING);
@@ -165,9 +241,28 @@ static void test_steps(void **state)
 	assert_int_equal(rotation_decide(&f), ROTATION_CONFIRM);
 	f.trust_right = false;
 	assert_int_equal(rotation_decide(&f), ROTATION_TRUST);
-	f = (struct rotation_facts){
-		.trust_right = true, .shown_recorded = true, .prepared = true};
+	f = (struct rotation_facts){.trust_right = true,
+		.shown_recorded = true,
+		.shown_believed = true,
+		.prepared = true};
 	assert_int_equal(rotation_decide(&f), ROTATION_DISCARD);
+	/* The pool has another CA than the one that this host switched to. */
+	f = (struct rotation_facts){.prior = true, .prior_believed = true};
+	assert_int_equal(rotation_decide(&f), ROTATION_FALL_BACK);
+	f = (struct rotation_facts){.trust_right = true, .wanted = true};
+	assert_int_equal(rotation_decide(&f), ROTATION_PREPARE);
+	f.next_recorded = f.prepared = f.prepared_right = true;
+	f.prepared_recorded = true; /* what it shows is never recorded meanwhile */
+	assert_int_equal(rotation_decide(&f), ROTATION_FORCE);
+	/* Both are good while the change goes on; then one of them goes. */
+	f = (struct rotation_facts){.trust_right = true,
+		.shown_recorded = true,
+		.shown_believed = true,
+		.prior = true,
+		.prior_believed = true};
+	assert_int_equal(rotation_decide(&f), ROTATION_NOTHING);
+	f.prior_believed = false;
+	assert_int_equal(rotation_decide(&f), ROTATION_FORGET);
 }
 
 static void test_times(void **state)
@@ -243,7 +338,7 @@ static void cut_short(int after)
 	if (!rc)
 		rc = identity_write_prepared(dir, b.cert, b.key, &e);
 	if (!rc)
-		rc = identity_put_in_force(dir, &e);
+		rc = identity_put_in_force(dir, false, &e);
 	lives = -1;
 	open_state(&again, dir); /* which checks that key and certificate match */
 	is_former = strcmp(again.cert_pem, id.cert_pem) == 0;
@@ -255,7 +350,7 @@ static void cut_short(int after)
 		assert_true(is_former);
 	/* From wherever it stopped it goes on. */
 	assert_int_equal(identity_write_prepared(dir, a.cert, a.key, &e), 0);
-	assert_int_equal(identity_put_in_force(dir, &e), 0);
+	assert_int_equal(identity_put_in_force(dir, false, &e), 0);
 	identity_fini(&again);
 	open_state(&again, dir);
 	assert_string_equal(again.cert_pem, a.cert);
@@ -274,6 +369,53 @@ static void test_files(void **state)
 		cut_short(after);
 }
 
+/* What was in force is kept, and comes into force again; cut short after any number of
+ * calls. */
+static void fall_back(int after)
+{
+	char dir[] = "/tmp/reeve-rotation-XXXXXX";
+	struct identity id, again;
+	struct rv_error e = {0};
+	struct pair a;
+	int rc;
+
+	assert_non_null(mkdtemp(dir));
+	open_state(&id, dir);
+	a = certify(id.ca_pem, id.ca_key_pem);
+	assert_int_equal(identity_write_prepared(dir, a.cert, a.key, &e), 0);
+	lives = after;
+	rc = identity_put_in_force(dir, true, &e);
+	if (!rc)
+		rc = identity_fall_back(dir, &e);
+	lives = -1;
+	open_state(&again, dir); /* which checks that key and certificate match */
+	if (strcmp(again.cert_pem, a.cert) == 0)
+		assert_string_equal(again.prior_cert_pem, id.cert_pem);
+	else
+		assert_string_equal(again.cert_pem, id.cert_pem);
+	identity_fini(&again);
+	/* From wherever it stopped it goes on. */
+	assert_int_equal(identity_write_prepared(dir, a.cert, a.key, &e), 0);
+	assert_int_equal(identity_put_in_force(dir, true, &e), 0);
+	assert_int_equal(identity_fall_back(dir, &e), 0);
+	assert_int_equal(identity_forget_prior(dir, &e), 0);
+	open_state(&again, dir);
+	assert_null(again.prior_cert_pem);
+	assert_null(again.next_cert_pem);
+	identity_fini(&again);
+	identity_fini(&id);
+	pair_free(&a);
+	remove_directory(dir);
+}
+
+static void test_fall_back(void **state)
+{
+	(void)state;
+	log_set_level(LOG_ERROR);
+	for (int after = 0; after < 14; after++)
+		fall_back(after);
+}
+
 /* In the daemon's life the second name fails: what is shown must not lose its key. */
 static void test_half_in_force(void **state)
 {
@@ -288,7 +430,7 @@ static void test_half_in_force(void **state)
 	a = certify(id.ca_pem, id.ca_key_pem);
 	assert_int_equal(identity_write_prepared(dir, a.cert, a.key, &e), 0);
 	lives = 1;
-	assert_int_not_equal(identity_put_in_force(dir, &e), 0);
+	assert_int_not_equal(identity_put_in_force(dir, false, &e), 0);
 	lives = -1;
 	assert_int_equal(identity_discard_prepared(dir, &e), 0);
 	identity_fini(&id);
@@ -324,7 +466,7 @@ static void test_chain(void **state)
 	open_state(&id, dir);
 	assert_string_equal(id.next_cert_pem, a.cert);
 	assert_string_equal(id.cross_pem, cross);
-	assert_int_equal(identity_put_in_force(dir, &e), 0);
+	assert_int_equal(identity_put_in_force(dir, false, &e), 0);
 	identity_fini(&id);
 	open_state(&id, dir);
 	chain = identity_chain(&id);
@@ -356,6 +498,7 @@ int main(void)
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_files),
+		cmocka_unit_test(test_fall_back),
 		cmocka_unit_test(test_half_in_force),
 		cmocka_unit_test(test_chain),
 	};

@@ -74,6 +74,32 @@ static void test_issue_and_check(void **state)
 	ca_key_free(key2);
 }
 
+/* A renewed certificate is the newer one, whatever the clocks said: the one before may be
+ * of the same second, or of a clock that was ahead. */
+static void test_renewed(void **state)
+{
+	struct fixture *f = *state;
+	int64_t issued_s, expires_s, later_s;
+	struct rv_error e = {0};
+	char *cert;
+
+	assert_int_equal(
+		ca_issue(f->ca, f->ca_key, f->csr, &host, NULL, 30, &cert, &e), 0);
+	assert_int_equal(ca_times(cert, &issued_s, &expires_s, &e), 0);
+	free(cert);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(ca_renew(f->ca, f->ca_key, f->csr, &host, issued_s, 30,
+					 &cert, &e),
+			0);
+		assert_int_equal(ca_check(f->ca, cert, f->key, &host, &e), 0);
+		assert_int_equal(ca_times(cert, &later_s, &expires_s, &e), 0);
+		assert_true(later_s > issued_s);
+		assert_int_equal(expires_s - later_s, 30 * 86400 + 3600);
+		issued_s = later_s + i * 200 * 86400;
+		free(cert);
+	}
+}
+
 /* The right issuer by every name, but not its signature. */
 static void test_forged_certificate(void **state)
 {
@@ -269,6 +295,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_issue_and_check),
+		TEST(test_renewed),
 		TEST(test_forged_certificate),
 		TEST(test_successor),
 		TEST(test_digests),
