@@ -185,6 +185,22 @@ void timer_start_ms(struct timer *t, int64_t after_ms)
 	timer_start_us(t, after_ms > INT64_MAX / 1000 ? INT64_MAX : after_ms * 1000);
 }
 
+void timer_start_about_ms(struct timer *t, int64_t after_ms)
+{
+	const int64_t grid_us = LOOP_ABOUT_MS * INT64_C(1000);
+	struct loop *l = t->loop;
+	int64_t now_us, due_us;
+
+	if (!l->ev || after_ms < LOOP_ABOUT_MS || after_ms > INT64_MAX / 4000) {
+		timer_start_ms(t, after_ms);
+		return;
+	}
+	now_us = loop_now_us(l);
+	due_us = now_us + after_ms * 1000 + grid_us / 2 - l->about_us;
+	due_us = due_us / grid_us * grid_us + l->about_us;
+	timer_start_us(t, due_us - now_us);
+}
+
 void timer_stop(struct timer *t)
 {
 	struct loop *l = t->loop;

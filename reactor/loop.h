@@ -75,6 +75,12 @@ void timer_init(
  * bytes aborts here. */
 void timer_start_us(struct timer *t, int64_t after_us);
 void timer_start_ms(struct timer *t, int64_t after_ms);
+/* Fires once, about so much later, together with others that were started so: an idle
+ * process then wakes up once for all of them. On the real loop up to half of
+ * LOOP_ABOUT_MS early or late; exact where after_ms is shorter than that, and on a
+ * simulated one. For what is done again and again, and needs no certain moment. */
+enum { LOOP_ABOUT_MS = 50 };
+void timer_start_about_ms(struct timer *t, int64_t after_ms);
 void timer_stop(struct timer *t); /* idempotent; must be called before the memory goes */
 bool timer_active(const struct timer *t);
 

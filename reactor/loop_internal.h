@@ -72,6 +72,7 @@ struct loop {
 	struct timer **heap;
 	size_t heap_count, heap_size;
 	uint64_t next_order;
+	int64_t about_us; /* timers "about" a time are due at so much beyond the grid */
 	struct list defers;
 
 	struct loop_signal *signals;

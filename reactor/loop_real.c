@@ -65,6 +65,8 @@ int loop_new(struct loop **out, struct rv_error *e)
 		goto fail;
 	}
 	prng_seed(&l->prng, seed);
+	/* Hosts need not all act at the same moment. */
+	l->about_us = (int64_t)(seed % (LOOP_ABOUT_MS * 1000));
 	l->ev = ev_loop_new(EVFLAG_NOENV | EVBACKEND_EPOLL);
 	if (!l->ev) {
 		rv_error_set(e, RV_ELIMIT,
@@ -156,6 +158,8 @@ static bool set_alarm(struct loop *l)
 	if (l->alarm_due_us < t->due_us)
 		return false;
 	ev_timer_stop(l->ev, l->alarm);
+	/* libev counts from when it woke up, which would be too early. */
+	ev_now_update(l->ev);
 	ev_timer_set(l->alarm, (double)after_us * 1e-6, 0.);
 	ev_timer_start(l->ev, l->alarm);
 	l->alarm_due_us = t->due_us;

@@ -4,14 +4,20 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/limits.h"
 #include "reactor/io.h"
+#include "reactor/loop_internal.h"
 
-enum { WORKER_DELIVER_MAX = 64 };
+enum {
+	WORKER_DELIVER_MAX = 64,
+	LINGER_NS = 60 * 1000,
+	LINGER_GAP_NS = 120 * 1000,
+};
 
 struct worker {
 	struct loop *loop;
@@ -26,6 +32,9 @@ struct worker {
 	pthread_cond_t wake;
 	struct list queue, ran;
 	bool ending;
+	atomic_bool wanted; /* something was queued, or it is ending: seen unlocked */
+	int64_t idle_ns;    /* the thread's own: since when it has had nothing to do */
+	bool lingers;	    /* and whether the next job is likely to follow at once */
 	int event_fd;
 	struct io io;
 
@@ -46,6 +55,31 @@ static void worker_ring(struct worker *w)
 	while (r < 0 && errno == EINTR);
 }
 
+static void worker_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
+/* Where one job follows right upon another, as entries of a log do that are written one
+ * by one, putting the thread to sleep and waking it up again costs as much as a fast disk
+ * takes. So there it looks out for the next one for a moment. With the lock held. */
+static void worker_await(struct worker *w)
+{
+	w->idle_ns = loop_clock_ns();
+	if (w->lingers) {
+		pthread_mutex_unlock(&w->lock);
+		while (!atomic_load_explicit(&w->wanted, memory_order_acquire) &&
+			loop_clock_ns() - w->idle_ns < LINGER_NS)
+			worker_relax();
+		pthread_mutex_lock(&w->lock);
+	}
+	while (list_empty(&w->queue) && !w->ending)
+		pthread_cond_wait(&w->wake, &w->lock);
+	w->lingers = loop_clock_ns() - w->idle_ns < LINGER_GAP_NS;
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -61,19 +95,24 @@ static void *worker_main(void *arg)
 		struct job *job;
 		bool first;
 
-		while (list_empty(&w->queue) && !w->ending)
-			pthread_cond_wait(&w->wake, &w->lock);
+		if (list_empty(&w->queue) && !w->ending)
+			worker_await(w);
 		if (w->ending)
 			break;
 		job = CONTAINER_OF(w->queue.next, struct job, node);
 		list_remove(&job->node);
+		atomic_store_explicit(&w->wanted, false, memory_order_relaxed);
 		pthread_mutex_unlock(&w->lock);
 		job->run(job);
 		pthread_mutex_lock(&w->lock);
 		first = list_empty(&w->ran);
 		list_push_back(&w->ran, &job->node);
-		if (first)
-			worker_ring(w);
+		if (!first)
+			continue;
+		/* Whoever wakes up from it wants the lock. */
+		pthread_mutex_unlock(&w->lock);
+		worker_ring(w);
+		pthread_mutex_lock(&w->lock);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -243,6 +282,7 @@ static void worker_end_real(struct worker *w)
 
 	pthread_mutex_lock(&w->lock);
 	w->ending = true;
+	atomic_store_explicit(&w->wanted, true, memory_order_release);
 	pthread_cond_signal(&w->wake);
 	pthread_mutex_unlock(&w->lock);
 	pthread_join(w->thread, NULL);
@@ -288,8 +328,9 @@ int worker_submit(struct worker *w, struct job *job)
 	}
 	pthread_mutex_lock(&w->lock);
 	list_push_back(&w->queue, &job->node);
-	pthread_cond_signal(&w->wake);
+	atomic_store_explicit(&w->wanted, true, memory_order_release);
 	pthread_mutex_unlock(&w->lock);
+	pthread_cond_signal(&w->wake);
 	return 0;
 }
 

@@ -121,6 +121,34 @@ static void repeat_fn(void *arg)
 	trace_add(m->trace, m->letter);
 }
 
+/* On the real loop their times are a grid's, so that they come together. */
+static void test_timers_about_a_time(void **state)
+{
+	struct trace tr = {.loop = *state, .stop_at = 3};
+	int64_t began_us = loop_now_us(tr.loop), grid_us = LOOP_ABOUT_MS * 1000;
+	struct mark m[3];
+
+	for (int i = 0; i < 3; i++) {
+		int64_t ms = 60 + i, off_us;
+
+		mark_init(&m[i], &tr, (char)('a' + i), mark_fn);
+		timer_start_about_ms(&m[i].timer, ms);
+		off_us = m[i].timer.due_us - began_us - ms * 1000;
+		assert_true(off_us >= (loop_is_sim(tr.loop) ? 0 : -grid_us / 2));
+		if (loop_is_sim(tr.loop))
+			assert_int_equal(off_us, 0);
+		else
+			assert_int_equal(
+				(m[i].timer.due_us - m[0].timer.due_us) % grid_us, 0);
+	}
+	loop_run(tr.loop);
+	assert_string_equal(tr.text, "abc");
+	/* A shorter one is what it says. */
+	timer_start_about_ms(&m[0].timer, 1);
+	assert_true(m[0].timer.due_us >= began_us + 1000);
+	timer_stop(&m[0].timer);
+}
+
 static void test_timer_inside_callbacks(void **state)
 {
 	struct trace tr = {.loop = *state, .stop_at = 4};
@@ -406,6 +434,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_timers_fire_in_order),
 		BOTH(test_timer_stop_and_restart),
+		BOTH(test_timers_about_a_time),
 		BOTH(test_timer_inside_callbacks),
 		BOTH(test_timer_heap),
 		BOTH(test_defer),

@@ -108,6 +108,33 @@ static void test_in_order_and_from_the_loop(void **state)
 }
 
 /* The first job is held at work, the second waits and is cancelled. */
+/* One right after the other: the thread may be asleep, on its way to sleep, or look out
+ * for the next; and it ends well in each of these. */
+static void test_one_after_the_other(void **state)
+{
+	enum { CHAINS = 20, JOBS = 50 };
+	static struct work work[JOBS];
+
+	for (int chain = 0; chain < CHAINS; chain++) {
+		struct worker *worker;
+		int order = 0;
+
+		assert_int_equal(worker_new(&worker, *state, "test"), 0);
+		for (int i = 0; i < JOBS; i++) {
+			work[i] = work_make(*state, worker, &order);
+			work[i].next = i + 1 < JOBS ? &work[i + 1] : NULL;
+			work[i].stop = i + 1 == JOBS;
+		}
+		assert_int_equal(worker_submit(worker, &work[0].job), 0);
+		loop_run(*state);
+		for (int i = 0; i < JOBS; i++) {
+			assert_int_equal(work[i].ran_as, 2 * i + 1);
+			assert_int_equal(work[i].done_as, 2 * i + 2);
+		}
+		worker_free(worker);
+	}
+}
+
 static void test_free_cancels_waiting(void **state)
 {
 	struct loop *l = *state;
@@ -207,6 +234,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(test_in_order_and_from_the_loop),
+		BOTH(test_one_after_the_other),
 		BOTH(test_free_cancels_waiting),
 		BOTH(test_free_inside_done),
 		BOTH(test_queue_is_bounded),
