@@ -181,7 +181,7 @@ static int rio_start(
 	rio->tick_ms = msecs;
 	rio->tick_cb = tick;
 	rio->recv_cb = recv;
-	timer_start_ms(&rio->tick, msecs);
+	rio_start_clock(rio);
 	if (t)
 		t->ops->set_receiver(t, rio_deliver, rio);
 	rio->prepare_due = true;

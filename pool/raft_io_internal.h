@@ -119,6 +119,8 @@ struct rio {
 	raft_io_tick_cb tick_cb;
 	raft_io_recv_cb recv_cb;
 	unsigned tick_ms;
+	int64_t tick_due_us; /* when the clock should go next */
+	bool tick_late;	     /* it did not, and what came in meanwhile goes first */
 	struct timer tick, idle, retry;
 
 	struct rio_ops ops;  /* waiting */
@@ -197,6 +199,7 @@ void rio_finish(void *arg);
 
 /* raft_io_link.c */
 void rio_tick(void *arg);
+void rio_start_clock(struct rio *rio);
 void rio_deliver(
 	void *arg, uint64_t from, const char *address, const uint8_t *bytes, size_t len);
 int rio_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,

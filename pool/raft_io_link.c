@@ -71,11 +71,35 @@ static void rio_forget_leader(struct rio *rio)
 	r->follower_state.current_leader.id = 0;
 }
 
+/* When this process itself stood still, the silence was its own: what others sent
+ * meanwhile is still to be read, and is heard before libraft judges them by the clock. */
+static bool rio_stood_still(struct rio *rio)
+{
+	int64_t late_us = loop_now_us(rio->config.loop) - rio->tick_due_us;
+
+	if (rio->tick_late || late_us < rio->tick_ms * INT64_C(1000)) {
+		rio->tick_late = false;
+		return false;
+	}
+	rio->tick_late = true;
+	return true;
+}
+
+void rio_start_clock(struct rio *rio)
+{
+	timer_start_about_ms(&rio->tick, rio->tick_ms);
+	rio->tick_due_us = rio->tick.due_us;
+}
+
 void rio_tick(void *arg)
 {
 	struct rio *rio = arg;
 
-	timer_start_ms(&rio->tick, rio->tick_ms);
+	if (rio_stood_still(rio)) {
+		timer_start_us(&rio->tick, 0); /* the next round, behind the sockets */
+		return;
+	}
+	rio_start_clock(rio);
 	if (rio_leads(rio) || !rio_in_flight(rio)) {
 		rio_forget_leader(rio);
 		rio->tick_cb(&rio->io);

@@ -139,6 +139,31 @@ static void handing_over_fails_nothing(void **state)
 	net_close(&n);
 }
 
+/* A master that stood still for as long as it may go unheard, but not for so long that
+ * the others chose another one, finds their answers in its sockets: it goes on to lead.
+ */
+static void a_short_sleep_costs_no_master(void **state)
+{
+	struct rlog_status before, after;
+	struct net n;
+
+	(void)state;
+	three_voters(&n, 50);
+	rlog_status(pool_log(n.hosts[0].pool), &before);
+	for (int i = 0; i < 100; i++) {
+		unsigned sent = n.raft_sent[0];
+
+		while (n.raft_sent[0] == sent) /* a round of heartbeats */
+			assert_true(loop_sim_step(n.loop));
+		host_stand_still(&n.hosts[0], 200);
+		run_ms(&n, 10 + i);
+		assert_int_equal(master_of(&n), 0);
+	}
+	rlog_status(pool_log(n.hosts[0].pool), &after);
+	assert_int_equal(after.term, before.term);
+	net_close(&n);
+}
+
 static void mischief(struct net *n)
 {
 	struct prng *prng = loop_prng(n->loop);
@@ -246,6 +271,7 @@ int main(void)
 		cmocka_unit_test(changes_wait_for_the_next_master),
 		cmocka_unit_test(what_a_dying_master_was_asked_is_found_out),
 		cmocka_unit_test(handing_over_fails_nothing),
+		cmocka_unit_test(a_short_sleep_costs_no_master),
 		cmocka_unit_test(storms_tell_the_truth),
 	};
 

@@ -50,6 +50,8 @@ struct net {
 	bool up[HOSTS][HOSTS];
 	unsigned epoch[HOSTS][HOSTS];
 	int64_t last_us[HOSTS][HOSTS];
+	int64_t still_us[HOSTS];   /* it stands still until then */
+	unsigned raft_sent[HOSTS]; /* messages */
 	int in_flight;
 	int behind; /* raft tells this host nothing; 0: all hear it */
 };
@@ -59,7 +61,12 @@ static void arrive(void *arg)
 	struct flight *f = arg;
 	struct net *n = f->net;
 	struct host *to = &n->hosts[f->to];
+	int64_t wait_us = n->still_us[f->to] - loop_now_us(n->loop);
 
+	if (wait_us > 0) { /* in its socket, which is read after the clock */
+		timer_start_us(&f->timer, wait_us > 1000 ? wait_us - 1000 : wait_us);
+		return;
+	}
 	if (n->up[f->from][f->to] && f->epoch == n->epoch[f->from][f->to] && to->pool &&
 		!(n->behind && n->behind == f->to && f->type == POOL_MESSAGE_RAFT))
 		pool_deliver(
@@ -78,6 +85,7 @@ static int net_send(struct pool_messenger *m, const struct uuid *host,
 	for (int i = 0; i < HOSTS; i++) {
 		struct flight *f;
 		int64_t at;
+		int was;
 
 		if (!uuid_eq(&n->hosts[i].uuid, host))
 			continue;
@@ -100,9 +108,12 @@ static int net_send(struct pool_messenger *m, const struct uuid *host,
 		if (at <= n->last_us[from->index][i])
 			at = n->last_us[from->index][i] + 1;
 		n->last_us[from->index][i] = at;
+		was = loop_sim_as(n->loop, 0); /* it flies, whoever stands still */
 		timer_init(&f->timer, n->loop, "test.flight", arrive, f);
+		loop_sim_as(n->loop, was);
 		timer_start_us(&f->timer, at - loop_now_us(n->loop));
 		n->in_flight++;
+		n->raft_sent[from->index] += type == POOL_MESSAGE_RAFT;
 		return 0;
 	}
 	return RV_ENOENT;
@@ -154,6 +165,7 @@ static void host_open(struct host *h)
 	struct net *n = h->net;
 	struct pool_config config = {.messenger = &h->messenger, .self = h->uuid};
 	struct rv_error e = {0};
+	int was = loop_sim_as(n->loop, h->index + 1);
 
 	config.log.segment_bytes = 256 << 10;
 	config.log.adopt = h->adopts;
@@ -173,6 +185,17 @@ static void host_open(struct host *h)
 	for (int i = 0; i < HOSTS; i++)
 		if (i != h->index && n->up[h->index][i])
 			pool_peer_up(h->pool, &n->hosts[i].uuid);
+	loop_sim_as(n->loop, was);
+}
+
+/* SIGSTOP: what is sent to it meanwhile waits in its sockets. */
+__attribute__((unused)) static void host_stand_still(struct host *h, int64_t ms)
+{
+	struct net *n = h->net;
+
+	n->still_us[h->index] = loop_now_us(n->loop) + ms * 1000;
+	loop_sim_freeze(n->loop, h->index + 1, n->still_us[h->index]);
+	run_ms(n, ms);
 }
 
 static void host_crash(struct host *h)
