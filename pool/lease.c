@@ -15,6 +15,11 @@ int64_t lease_wait_ms(int64_t longest_ms)
 	       LEASE_MARGIN_MS;
 }
 
+int64_t lease_gather_ms(int64_t length_ms)
+{
+	return within(length_ms, LEASE_MIN_MS, LEASE_MAX_MS) / LEASE_GATHERINGS;
+}
+
 int64_t lease_renew_ms(int64_t length_ms)
 {
 	return within(length_ms, LEASE_MIN_MS, LEASE_MAX_MS) / LEASE_RENEWALS;
@@ -83,7 +88,7 @@ static void book_forget(struct lease_book *b)
 		free(entry);
 	map_fini(&b->by_host);
 	map_init(&b->by_host, b->seed);
-	b->begun = b->first = false;
+	b->begun = b->first = b->urgent = false;
 	b->first_ms = 0;
 	b->waiting = 0;
 }
@@ -142,6 +147,8 @@ int lease_book_receive(
 	}
 	if (entry->nonce == 0)
 		b->waiting++;
+	if (!entry->renewed)
+		b->urgent = true;
 	entry->nonce = nonce;
 	entry->received_ms = now_ms;
 	return 0;
@@ -150,6 +157,11 @@ int lease_book_receive(
 bool lease_book_wants(const struct lease_book *b)
 {
 	return b->leads && !b->begun && (b->waiting > 0 || !b->first);
+}
+
+bool lease_book_is_urgent(const struct lease_book *b)
+{
+	return b->urgent || !b->first;
 }
 
 void lease_book_begin(struct lease_book *b, uint64_t term)
@@ -169,6 +181,7 @@ void lease_book_begin(struct lease_book *b, uint64_t term)
 		entry->nonce = 0;
 	}
 	b->waiting = 0;
+	b->urgent = false;
 }
 
 void lease_book_ended(

@@ -43,8 +43,9 @@ enum {
 	 * end protected VMs itself. */
 	LEASE_WATCHDOG_MS = 10 * 1000,
 	LEASE_MARGIN_MS = 3 * 1000,
-	LEASE_ASKED_MAX = 8, /* requests that may still be answered */
-	LEASE_RENEWALS = 5,  /* a host asks so often within one lease */
+	LEASE_ASKED_MAX = 8,   /* requests that may still be answered */
+	LEASE_RENEWALS = 5,    /* a host asks so often within one lease */
+	LEASE_GATHERINGS = 10, /* renewals are answered so often within one */
 };
 
 /* How long after it was renewed (or the master's first barrier) a lease of at most
@@ -53,6 +54,10 @@ int64_t lease_wait_ms(int64_t longest_ms);
 
 /* How often a holder of a lease of length_ms asks for the next. */
 int64_t lease_renew_ms(int64_t length_ms);
+
+/* How long a renewal may wait for others, so that one barrier serves them all: each is an
+ * entry that every host of the pool writes to its disk. */
+int64_t lease_gather_ms(int64_t length_ms);
 
 /* --- the holder --- */
 
@@ -109,6 +114,7 @@ struct lease_book {
 	int64_t first_ms; /* F */
 	uint64_t term;	  /* of the barrier at work */
 	size_t waiting;	  /* entries with a nonce */
+	bool urgent;	  /* one of them never renewed with this master */
 	size_t room;	  /* most hosts; others' requests are refused */
 };
 
@@ -125,6 +131,9 @@ int lease_book_receive(struct lease_book *b, const struct uuid *host, uint64_t n
 /* Whether a barrier should begin: somebody waits for one, or none of this master's was
  * committed yet; and none is at work. */
 bool lease_book_wants(const struct lease_book *b);
+/* Whether it should be soon: a host may hold no lease at all. Others only renew theirs,
+ * long before the end, and can wait for one another. */
+bool lease_book_is_urgent(const struct lease_book *b);
 
 /* A barrier is proposed right after this call, in `term`. */
 void lease_book_begin(struct lease_book *b, uint64_t term);

@@ -242,7 +242,10 @@ static int64_t barrier_every_ms(const struct leases *l)
 	struct rlog_status s;
 
 	rlog_status(pool_log(l->pool), &s);
-	return s.low_space ? lease_renew_ms(l->holder.length_ms) : LEASES_TICK_MS;
+	if (s.low_space)
+		return lease_renew_ms(l->holder.length_ms);
+	return lease_book_is_urgent(&l->book) ? LEASES_TICK_MS
+					      : lease_gather_ms(l->holder.length_ms);
 }
 
 static void lead(struct leases *l, int64_t now_ms)
@@ -383,7 +386,7 @@ static void on_tick(void *arg)
 {
 	struct leases *l = arg;
 
-	timer_start_ms(&l->tick, LEASES_TICK_MS);
+	timer_start_about_ms(&l->tick, LEASES_TICK_MS);
 	look(l);
 }
 

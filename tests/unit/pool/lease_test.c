@@ -124,6 +124,38 @@ static void test_needs_a_barrier_begun_after(void **state)
 	lease_book_fini(&b);
 }
 
+/* Only who may have no lease at all is in a hurry. */
+static void test_urgent(void **state)
+{
+	struct lease_book b;
+
+	(void)state;
+	lease_book_init(&b, 1, 10);
+	lease_book_lead(&b, true);
+	assert_true(lease_book_is_urgent(&b)); /* its own first barrier */
+	lease_book_begin(&b, 5);
+	lease_book_ended(&b, true, true, 5, 100);
+	assert_false(lease_book_is_urgent(&b));
+	assert_int_equal(lease_book_receive(&b, &host_a, 1, 110), 0);
+	assert_true(lease_book_is_urgent(&b));
+	lease_book_begin(&b, 5);
+	assert_false(lease_book_is_urgent(&b));
+	lease_book_ended(&b, true, true, 5, 120);
+	assert_int_equal(lease_book_receive(&b, &host_a, 2, 130), 0);
+	assert_true(lease_book_wants(&b));
+	assert_false(lease_book_is_urgent(&b)); /* it renews */
+	assert_int_equal(lease_book_receive(&b, &host_b, 3, 140), 0);
+	assert_true(lease_book_is_urgent(&b));
+	lease_book_lead(&b, true); /* of the next term nobody has one */
+	lease_book_begin(&b, 6);
+	lease_book_ended(&b, true, true, 6, 150);
+	assert_int_equal(lease_book_receive(&b, &host_a, 4, 160), 0);
+	assert_true(lease_book_is_urgent(&b));
+	lease_book_fini(&b);
+	/* What waits for others still comes in time for the next request. */
+	assert_true(lease_gather_ms(LEN) < lease_renew_ms(LEN));
+}
+
 static void test_deposed(void **state)
 {
 	struct lease_holder h;
@@ -364,6 +396,7 @@ int main(void)
 		cmocka_unit_test(test_frozen_holder),
 		cmocka_unit_test(test_only_own_answers),
 		cmocka_unit_test(test_needs_a_barrier_begun_after),
+		cmocka_unit_test(test_urgent),
 		cmocka_unit_test(test_deposed),
 		cmocka_unit_test(test_waits),
 		cmocka_unit_test(test_bounds),
