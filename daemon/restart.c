@@ -404,13 +404,26 @@ static void look_at(struct restarts *r, const struct row *vm)
 		failed(r, vm, &step);
 }
 
+static bool anything_due(const struct restarts *r)
+{
+	const struct db *db = db_of(r);
+
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));) {
+		struct uuid task = db_ref(vm, VM_HA_RESTART_TASK);
+
+		if (!uuid_is_none(&task))
+			return true;
+	}
+	return false;
+}
+
 static void start(struct restarts *r)
 {
 	static const enum vm_restart_priority order[] = {VM_RESTART_PRIORITY_RESTART,
 		VM_RESTART_PRIORITY_BEST_EFFORT, VM_RESTART_PRIORITY_NONE};
 	const struct db *db = db_of(r);
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 3 && anything_due(r); i++) {
 		for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));) {
 			struct uuid task = db_ref(vm, VM_HA_RESTART_TASK);
 
@@ -426,7 +439,7 @@ static void on_look(void *arg)
 	struct restarts *r = arg;
 	struct daemon *d = r->daemon;
 
-	timer_start_ms(&r->look, RESTART_LOOK_MS);
+	timer_start_about_ms(&r->look, RESTART_LOOK_MS);
 	/* A witness starts nothing: it leads until a host has caught up. */
 	if (!d->recorded || witness_is_here(d) || !pool_is_master(d->pool) ||
 		!db_pool(db_of(r)))
@@ -451,7 +464,7 @@ int restarts_new(struct restarts **out, struct daemon *d)
 
 void restarts_start(struct restarts *r)
 {
-	timer_start_ms(&r->look, RESTART_LOOK_MS);
+	timer_start_about_ms(&r->look, RESTART_LOOK_MS);
 }
 
 void restarts_stop(struct restarts *r)
