@@ -176,7 +176,7 @@ static void on_look(void *arg)
 	struct clocks *c = arg;
 	struct daemon *d = c->daemon;
 
-	timer_start_ms(&c->timer, CLOCKS_LOOK_MS);
+	timer_start_about_ms(&c->timer, CLOCKS_LOOK_MS);
 	obey_tests(c);
 	if (d->members && pool_is_master(d->pool) && db_pool(pool_db(d->pool)))
 		compare(c);
@@ -217,7 +217,7 @@ void clocks_start(struct clocks *c)
 {
 	if (*c->daemon->config->test_clock_file)
 		obey_tests(c);
-	timer_start_ms(&c->timer, CLOCKS_LOOK_MS);
+	timer_start_about_ms(&c->timer, CLOCKS_LOOK_MS);
 }
 
 void clocks_stop(struct clocks *c)

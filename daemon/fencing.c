@@ -365,7 +365,7 @@ static void on_tick(void *arg)
 {
 	struct fencing *f = arg;
 
-	timer_start_ms(&f->tick, FENCING_TICK_MS);
+	timer_start_about_ms(&f->tick, FENCING_TICK_MS);
 	if (f->fd < 0)
 		dial(f);
 	if (f->fd >= 0 && f->greeted && f->able) {

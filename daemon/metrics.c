@@ -147,7 +147,7 @@ static void on_interval(void *arg)
 {
 	struct metrics *m = arg;
 
-	timer_start_ms(&m->timer, METRICS_INTERVAL_MS);
+	timer_start_about_ms(&m->timer, METRICS_INTERVAL_MS);
 	if (m->asking)
 		return; /* a slow hypervisor is asked once at a time */
 	m->asking = true;

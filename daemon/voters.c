@@ -15,7 +15,7 @@ enum {
 	LOOK_MS = 500,
 	ALIVE_US = 1500 * 1000, /* answers come with every heartbeat */
 	MOST_MEMBERS = 64,	/* of the configuration, and outsiders looked at */
-	STANDBYS = 8,		/* besides the voters; other hosts are learners */
+	STANDBYS = 2,		/* besides the voters; other hosts are learners */
 	GIVE_AGAIN_US = 600 * 1000 * 1000,
 };
 
@@ -285,7 +285,7 @@ static void on_timer(void *arg)
 
 	if (!v->leads || !pool_is_master(pool_of(v)))
 		return;
-	timer_start_ms(&v->timer, LOOK_MS);
+	timer_start_about_ms(&v->timer, LOOK_MS);
 	if (!db_pool(pool_db(pool_of(v))))
 		return; /* the very first start */
 	members_read(v);

@@ -137,7 +137,7 @@ static void link_soon(void *arg)
 
 static void keepalive_start(struct link *k)
 {
-	timer_start_ms(&k->keepalive, k->timing.probe_ms);
+	timer_start_about_ms(&k->keepalive, k->timing.probe_ms);
 	k->keepalive_due_us = loop_now_us(k->loop) + k->timing.probe_ms * INT64_C(1000);
 }
 

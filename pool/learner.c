@@ -205,7 +205,7 @@ static void watch(void *arg)
 	struct learner *l = arg;
 	int64_t now = loop_now_us(l->loop);
 
-	timer_start_ms(&l->watch, WATCH_MS);
+	timer_start_about_ms(&l->watch, WATCH_MS);
 	defer_start(&l->ack);
 	if (!l->session)
 		seek(l);
@@ -580,7 +580,7 @@ int learner_new(
 		return rc;
 	}
 	if (config->messenger)
-		timer_start_ms(&l->watch, WATCH_MS);
+		timer_start_about_ms(&l->watch, WATCH_MS);
 	defer_start(&l->apply);
 	*out = l;
 	return 0;

@@ -473,7 +473,7 @@ static void deliver_ask(
 	list_init(&fd->node);
 	f->count++;
 	if (!timer_active(&f->beat))
-		timer_start_ms(&f->beat, BEAT_MS);
+		timer_start_about_ms(&f->beat, BEAT_MS);
 	send_beat(fd);
 	if (discard)
 		begin_snapshot(fd);
@@ -529,7 +529,7 @@ static void beat(void *arg)
 
 	if (f->count == 0)
 		return;
-	timer_start_ms(&f->beat, BEAT_MS);
+	timer_start_about_ms(&f->beat, BEAT_MS);
 	LIST_FOR_EACH (node, &f->resting)
 		send_beat(CONTAINER_OF(node, struct feed, node));
 	LIST_FOR_EACH (node, &f->active)
