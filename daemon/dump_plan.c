@@ -68,6 +68,7 @@ static bool is_of_the_moment(enum schema_field_id id)
 	case VM_MIGRATION_TARGET:
 	case VM_HA_ARMED:
 	case VM_HA_RESTART_TASK:
+	case VM_BALLOON_PROVEN:
 	case VM_PAUSED_BY:
 	case VM_DEVICES_LEFT_ON:
 	case VM_CLAIMS_VOID:

@@ -169,10 +169,10 @@ static void judge_unproven(struct memctl *m, struct domain *g, int64_t now)
 	}
 	target = probe_target(m, g);
 	if (target == 0) {
-		g->probe_us = now + (m->config.probe_delay_us << shift);
-		/* Nothing to be gained from a fixed range: ask again only by event. */
+		/* It stays due: the first step that has something to try does so. Of a
+		 * fixed range only an event can make that. */
 		if (g->d.dynamic_min_kib < g->d.dynamic_max_kib)
-			step_by(m, g->probe_us);
+			step_by(m, now + (m->config.probe_delay_us << shift));
 		return;
 	}
 	learn_offset(m, g);

@@ -259,9 +259,12 @@ static int take_memory(struct vm_build *b)
 	struct memctl_domain d =
 		vm_domain_memory(vm, b->id.domid, b->target_kib, boots_full);
 	struct rv_error e;
-	int rc = vm_memory_add(b->host->memory, &b->id, &d, vm_overhead_kib(b->host, vm),
-		&b->reservation, &e);
+	int rc;
 
+	/* A restored guest is the one that was tried out; a new one is not. */
+	d.proven = d.proven && b->source;
+	rc = vm_memory_add(b->host->memory, &b->id, &d, vm_overhead_kib(b->host, vm),
+		&b->reservation, &e);
 	if (rc)
 		op_fail_with(&b->op, &e);
 	else if (b->source)

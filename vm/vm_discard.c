@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "vm/vm_op.h"
+#include "vm/vm_told.h"
 
 static void discard_next(struct vm_host *h);
 
@@ -73,6 +74,12 @@ static void discard_answered(void *arg, uint64_t token, int rc)
 	}
 	log_debug("vm.discard", "rc=%s msg=\"%s\"", rv_error_symbol(rc),
 		d->request.error.detail);
+	if (vm_told_new(&h->mgr->told, d->list[d->next].vdi, d->request.error.detail))
+		vm_note(h->mgr, "SUSPEND_IMAGE_LEFT", 4, UUID_NONE,
+			"a disk that nobody uses any more, such as a suspend image, "
+			"could "
+			"not be deleted: %s. It is tried again by itself",
+			d->request.error.detail);
 	d->next++;
 	discard_next(h);
 }

@@ -1,8 +1,8 @@
 /*
- * Disks that nobody uses and that could not be deleted when they should have been: images
- * of suspended guests whose SR was away, clones that a dead host was making. Their rows
- * bear the intent VM_VDI_DISCARD. At each look the first host that has their SR tries
- * again, one after the other. For vm/'s own files.
+ * Disks that nobody uses and that are still to be deleted: images of guests that were
+ * resumed, or whose SR was away when they should have gone, clones that a dead host was
+ * making. Their rows bear the intent VM_VDI_DISCARD. At each look, and after a resume,
+ * the first host that has their SR tries it, one after the other. For vm/'s own files.
  */
 #ifndef REEVE_VM_VM_DISCARD_H
 #define REEVE_VM_VM_DISCARD_H

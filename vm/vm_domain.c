@@ -76,6 +76,13 @@ int vm_domain_describe(struct vm_domain_spec *s, const struct vm_op *o,
 	return 0;
 }
 
+void vm_domain_txn_boot(struct vm_op *o, const struct db *db, struct txn *t)
+{
+	vm_cpu_txn_boot(o, db, t);
+	if (db_bool(db_row(db, CLASS_VM, o->vm), VM_BALLOON_PROVEN))
+		txn_set_bool(t, o->vm, VM_BALLOON_PROVEN, false);
+}
+
 struct memctl_domain vm_domain_memory(
 	const struct row *vm, uint32_t domid, uint64_t target_kib, bool boots_full)
 {
@@ -91,6 +98,7 @@ struct memctl_domain vm_domain_memory(
 		.actual_kib = target_kib,
 		.target_kib = target_kib,
 		.maxmem_kib = boots_full ? static_max_kib : target_kib,
+		.proven = db_bool(vm, VM_BALLOON_PROVEN),
 		.mode = MEMCTL_BUILDING,
 	};
 }

@@ -23,6 +23,10 @@ int vm_domain_describe(struct vm_domain_spec *s, const struct vm_op *o,
 	struct uuid handle, uint64_t generation, uint64_t target_kib,
 	const struct vm_devices *devices, struct rv_error *e) RV_MUST_CHECK;
 
+/* Of the entry that begins a start or reboot: what was known of the guest that ran before
+ * is not true of the next. */
+void vm_domain_txn_boot(struct vm_op *o, const struct db *db, struct txn *t);
+
 /* For vm_memory_add, when it has just been made with target_kib; boots_full: it may use
  * its static-max until it has booted. */
 struct memctl_domain vm_domain_memory(

@@ -6,11 +6,13 @@
 #include "vm/vm_image.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-#define IMAGE_MAGIC "REEVE SUSPEND 1\n"
+#define IMAGE_MAGIC	   "REEVE SUSPEND 1\n"
+#define IMAGE_MAGIC_DIRECT "REEVE SUSPEND 2\n"
 
 /* Of the header: magic, vm, length, actual_kib, checksum; the rest is zero. */
 enum { IMAGE_RELEASE_TRIES = 6 };
@@ -32,10 +34,10 @@ static uint64_t get_u64(const uint8_t *p)
 }
 
 void vm_image_format(uint8_t bytes[static VM_IMAGE_HEADER_BYTES], struct uuid vm,
-	uint64_t length, uint64_t actual_kib)
+	uint64_t length, uint64_t actual_kib, bool direct)
 {
 	memset(bytes, 0, VM_IMAGE_HEADER_BYTES);
-	memcpy(bytes, IMAGE_MAGIC, 16);
+	memcpy(bytes, direct ? IMAGE_MAGIC_DIRECT : IMAGE_MAGIC, 16);
 	memcpy(bytes + AT_VM, vm.b, sizeof vm.b);
 	put_u64(bytes + AT_LENGTH, length);
 	put_u64(bytes + AT_ACTUAL, actual_kib);
@@ -43,9 +45,10 @@ void vm_image_format(uint8_t bytes[static VM_IMAGE_HEADER_BYTES], struct uuid vm
 }
 
 int vm_image_parse(const uint8_t *bytes, size_t len, uint64_t size, struct uuid vm,
-	uint64_t *length, uint64_t *actual_kib, struct rv_error *e)
+	uint64_t *length, uint64_t *actual_kib, bool *direct, struct rv_error *e)
 {
-	if (len < HEADER_USED || memcmp(bytes, IMAGE_MAGIC, 16) != 0)
+	*direct = len >= HEADER_USED && memcmp(bytes, IMAGE_MAGIC_DIRECT, 16) == 0;
+	if (len < HEADER_USED || (!*direct && memcmp(bytes, IMAGE_MAGIC, 16) != 0))
 		return rv_error_set(e, RV_ECORRUPT,
 			"the suspend image has no header: it was never completed");
 	if (get_u64(bytes + AT_SUM) != XXH3_64bits(bytes, AT_SUM))
@@ -142,11 +145,13 @@ static void image_answered(void *arg, uint64_t token, const struct storage_resul
 		i->active = true;
 		i->size = result->backend.virtual_size ? result->backend.virtual_size
 						       : i->size;
+		if (result->backend.format == STORAGE_FORMAT_RAW)
+			snprintf(i->path, sizeof i->path, "%s", result->backend.path);
 	} else if (i->phase == VM_IMAGE_HEADING && !i->writing) {
 		struct rv_error e;
 
 		if (vm_image_parse(result->data, result->data_len, i->size, i->holder,
-			    &i->length, &i->actual_kib, &e))
+			    &i->length, &i->actual_kib, &i->direct, &e))
 			image_fail(i, e.code, &e);
 	}
 	image_next(i);
@@ -223,8 +228,8 @@ static void image_enter(struct vm_image *i, enum vm_image_phase phase)
 		break;
 	case VM_IMAGE_HEADING:
 		if (i->writing) {
-			vm_image_format(
-				i->chunk[0].bytes, i->holder, i->length, i->actual_kib);
+			vm_image_format(i->chunk[0].bytes, i->holder, i->length,
+				i->actual_kib, i->direct);
 			call.verb = STORAGE_VDI_WRITE;
 			call.data = i->chunk[0].bytes;
 			call.sync = true;
@@ -375,8 +380,23 @@ static void sink_filled(void *arg, size_t n)
 		image_write(i, i->current);
 }
 
-struct hyper_sink vm_image_sink(
-	struct vm_image *i, struct hyper_req *req, void (*broken)(void *arg), void *arg)
+/* The hypervisor has written so much by itself. */
+static void sink_went_on(void *arg, size_t n)
+{
+	struct vm_image *i = arg;
+
+	i->length += n;
+}
+
+static struct hyper_file image_file(struct vm_image *i)
+{
+	return (struct hyper_file){.path = i->path,
+		.at = VM_IMAGE_HEADER_BYTES,
+		.size = i->size - VM_IMAGE_HEADER_BYTES};
+}
+
+struct hyper_sink vm_image_sink(struct vm_image *i, struct hyper_req *req,
+	bool takes_files, void (*broken)(void *arg), void *arg)
 {
 	assert(i->active && i->writing);
 	i->req = req;
@@ -385,6 +405,10 @@ struct hyper_sink vm_image_sink(
 	i->phase = VM_IMAGE_STREAMING;
 	i->offset = VM_IMAGE_HEADER_BYTES;
 	i->length = 0;
+	i->direct = takes_files && i->path[0] && i->size > VM_IMAGE_HEADER_BYTES;
+	if (i->direct)
+		return (struct hyper_sink){
+			.filled = sink_went_on, .arg = i, .file = image_file(i)};
 	return (struct hyper_sink){.room = sink_room, .filled = sink_filled, .arg = i};
 }
 
@@ -432,6 +456,8 @@ struct hyper_source vm_image_source(struct vm_image *i, struct hyper_req *req)
 	i->phase = VM_IMAGE_STREAMING;
 	i->offset = VM_IMAGE_HEADER_BYTES;
 	i->current = 0;
+	if (i->direct)
+		return (struct hyper_source){.arg = i, .file = image_file(i)};
 	image_read(i, 0);
 	image_read(i, 1);
 	return (struct hyper_source){

@@ -1,9 +1,14 @@
 /*
  * A suspended guest's memory on a VDI: a header block, then the hypervisor's own stream.
  *
- * Bounded memory: two chunks, one being filled (or read by the hypervisor) while the
- * other is on its way to (or from) the SR. The header is written last, with a sync: an
- * image is whole or it is none.
+ * Where the SR keeps the VDI as a file or device of this host and the hypervisor takes
+ * files (hyper_file), that stream is the hypervisor's to write and read, in its own
+ * format of files; its bytes don't pass through here. The header tells which of the two
+ * it is.
+ *
+ * Else, bounded memory: two chunks, one being filled (or read by the hypervisor) while
+ * the other is on its way to (or from) the SR. The header is written last, with a sync:
+ * an image is whole or it is none.
  */
 #ifndef REEVE_VM_VM_IMAGE_H
 #define REEVE_VM_VM_IMAGE_H
@@ -53,6 +58,8 @@ struct vm_image {
 		VM_IMAGE_CLOSING,
 		VM_IMAGE_DISCARDING,
 	} phase;
+	char path[STORAGE_PATH_MAX]; /* of the active VDI here; empty: none */
+	bool direct;		     /* the hypervisor's format of files */
 	bool writing, active, ended, stopped, then_discard;
 	int outstanding;
 	int rc; /* of the stream: the first error */
@@ -80,9 +87,10 @@ void vm_image_create(
 /* Opens it for reading and checks its header. RV_ECORRUPT: no whole image. */
 void vm_image_open(struct vm_image *i, vm_image_fn *fn, void *arg, uint64_t token);
 
-/* `req` is the save or restore that is kicked when there is room or data. */
-struct hyper_sink vm_image_sink(
-	struct vm_image *i, struct hyper_req *req, void (*broken)(void *arg), void *arg);
+/* `req` is the save or restore that is kicked when there is room or data. takes_files: of
+ * the hypervisor; an image whose `direct` is set is read only by one that does. */
+struct hyper_sink vm_image_sink(struct vm_image *i, struct hyper_req *req,
+	bool takes_files, void (*broken)(void *arg), void *arg);
 struct hyper_source vm_image_source(struct vm_image *i, struct hyper_req *req);
 
 /* Waits for what is on its way, writes the rest and the header, closes. */
@@ -98,8 +106,9 @@ void vm_image_fini(struct vm_image *i); /* harmless on a zeroed one */
 
 /* The header, for tests and fuzzing: 0, or RV_ECORRUPT with what is wrong. */
 int vm_image_parse(const uint8_t *bytes, size_t len, uint64_t size, struct uuid vm,
-	uint64_t *length, uint64_t *actual_kib, struct rv_error *e) RV_MUST_CHECK;
+	uint64_t *length, uint64_t *actual_kib, bool *direct,
+	struct rv_error *e) RV_MUST_CHECK;
 void vm_image_format(uint8_t bytes[static VM_IMAGE_HEADER_BYTES], struct uuid vm,
-	uint64_t length, uint64_t actual_kib);
+	uint64_t length, uint64_t actual_kib, bool direct);
 
 #endif

@@ -170,6 +170,7 @@ static void add_memory(
 		.target_kib = d->target_kib,
 		.maxmem_kib = d->maxmem_kib,
 		.pod_kib = d->pod_kib,
+		.proven = db_bool(vm, VM_BALLOON_PROVEN),
 		.mode = MEMCTL_FROZEN,
 	};
 	struct rv_error e;
@@ -189,6 +190,8 @@ static void add_memory(
 		m.static_min_kib = m.dynamic_min_kib;
 	if (vm_memory_add(h->memory, &d->id, &m, d->overhead_kib, NULL, &e))
 		log_warn("vm.look", "domid=%u msg=\"%s\"", d->id.domid, e.detail);
+	else if (d->is_up || d->can_balloon)
+		vm_memory_up(h->memory, &d->id);
 }
 
 static void adopt_devices(struct vm_host *h, const struct row *vm);

@@ -215,8 +215,13 @@ int vm_manager_new(struct vm_manager **out, const struct vm_manager_config *conf
 static void manager_balloon(void *arg, const struct memctl_action *a)
 {
 	struct vm_host *h = arg;
+	const struct row *vm = db_row(pool_db(h->mgr->pool), CLASS_VM, a->vm);
+	struct hyper_domain_id id;
 
-	if (a->what == MEMCTL_DECLARE_STUCK)
+	if (a->what == MEMCTL_DECLARE_PROVEN && vm && vm_recorded(vm, &id) &&
+		id.domid == a->domid)
+		vm_note_proven(h->mgr, a->vm, id.handle);
+	else if (a->what == MEMCTL_DECLARE_STUCK)
 		vm_note(h->mgr, "VM_MEMORY_STUCK", 3, a->vm,
 			"domain %u does not give back memory it was asked for; its share "
 			"is "

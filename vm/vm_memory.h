@@ -122,6 +122,9 @@ void vm_memory_mode(
 uint64_t vm_memory_ordered_kib(
 	const struct vm_memory *m, const struct hyper_domain_id *id);
 
+/* Its guest's drivers are there: a balloon that was not tried out yet is tried now. */
+void vm_memory_up(struct vm_memory *m, const struct hyper_domain_id *id);
+
 /* New dynamic limits from an admin. As memctl_domain_range; RV_ENOENT. */
 int vm_memory_range(struct vm_memory *m, const struct hyper_domain_id *id,
 	uint64_t dynamic_min_kib, uint64_t dynamic_max_kib,

@@ -243,6 +243,13 @@ void vm_memory_mode(
 		defer_start(&m->step);
 }
 
+void vm_memory_up(struct vm_memory *m, const struct hyper_domain_id *id)
+{
+	if (vm_memory_of(m, id) &&
+		memctl_domain_ready(m->ctl, loop_now_us(m->loop), id->domid) == 0)
+		defer_start(&m->step);
+}
+
 uint64_t vm_memory_ordered_kib(
 	const struct vm_memory *m, const struct hyper_domain_id *id)
 {
@@ -344,10 +351,8 @@ void vm_memory_event(void *arg, const struct hyper_event *event)
 		vm_memory_seen(m, now);
 		return;
 	case HYPER_EV_FEATURES:
-		if (now->can_balloon &&
-			memctl_domain_ready(m->ctl, loop_now_us(m->loop), d->domid))
-			break;
-		defer_start(&m->step);
+		if (now->can_balloon || now->is_up)
+			vm_memory_up(m, &d->id);
 		return;
 	case HYPER_EV_SHUTDOWN:
 		vm_memory_mode(m, &d->id, MEMCTL_FROZEN);

@@ -322,7 +322,7 @@ struct vm_note {
 	struct vm_entry entry;
 	const char *name;
 	int priority;
-	struct uuid vm;
+	struct uuid vm, handle;
 	char body[512];
 };
 
@@ -372,6 +372,39 @@ void vm_note(struct vm_manager *m, const char *name, int priority, struct uuid v
 	list_push_back(&m->notes, &n->node);
 	vm_entry_init(&n->entry, m->loop, m->pool);
 	vm_entry_commit(&n->entry, txn_note, note_holds, true, note_done, n, 0);
+}
+
+static void txn_proven(void *arg, const struct db *db, struct txn *t)
+{
+	struct vm_note *n = arg;
+
+	(void)db;
+	txn_expect_ref(t, n->vm, VM_DOMAIN_HANDLE, n->handle);
+	txn_set_bool(t, n->vm, VM_BALLOON_PROVEN, true);
+}
+
+static bool proven_holds(void *arg, const struct db *db)
+{
+	const struct row *vm = db_row(db, CLASS_VM, ((struct vm_note *)arg)->vm);
+
+	return vm && db_bool(vm, VM_BALLOON_PROVEN);
+}
+
+/* Not waited for: where it can't be recorded the driver is tried out once more. */
+void vm_note_proven(struct vm_manager *m, struct uuid vm, struct uuid handle)
+{
+	struct vm_note *n = calloc(1, sizeof *n);
+
+	if (!n)
+		return;
+	snprintf(n->body, sizeof n->body,
+		"that its balloon driver works is not on record");
+	n->mgr = m;
+	n->vm = vm;
+	n->handle = handle;
+	list_push_back(&m->notes, &n->node);
+	vm_entry_init(&n->entry, m->loop, m->pool);
+	vm_entry_commit(&n->entry, txn_proven, proven_holds, false, note_done, n, 0);
 }
 
 void vm_notes_stop(struct vm_manager *m)

@@ -221,6 +221,10 @@ void vm_txn_message(struct txn *t, struct vm_manager *m, const char *name, int p
 void vm_note(struct vm_manager *m, const char *name, int priority, struct uuid vm,
 	const char *fmt, ...) RV_PRINTF(5, 6);
 
+/* Its guest has shown that it can balloon: goes into the VM's record as long as that
+ * domain is the VM's. */
+void vm_note_proven(struct vm_manager *m, struct uuid vm, struct uuid handle);
+
 /* --- looking --- */
 
 struct vm_host *vm_host_find(const struct vm_manager *m, const struct uuid *host);

@@ -8,7 +8,7 @@
  */
 #include "vm/vm_ask.h"
 #include "vm/vm_build.h"
-#include "vm/vm_cpu.h"
+#include "vm/vm_domain.h"
 
 enum { ASK, TEARDOWN, BUILD, END, ENDED };
 
@@ -294,7 +294,7 @@ const struct vm_verb vm_verb_reboot = {
 	.size = sizeof(struct reboot),
 	.resident = true,
 	.admit = reboot_admit,
-	.intend = vm_cpu_txn_boot,
+	.intend = vm_domain_txn_boot,
 	.begin = reboot_begin,
 	.cancellable = reboot_cancellable,
 	.guest_ended = reboot_guest_ended,

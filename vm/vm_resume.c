@@ -1,13 +1,16 @@
 /*
- *	OPEN ─► BUILD ─► RECORD ─► DISCARD ─► END ─► ENDED
- *	  │       │        Running   the image,   ▲
- *	  ▼       ▼                  now stale    │
+ *	OPEN ─► BUILD ─► RECORD ─► CLOSE ─► END ─► ENDED   the image goes afterwards
+ *	  │       │        Running              ▲
+ *	  │       ├─► DISCARD (it may have run) ┤
+ *	  ▼       ▼                             │
  *	CLOSE (the image stays, the VM stays Suspended)
  *
  * The image is deleted only after the database says that the guest runs, and never used
- * again once it may have run: its disks have moved on.
+ * again once it may have run: its disks have moved on. Nobody waits for that: it is
+ * marked, and vm_discard deletes it.
  */
 #include "vm/vm_build.h"
+#include "vm/vm_discard.h"
 #include "vm/vm_image.h"
 
 enum { OPEN, BUILD, RECORD, DISCARD, CLOSE, END, ENDED };
@@ -15,7 +18,7 @@ enum { OPEN, BUILD, RECORD, DISCARD, CLOSE, END, ENDED };
 static const struct op_state states[] = {
 	[OPEN] = {"open", OP_TO(BUILD) | OP_TO(CLOSE) | OP_TO(END)},
 	[BUILD] = {"build", OP_TO(RECORD) | OP_TO(CLOSE) | OP_TO(DISCARD)},
-	[RECORD] = {"record", OP_TO(DISCARD) | OP_TO(END)},
+	[RECORD] = {"record", OP_TO(CLOSE) | OP_TO(END)},
 	[DISCARD] = {"discard", OP_TO(END)},
 	[CLOSE] = {"close", OP_TO(END)},
 	[END] = {"end", OP_TO(ENDED)},
@@ -29,7 +32,7 @@ struct resume {
 	struct vm_build build;
 	struct vm_image image;
 	struct hyper_source source;
-	bool opened, building, discarded;
+	bool opened, building, recorded, discarded;
 };
 
 static struct resume *resume_of(struct op *op)
@@ -167,6 +170,13 @@ static void in_open(struct resume *s)
 	}
 	if (s->image.rc)
 		op_fail(&o->op, s->image.rc, "VM %s: %s", o->name, s->image.error.detail);
+	else if (s->image.direct &&
+		 (!hyper_takes_files(o->host->hyper) || !s->image.path[0]))
+		op_fail(&o->op, RV_EUNSUPPORTED,
+			"VM %s: its suspend image was written by another hypervisor's "
+			"driver than this host has, or lies where this host has no file "
+			"of it; resume it on the host that suspended it",
+			o->name);
 	else if (o->op.cancelled)
 		vm_op_cancelled(o);
 	if (o->op.error.code) {
@@ -208,11 +218,9 @@ static void in_discard(struct resume *s)
 	s->discarded = s->image.rc == 0;
 	if (!s->discarded)
 		vm_note(o->mgr, "SUSPEND_IMAGE_LEFT", 4, o->vm,
-			"VM %s was resumed, but its suspend image could not be deleted: "
-			"%s. It is tried again by itself",
+			"VM %s: its suspend image, which is stale now, could not be "
+			"deleted: %s. It is tried again by itself",
 			o->name, s->image.error.detail);
-	if (!o->op.error.code)
-		o->finish = finish_resumed;
 	vm_op_end(o, END);
 }
 
@@ -241,15 +249,20 @@ static void resume_step(struct op *op)
 			vm_op_end(&s->vm, END);
 			return;
 		}
-		enter_discard(s);
+		s->recorded = true;
+		enter_close(s);
 		return;
 	case DISCARD:
 		in_discard(s);
 		return;
 	case CLOSE:
+		if (s->recorded)
+			s->vm.finish = finish_resumed;
 		vm_op_end(&s->vm, END);
 		return;
 	case END:
+		if (s->recorded)
+			vm_discard_look(s->vm.host);
 		vm_op_ended(&s->vm, ENDED);
 		return;
 	default:

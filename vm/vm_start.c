@@ -9,7 +9,7 @@
  */
 #include "base/log.h"
 #include "vm/vm_build.h"
-#include "vm/vm_cpu.h"
+#include "vm/vm_domain.h"
 
 enum { BUILD, MOVE, END, ENDED };
 
@@ -238,7 +238,7 @@ const struct vm_verb vm_verb_start = {
 	.intent = VM_INTENT_START,
 	.size = sizeof(struct start),
 	.admit = start_admit,
-	.intend = vm_cpu_txn_boot,
+	.intend = vm_domain_txn_boot,
 	.begin = start_begin,
 	.cancellable = start_cancellable,
 	.stop = start_stop,

@@ -205,7 +205,8 @@ static void enter_save(struct suspend *s)
 	op_move(&o->op, SAVE);
 	s->seen_us = loop_now_us(o->op.loop);
 	req = vm_op_call(o, SUSPEND_LOOK_MS);
-	spec.sink = vm_image_sink(&s->image, req, suspend_broken, s);
+	spec.sink = vm_image_sink(
+		&s->image, req, hyper_takes_files(o->host->hyper), suspend_broken, s);
 	hyper_save(o->host->hyper, req, &s->id, &spec);
 }
 

@@ -161,7 +161,8 @@ struct hyper_domain {
 	uint64_t overhead_kib;	 /* held beside actual_kib */
 	uint64_t pod_kib;	 /* populate-on-demand still outstanding */
 	bool can_balloon;	 /* says so itself; plain Linux guests don't */
-	int64_t cpu_ns;		 /* consumed by all its vcpus */
+	bool is_up; /* its kernel has begun to talk to us: a balloon driver would, too */
+	int64_t cpu_ns; /* consumed by all its vcpus */
 };
 
 enum hyper_cap {
@@ -213,6 +214,15 @@ struct hyper_metrics {
 
 /* --- byte streams of saved domains ------------------------------------------- */
 
+/* A file or block device of this host that a driver may write or read by itself, so that
+ * the bytes don't pass through the daemon: the `size` bytes from `at` on. path NULL:
+ * none. What it holds is the driver's own format, and whole when the call has succeeded;
+ * the caller syncs it. */
+struct hyper_file {
+	const char *path;
+	uint64_t at, size;
+};
+
 /* Where a save's bytes go. The driver asks for room, fills some of it, says how much.
  * The bytes are the driver's own format, self-contained, zero pages left out. */
 struct hyper_sink {
@@ -221,6 +231,9 @@ struct hyper_sink {
 	size_t (*room)(void *arg, uint8_t **room);
 	void (*filled)(void *arg, size_t n); /* n > 0 */
 	void *arg;
+	/* Only where hyper_takes_files: they go there. Room is never asked for; `filled`
+	 * tells how it goes on, in sum all that was written when the save is done. */
+	struct hyper_file file;
 };
 
 /* Where a restore's bytes come from. */
@@ -230,6 +243,8 @@ struct hyper_source {
 	size_t (*peek)(void *arg, const uint8_t **data, bool *end);
 	void (*consumed)(void *arg, size_t n);
 	void *arg;
+	/* Only where hyper_takes_files: they come from there, the others are not used. */
+	struct hyper_file file;
 };
 
 /* What the pre-copy policy sees before each round after the first (libxenguest's
@@ -355,7 +370,7 @@ enum hyper_event_kind {
 				 suspend of a hyper_save is told too (reason suspend) */
 	HYPER_EV_RELEASED,    /* it is gone, its memory free; once per domain */
 	HYPER_EV_BALLOON,     /* actual_kib moved; the driver looks often while it does */
-	HYPER_EV_FEATURES,    /* the guest wrote what it can do (can_balloon changed) */
+	HYPER_EV_FEATURES,    /* the guest wrote what it can do (can_balloon, is_up) */
 	HYPER_EV_STORED_LOST, /* xenstored answers no more: management is frozen */
 	HYPER_EV_STORED_BACK,
 };
@@ -381,6 +396,7 @@ struct hyper;
 
 struct hyper_ops {
 	const char *name;
+	bool takes_files; /* of sinks and sources */
 	/* Takes req->call with its question; answers by hyper_finish, from the loop. */
 	void (*submit)(struct hyper *h, struct hyper_req *req);
 	void (*cancel)(struct hyper *h, struct hyper_req *req);
@@ -403,6 +419,11 @@ struct hyper {
 	struct loop *loop; /* borrowed */
 	struct list listeners;
 };
+
+static inline bool hyper_takes_files(const struct hyper *h)
+{
+	return h->ops->takes_files;
+}
 
 /* For drivers. */
 void hyper_init(struct hyper *h, const struct hyper_ops *ops, struct loop *l);

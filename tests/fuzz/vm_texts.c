@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct vm_disk disks[VM_DISKS_MAX];
 	struct uuid vm = {{1}};
 	uint64_t length, actual_kib;
+	bool direct;
 	struct rv_error e;
 	size_t count;
 	char *text = malloc(size + 1);
@@ -30,7 +31,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				__builtin_trap();
 	}
 	free(text);
-	if (vm_image_parse(data, size, 1 << 20, vm, &length, &actual_kib, &e) == 0 &&
+	if (vm_image_parse(data, size, 1 << 20, vm, &length, &actual_kib, &direct, &e) ==
+			0 &&
 		length > (1 << 20) - VM_IMAGE_HEADER_BYTES)
 		__builtin_trap();
 	return 0;

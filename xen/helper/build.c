@@ -107,6 +107,8 @@ static int stream_ends(struct work *w)
 	char byte;
 	ssize_t r;
 
+	if (w->saved)
+		return 0; /* it has its own length */
 	do
 		r = read(w->data_fd, &byte, 1);
 	while (r < 0 && errno == EINTR);
@@ -133,7 +135,7 @@ static int files_there(struct work *w, const libxl_domain_config *c)
 static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 {
 	libxl_domain_restore_params params;
-	int r;
+	int r, rc;
 
 	work_begun(w);
 	if (w->req->call == HYPER_CALL_CREATE) {
@@ -147,14 +149,19 @@ static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 	libxl_domain_restore_params_init(&params);
 	params.stream_version = 2;
 	claim_beside(w, boot_kib(w->req));
+	rc = work_saved_check(w);
+	if (rc)
+		return rc;
 	r = libxl_domain_create_restore(
 		w->ctx, c, domid, w->data_fd, -1, &params, NULL, NULL);
 	libxl_domain_restore_params_dispose(&params);
 	if (r != 0) {
 		work_hotplug_words(w, *domid);
-		return work_fail(
-			w, RV_EHYPERVISOR, "the guest can't be restored (%d)", r);
+		rc = work_fail(w, RV_EHYPERVISOR, "the guest can't be restored (%d)", r);
 	}
+	rc = work_saved_checked(w, rc);
+	if (rc)
+		return rc;
 	(void)xc_domain_claim_pages(w->xc, *domid, 0); /* what it did not take */
 	return stream_ends(w);
 }
@@ -177,13 +184,18 @@ static int set_target(struct work *w, uint32_t domid)
 
 int work_create(struct work *w)
 {
-	uint64_t kib = boot_kib(w->req);
 	libxl_domain_config config;
 	uint32_t domid = INVALID_DOMID;
-	int rc = work_libxl(w);
+	uint64_t kib;
+	int rc = 0;
 
+	if (w->req->call == HYPER_CALL_RESTORE)
+		rc = work_saved_open(w, &w->req->domain.actual_kib);
+	if (!rc)
+		rc = work_libxl(w);
 	if (rc)
 		return rc;
+	kib = boot_kib(w->req);
 	libxl_domain_config_init(&config);
 	rc = work_config(w, &config, kib);
 	if (!rc)

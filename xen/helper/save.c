@@ -233,12 +233,16 @@ int work_save(struct work *w)
 	s.pages = info.tot_pages;
 	if (work_is_suspended(&info))
 		s.live = false;
+	rc = work_saved_begin(w);
+	if (rc)
+		return rc;
 	work_begun(w);
 	rc = stream_begin(w);
 	if (!rc)
 		rc = stream_body(&s);
 	if (!rc)
 		rc = stream_end(w);
+	rc = work_saved_end(w, rc);
 	if (work_find(w, &w->req->handle, s.domid, &info) == 0)
 		w->result.suspended = work_is_suspended(&info);
 	return rc;

@@ -136,5 +136,6 @@ void work_run(struct work *w)
 		(void)rv_error_set(&w->error, rc, "%s", rv_error_text(rc));
 	if (rc)
 		memcpy(w->result.detail, w->error.detail, sizeof w->result.detail);
+	work_saved_free(w);
 	/* Xen's libraries are left to the process's end: nothing is to be flushed. */
 }

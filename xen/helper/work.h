@@ -32,14 +32,15 @@ struct work_log {
 };
 
 struct work {
-	const struct helper_request *req;
+	struct helper_request *req;
 	int control_fd, data_fd;
 	int inner_fd; /* to the supervisor */
 	struct work_log log;
 	xc_interface *xc;
 	struct xs_handle *xs;
-	libxl_ctx *ctx; /* NULL until work_libxl */
-	bool asked;	/* in an undoing: the guest had been asked to suspend */
+	libxl_ctx *ctx;		  /* NULL until work_libxl */
+	bool asked;		  /* in an undoing: the guest had been asked to suspend */
+	struct work_saved *saved; /* saved.c's; NULL: the data goes through data_fd */
 	char script_block[HELPER_PATH_SIZE + 32], script_vif[HELPER_PATH_SIZE + 32];
 	struct helper_result result;
 	struct rv_error error;
@@ -110,6 +111,21 @@ int work_resume(struct work *w);
 int work_attach(struct work *w); /* devices.c */
 int work_detach(struct work *w);
 int work_console(struct work *w); /* domains.c */
+
+/* --- saved.c: a save into, a restore from a file; all harmless without one ---------- */
+
+/* Opens the request's file: it is data_fd from then on. */
+int work_saved_begin(struct work *w) RV_MUST_CHECK;
+/* The save has ended with rc: completes the file. Returns rc, or why it is not whole. */
+int work_saved_end(struct work *w, int rc) RV_MUST_CHECK;
+
+/* Opens it and checks whose it is; *actual_kib: what that guest held. */
+int work_saved_open(struct work *w, uint64_t *actual_kib) RV_MUST_CHECK;
+/* Begins to compare its sums, beside the restore. */
+int work_saved_check(struct work *w) RV_MUST_CHECK;
+/* The restore has ended with rc: waits until all was compared. */
+int work_saved_checked(struct work *w, int rc) RV_MUST_CHECK;
+void work_saved_free(struct work *w);
 
 /* --- config.c -------------------------------------------------------------------- */
 

@@ -71,6 +71,7 @@ void real_describe(const struct real_domain *d, struct hyper_domain *out)
 	out->overhead_kib = d->label.overhead_kib + extra_kib;
 	out->pod_kib = d->pod_kib;
 	out->can_balloon = d->can_balloon;
+	out->is_up = d->is_up;
 	out->cpu_ns = d->info.cpu_ns;
 }
 
@@ -140,6 +141,7 @@ enum {
 	LOAD_STATIC_MAX,
 	LOAD_TARGET,
 	LOAD_BALLOON,
+	LOAD_UP,
 	LOAD_INTRODUCED,
 	LOAD_COUNT
 };
@@ -196,8 +198,10 @@ static void take_value(struct real_domain *d, int what, const char *data, size_t
 		d->static_max_kib = number;
 	else if (what == LOAD_TARGET)
 		d->target_kib = number;
-	else
+	else if (what == LOAD_BALLOON)
 		d->can_balloon = number == 1;
+	else
+		d->is_up = number == 1;
 }
 
 static void load_done(struct real_load *load)
@@ -231,7 +235,7 @@ static void on_value(void *arg, int rc, const char *data, size_t len)
 	struct load_item *item = arg;
 	struct real_load *load = item->load;
 	struct real_domain *d = load->domain;
-	bool could = d != NULL && d->can_balloon;
+	bool could = d != NULL && d->can_balloon, was_up = d != NULL && d->is_up;
 
 	load->pending--;
 	load->lost |= rc == RV_EAGAIN;
@@ -241,7 +245,8 @@ static void on_value(void *arg, int rc, const char *data, size_t len)
 		d->type = d->info.hvm ? HYPER_HVM : HYPER_PV;
 	else if (d != NULL && rc == RV_ENOENT && item->what == LOAD_BALLOON)
 		d->can_balloon = false;
-	if (d != NULL && d->loaded && d->introduced && could != d->can_balloon)
+	if (d != NULL && d->loaded && d->introduced &&
+		(could != d->can_balloon || was_up != d->is_up))
 		real_emit(d, HYPER_EV_FEATURES);
 	load_done(load);
 }
@@ -256,6 +261,8 @@ static void load_start(struct real_domain *d)
 		[LOAD_STATIC_MAX] = {"/local/domain", "memory/static-max"},
 		[LOAD_TARGET] = {"/local/domain", "memory/target"},
 		[LOAD_BALLOON] = {"/local/domain", "control/feature-balloon"},
+		/* Linux writes it as soon as its drivers may use xenstore. */
+		[LOAD_UP] = {"/local/domain", "control/feature-poweroff"},
 	};
 	struct stored *s = d->real->stored;
 	char path[STORED_PATH_MAX], label[XEN_LABEL_PATH_SIZE];
@@ -297,6 +304,8 @@ static void domain_watch(struct real_domain *d, bool on)
 	char path[STORED_PATH_MAX];
 
 	watch_path(d, "control/feature-balloon", path);
+	(on ? stored_watch : stored_unwatch)(d->real->stored, path, "domain");
+	watch_path(d, "control/feature-poweroff", path);
 	(on ? stored_watch : stored_unwatch)(d->real->stored, path, "domain");
 	watch_path(d, "memory/target", path);
 	(on ? stored_watch : stored_unwatch)(d->real->stored, path, "domain");

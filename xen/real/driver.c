@@ -297,6 +297,7 @@ static void real_free(struct hyper *h)
 
 static const struct hyper_ops real_ops = {
 	.name = "xen",
+	.takes_files = true,
 	.submit = real_submit,
 	.cancel = real_cancel,
 	.kick = real_kick,

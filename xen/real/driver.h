@@ -51,7 +51,7 @@ struct real_domain {
 	struct real *real;
 	struct xen_dominfo info; /* as of the last look */
 	/* From xenstore, valid once `loaded`. */
-	bool loaded, labelled, in_store, can_balloon;
+	bool loaded, labelled, in_store, can_balloon, is_up;
 	struct xen_label label;
 	enum hyper_type type;
 	char name[HYPER_NAME_SIZE];

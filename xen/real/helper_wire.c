@@ -102,6 +102,13 @@ static const struct field request_fields[] = {
 	U32(helper_request, devid, UINT32_MAX),
 	PLAIN(helper_request, live, FIELD_BOOL),
 	TEXT(helper_request, scripts),
+	TEXT(helper_request, file),
+	PLAIN(helper_request, file_at, FIELD_U64),
+	PLAIN(helper_request, file_size, FIELD_U64),
+	PLAIN(helper_request, vm, FIELD_UUID),
+	U32(helper_request, vm_type, HYPER_HVM),
+	PLAIN(helper_request, vm_actual_kib, FIELD_U64),
+	U32(helper_request, vm_extra_kib, UINT32_MAX),
 	{"domain", FIELD_MAP, offsetof(struct helper_request, domain),
 		sizeof(struct helper_domain), offsetof(struct helper_request, has_domain),
 		0, domain_fields},
@@ -122,6 +129,11 @@ static const struct field precopy_fields[] = {
 	{NULL, 0, 0, 0, 0, 0, NULL},
 };
 
+static const struct field written_fields[] = {
+	PLAIN(helper_message, written, FIELD_U64),
+	{NULL, 0, 0, 0, 0, 0, NULL},
+};
+
 static const struct field no_fields[] = {{NULL, 0, 0, 0, 0, 0, NULL}};
 
 static const struct field result_fields[] = {
@@ -131,6 +143,8 @@ static const struct field result_fields[] = {
 	PLAIN(helper_result, left, FIELD_BOOL),
 	PLAIN(helper_result, suspended, FIELD_BOOL),
 	TEXT(helper_result, console),
+	PLAIN(helper_result, file_bytes, FIELD_U64),
+	U32(helper_result, extra_kib, UINT32_MAX),
 	{NULL, 0, 0, 0, 0, 0, NULL},
 };
 
@@ -290,6 +304,8 @@ static const struct field *table_of(uint64_t kind, struct helper_message *m, voi
 		return precopy_fields;
 	case HELPER_SUSPENDED:
 		return no_fields;
+	case HELPER_WRITTEN:
+		return written_fields;
 	case HELPER_RESULT:
 		*base = &m->result;
 		return result_fields;

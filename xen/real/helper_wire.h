@@ -3,7 +3,7 @@
  * one msgpack map per packet, each kind with exactly its own keys.
  *
  *	daemon	REQUEST first; VERDICT after each PRECOPY
- *	helper	PRECOPY, SUSPENDED while it saves; RESULT last
+ *	helper	PRECOPY, SUSPENDED, WRITTEN while it saves; RESULT last
  *
  * Both sides check what they get: every key of the kind once and no other, every number
  * in its range, every text within its size and without NUL. Pure.
@@ -15,7 +15,7 @@
 #include "xen/hyper.h"
 
 enum {
-	HELPER_WIRE_VERSION = 1,
+	HELPER_WIRE_VERSION = 2,
 	HELPER_WIRE_MAX = 128 * 1024, /* bytes of one message */
 	HELPER_CMDLINE_SIZE = 4096,
 	HELPER_PLATFORM_SIZE = 2048,
@@ -68,7 +68,16 @@ struct helper_request {
 	uint32_t devid;			/* detach */
 	bool live;			/* save */
 	char scripts[HELPER_PATH_SIZE]; /* empty: the helper's own folder */
-	bool has_domain;		/* create, restore, attach (its one vbd or vif) */
+	/* save, restore: the file that it goes to or comes from, see saved_file.h; empty:
+	 * HELPER_FD_DATA. */
+	char file[HELPER_PATH_SIZE];
+	uint64_t file_at, file_size;
+	/* With a file: whose state it is; the rest only of a save. */
+	struct uuid vm;
+	uint32_t vm_type; /* enum hyper_type */
+	uint64_t vm_actual_kib;
+	uint32_t vm_extra_kib;
+	bool has_domain; /* create, restore, attach (its one vbd or vif) */
 	struct helper_domain domain;
 };
 
@@ -84,6 +93,8 @@ struct helper_result {
 	uint32_t domid;
 	bool left, suspended;
 	char console[HYPER_TEXT_SIZE];
+	uint64_t file_bytes; /* of a file: all that was written or read */
+	uint32_t extra_kib;  /* restore from a file: as its head tells */
 };
 
 enum helper_kind {
@@ -92,11 +103,13 @@ enum helper_kind {
 	HELPER_PRECOPY,
 	HELPER_SUSPENDED,
 	HELPER_RESULT,
+	HELPER_WRITTEN, /* a save into a file: so many bytes so far */
 };
 
 struct helper_message {
 	enum helper_kind kind;
 	uint32_t verdict; /* enum hyper_precopy_verdict */
+	uint64_t written;
 	struct helper_precopy precopy;
 	struct helper_result result;
 	struct helper_request *request; /* to be read into; NULL: requests are refused */

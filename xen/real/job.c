@@ -6,6 +6,9 @@
  *	   |            +-- cancel: the life line is cut, the helper undoes
  *	   +-- restore: the stream's head is read first; a wrong one starts nothing
  *
+ * With a file (hyper_file) the helper writes or reads that by itself (saved_file.h), and
+ * only tells how far it is.
+ *
  * Bytes of a save go pipe -> envelope -> sink, of a restore source -> envelope -> pipe,
  * a bounded number per event. No more is read than there is room for, so a slow peer
  * holds the helper back.
@@ -30,6 +33,12 @@ enum {
 };
 
 static void job_step(struct xen_job *j);
+
+/* Its bytes come through us. */
+static bool is_stream(const struct xen_job *j, enum hyper_call call)
+{
+	return j->call == call && !j->file;
+}
 
 /* --- failing ------------------------------------------------------------------ */
 
@@ -97,7 +106,7 @@ static void job_release(struct xen_job *j)
 /* Every byte of the stream, to its end, has been taken. */
 static bool save_is_out(const struct xen_job *j)
 {
-	return j->ended && envelope_writer_idle(&j->writer);
+	return j->file || (j->ended && envelope_writer_idle(&j->writer));
 }
 
 /* The helper's own account of what happened, or what we make of its silence. */
@@ -135,15 +144,25 @@ static void judge_helper(struct xen_job *j, struct xen_job_result *r)
 	}
 }
 
+/* The helper has written so much into its file by now. */
+static void job_written(struct xen_job *j, uint64_t bytes)
+{
+	uint64_t more = bytes > j->stream_bytes ? bytes - j->stream_bytes : 0;
+
+	j->stream_bytes += more;
+	if (more > 0 && j->call == HYPER_CALL_SAVE && !j->error.code)
+		j->save.sink.filled(j->save.sink.arg, more);
+}
+
 static void job_finish(struct xen_job *j)
 {
-	struct xen_job_result r = {
-		.suspended = false,
-		.stream_bytes = j->stream_bytes,
-		.extra_kib = j->reader.head.extra_kib,
-	};
+	struct xen_job_result r = {0};
 
 	judge_helper(j, &r);
+	if (j->file && j->answered && !j->error.code)
+		job_written(j, j->answer.result.file_bytes);
+	r.stream_bytes = j->stream_bytes;
+	r.extra_kib = j->file ? j->answer.result.extra_kib : j->reader.head.extra_kib;
 	r.rc = j->error.code;
 	r.error = &j->error;
 	j->done(j->arg, &r);
@@ -236,6 +255,8 @@ static void job_packet(struct xen_job *j, const uint8_t *data, size_t len)
 	} else if (j->call != HYPER_CALL_SAVE || j->answered) {
 		(void)rv_error_set(&e, RV_EPROTO, "the Xen helper spoke out of turn");
 		xen_job_stop(j, &e);
+	} else if (m.kind == HELPER_WRITTEN) {
+		job_written(j, m.written);
 	} else if (m.kind == HELPER_PRECOPY) {
 		job_precopy(j, &m.precopy);
 	} else if (j->save.suspended && !j->error.code) {
@@ -356,9 +377,9 @@ static int helper_start(struct xen_job *j, struct rv_error *e)
 	j->started = true;
 	io_want(&j->control, IO_READ);
 	job_send(j, &m);
-	if (j->call == HYPER_CALL_SAVE)
+	if (is_stream(j, HYPER_CALL_SAVE))
 		envelope_writer_head(&j->writer, &j->head);
-	else if (j->call != HYPER_CALL_RESTORE)
+	else if (!is_stream(j, HYPER_CALL_RESTORE))
 		fd_close(&j->data_fd, &j->data);
 	return 0;
 }
@@ -539,7 +560,7 @@ static bool job_over(struct xen_job *j)
 		return j->error.code != 0;
 	if (j->child)
 		return false;
-	return j->call != HYPER_CALL_SAVE || j->error.code || !j->answered ||
+	return !is_stream(j, HYPER_CALL_SAVE) || j->error.code || !j->answered ||
 	       j->answer.result.rc != 0 || (j->ended && envelope_writer_idle(&j->writer));
 }
 
@@ -547,9 +568,9 @@ static void job_step(struct xen_job *j)
 {
 	if (j->started && !j->child && j->control_fd >= 0 && !control_read(j))
 		fd_close(&j->control_fd, &j->control);
-	if (j->call == HYPER_CALL_SAVE)
+	if (is_stream(j, HYPER_CALL_SAVE))
 		save_step(j);
-	else if (j->call == HYPER_CALL_RESTORE)
+	else if (is_stream(j, HYPER_CALL_RESTORE))
 		restore_step(j);
 	if (job_over(j))
 		job_finish(j);
@@ -560,7 +581,7 @@ static void step_due(void *arg)
 	struct xen_job *j = arg;
 	struct rv_error e = {0};
 
-	if (!j->started && !j->error.code && j->call != HYPER_CALL_RESTORE &&
+	if (!j->started && !j->error.code && !is_stream(j, HYPER_CALL_RESTORE) &&
 		helper_start(j, &e) != 0)
 		job_fail(j, &e);
 	job_step(j);

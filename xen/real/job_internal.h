@@ -38,6 +38,7 @@ struct xen_job {
 	struct envelope_reader reader;
 	bool ended; /* the envelope's end was written or read */
 	bool deaf;  /* the helper reads no more */
+	bool file;  /* the helper writes or reads it by itself */
 	uint64_t stream_bytes, round_from;
 };
 

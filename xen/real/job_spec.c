@@ -43,27 +43,63 @@ static int take_device(
 		   : helper_vif_take(&d->vifs[0], spec->vif, e);
 }
 
+/* The file's, if there is one, with all that its head will tell. */
+static int take_file(struct xen_job *j, const struct hyper_file *file, struct rv_error *e)
+{
+	struct helper_request *r = j->request;
+
+	j->file = file->path != NULL;
+	if (!j->file)
+		return 0;
+	r->file_at = file->at;
+	r->file_size = file->size;
+	r->vm = j->head.vm;
+	r->vm_type = (uint32_t)j->head.type;
+	r->vm_actual_kib = j->head.actual_kib;
+	r->vm_extra_kib = j->head.extra_kib;
+	return take_path(r->file, file->path, "the saved domain's file", e);
+}
+
+static int take_restore(
+	struct xen_job *j, const struct xen_job_spec *spec, struct rv_error *e)
+{
+	int rc = take_domain(j, spec->spec, e);
+
+	j->source = spec->source;
+	if (!rc)
+		rc = take_file(j, &spec->source.file, e);
+	if (!rc && !j->file && envelope_reader_init(&j->reader) != 0)
+		rc = rv_error_set(e, RV_ENOMEM, "no memory for a restore");
+	return rc;
+}
+
+static int take_save(
+	struct xen_job *j, const struct xen_job_spec *spec, struct rv_error *e)
+{
+	int rc;
+
+	j->save = spec->save;
+	j->request->live = spec->save.live;
+	j->head.vm = spec->vm;
+	j->head.type = spec->type;
+	j->head.actual_kib = spec->actual_kib;
+	j->head.extra_kib = spec->extra_kib;
+	rc = take_file(j, &spec->save.sink.file, e);
+	if (!rc && !j->file && envelope_writer_init(&j->writer) != 0)
+		rc = rv_error_set(e, RV_ENOMEM, "no memory for a save");
+	return rc;
+}
+
 static int take_call(
 	struct xen_job *j, const struct xen_job_spec *spec, struct rv_error *e)
 {
 	switch (spec->call) {
 	case HYPER_CALL_RESTORE:
-		j->source = spec->source;
-		if (envelope_reader_init(&j->reader) != 0)
-			return rv_error_set(e, RV_ENOMEM, "no memory for a restore");
-		return take_domain(j, spec->spec, e);
+		return take_restore(j, spec, e);
 	case HYPER_CALL_CREATE:
 		return take_domain(j, spec->spec, e);
 	case HYPER_CALL_SAVE:
-		j->save = spec->save;
-		j->request->live = spec->save.live;
-		j->head.vm = spec->vm;
-		j->head.type = spec->type;
-		j->head.actual_kib = spec->actual_kib;
-		j->head.extra_kib = spec->extra_kib;
-		if (envelope_writer_init(&j->writer) != 0)
-			return rv_error_set(e, RV_ENOMEM, "no memory for a save");
-		return 0;
+		return take_save(j, spec, e);
 	case HYPER_CALL_ATTACH_VBD:
 	case HYPER_CALL_ATTACH_VIF:
 		return take_device(j, spec, e);

@@ -131,6 +131,7 @@ static int start_one(struct real_call *call, struct real_domain *d, struct rv_er
 	spec.actual_kib =
 		now.actual_kib > now.target_kib ? now.actual_kib : now.target_kib;
 	spec.extra_kib = (uint32_t)d->label.extra_kib;
+	spec.save.sink.file.path = call->staged.file;
 	if (req->call == HYPER_CALL_ATTACH_VBD)
 		spec.vbd = &call->staged.vbd;
 	else if (req->call == HYPER_CALL_ATTACH_VIF)

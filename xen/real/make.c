@@ -248,6 +248,7 @@ static void build(struct real_call *call)
 	int rc;
 
 	call->phase = REAL_JOB;
+	spec.source.file.path = call->staged.file;
 	rc = r->jobs->start(&call->job, r->hyper.loop, &spec, made, call, &req->error);
 	if (rc != 0) {
 		call->job = NULL;

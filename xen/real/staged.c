@@ -91,6 +91,11 @@ static void copy_all(struct real_staged *s, struct copier *c, const struct hyper
 	case HYPER_CALL_CREATE:
 	case HYPER_CALL_RESTORE:
 		s->spec = copy_spec(c, req->in.spec);
+		if (req->call == HYPER_CALL_RESTORE)
+			s->file = copy_text(c, req->source.file.path);
+		break;
+	case HYPER_CALL_SAVE:
+		s->file = copy_text(c, req->save.sink.file.path);
 		break;
 	case HYPER_CALL_ATTACH_VBD:
 		s->vbd = copy_vbd(c, req->in.vbd);

@@ -11,7 +11,8 @@ struct real_staged {
 	struct hyper_domain_spec spec; /* create, restore */
 	struct hyper_vbd_spec vbd;     /* attach */
 	struct hyper_vif_spec vif;
-	void *memory; /* everything the above points to; owned */
+	const char *file; /* save, restore: the path in sink or source, or NULL */
+	void *memory;	  /* everything the above points to; owned */
 };
 
 /* Takes what req->call needs. RV_EINVAL in the caller's words, RV_ENOMEM. */

@@ -139,7 +139,9 @@ static void test_suspend_and_resume(void **state)
 	assert_true(world_guest(w, vm, &v));
 	assert_int_equal(v.damaged_pages, 0);
 	assert_int_equal(v.restores, 1);
-	/* The image is gone, from the SR and from the database. */
+	/* The image is gone, from the SR and from the database: nobody waited for that.
+	 */
+	world_run_ms(w, 1000);
 	assert_int_equal(storage_sim_vdi_count(w->bytes, w->sr), vdis);
 	assert_null(db_follow(pool_db(w->pool), world_row(w, vm), VM_SUSPEND_VDI));
 	assert_int_equal(db_count(pool_db(w->pool), CLASS_VDI), vdis);

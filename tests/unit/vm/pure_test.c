@@ -139,30 +139,39 @@ static void test_header(void **state)
 	static uint8_t bytes[VM_IMAGE_HEADER_BYTES];
 	struct uuid vm = {{1, 2, 3}}, other = {{1, 2, 4}};
 	uint64_t length, actual, size = 1 << 20;
+	bool direct = false;
 	struct rv_error e;
 
 	(void)state;
 	/* A disk that was never written to the end. */
-	assert_int_equal(
-		vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual, &e),
+	assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual,
+				 &direct, &e),
 		RV_ECORRUPT);
-	vm_image_format(bytes, vm, 65536, 4096);
-	assert_int_equal(
-		vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual, &e), 0);
+	vm_image_format(bytes, vm, 65536, 4096, true);
+	assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual,
+				 &direct, &e),
+		0);
+	assert_true(direct);
+	vm_image_format(bytes, vm, 65536, 4096, false);
+	assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, vm, &length, &actual,
+				 &direct, &e),
+		0);
+	assert_false(direct);
 	assert_int_equal(length, 65536);
 	assert_int_equal(actual, 4096);
-	assert_int_equal(
-		vm_image_parse(bytes, sizeof bytes, size, other, &length, &actual, &e),
+	assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, other, &length,
+				 &actual, &direct, &e),
 		RV_ECORRUPT);
 	assert_int_equal(
-		vm_image_parse(bytes, 40, size, vm, &length, &actual, &e), RV_ECORRUPT);
-	assert_int_equal(
-		vm_image_parse(bytes, sizeof bytes, 65536, vm, &length, &actual, &e),
+		vm_image_parse(bytes, 40, size, vm, &length, &actual, &direct, &e),
+		RV_ECORRUPT);
+	assert_int_equal(vm_image_parse(bytes, sizeof bytes, 65536, vm, &length, &actual,
+				 &direct, &e),
 		RV_ECORRUPT);
 	for (int bit = 0; bit < 56 * 8; bit++) {
 		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
 		assert_int_equal(vm_image_parse(bytes, sizeof bytes, size, vm, &length,
-					 &actual, &e),
+					 &actual, &direct, &e),
 			RV_ECORRUPT);
 		bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
 	}

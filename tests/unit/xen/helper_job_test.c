@@ -153,6 +153,32 @@ static void fake_restore(const char *how)
 	fake_result(at == STREAM_BYTES ? 0 : RV_ECORRUPT, "", 5, false);
 }
 
+/* A helper that writes or reads its file by itself: the name tells how. */
+static void fake_file(const struct helper_request *req)
+{
+	struct helper_message m = {.kind = HELPER_WRITTEN, .written = 4096};
+
+	if (req->file_at != 4096 || req->file_size != 1 << 20 || req->vm.b[0] != 7 ||
+		req->vm_type != HYPER_PVH)
+		_exit(8);
+	if (req->call == HYPER_CALL_SAVE) {
+		fake_send(&m);
+		m.written = 700000;
+		fake_send(&m);
+		m.written = 5; /* never less */
+		fake_send(&m);
+	}
+	m = (struct helper_message){.kind = HELPER_RESULT};
+	m.result.file_bytes = 800000;
+	m.result.extra_kib = req->call == HYPER_CALL_SAVE ? req->vm_extra_kib : 44;
+	m.result.domid = 5;
+	if (strstr(req->file, "full")) {
+		m.result.rc = RV_ESPACE;
+		snprintf(m.result.detail, sizeof m.result.detail, "no room");
+	}
+	fake_send(&m);
+}
+
 static int fake_helper(void)
 {
 	static uint8_t packet[HELPER_WIRE_MAX];
@@ -167,7 +193,9 @@ static int fake_helper(void)
 		_exit(5);
 	signal(SIGPIPE, SIG_IGN);
 	how = req->has_domain ? req->domain.name : req->scripts;
-	if (strncmp(how, "save", 4) == 0) {
+	if (req->file[0]) {
+		fake_file(req);
+	} else if (strncmp(how, "save", 4) == 0) {
 		fake_save(how);
 	} else if (strncmp(how, "restore", 7) == 0) {
 		fake_restore(how);
@@ -396,10 +424,33 @@ static void run_save(struct probe *p, const char *how)
 	struct xen_job_spec spec = job_spec(HYPER_CALL_SAVE, how);
 
 	spec.save = (struct hyper_save_spec){.live = true,
-		.sink = {sink_room, sink_filled, p},
+		.sink = {.room = sink_room, .filled = sink_filled, .arg = p},
 		.policy = decide,
 		.suspended = on_suspended,
 		.arg = p};
+	p->len = 0;
+	probe_run(p, &spec);
+}
+
+static size_t no_room(void *arg, uint8_t **room)
+{
+	(void)arg;
+	(void)room;
+	fail_msg("the file's bytes don't pass here");
+	return 0;
+}
+
+static void run_file(struct probe *p, enum hyper_call call, const char *path)
+{
+	struct hyper_domain_spec domain = domain_spec("file");
+	struct xen_job_spec spec =
+		job_spec(call, call == HYPER_CALL_SAVE ? "file" : NULL);
+	struct hyper_file file = {.path = path, .at = 4096, .size = 1 << 20};
+
+	if (call == HYPER_CALL_RESTORE)
+		spec.spec = &domain;
+	spec.save.sink = (struct hyper_sink){no_room, sink_filled, p, file};
+	spec.source = (struct hyper_source){.arg = p, .file = file};
 	p->len = 0;
 	probe_run(p, &spec);
 }
@@ -412,13 +463,35 @@ static void run_restore(struct probe *p, const char *how, const struct uuid *vm)
 	if (vm)
 		domain.vm = *vm;
 	spec.spec = &domain;
-	spec.source = (struct hyper_source){source_peek, source_consumed, p};
+	spec.source = (struct hyper_source){
+		.peek = source_peek, .consumed = source_consumed, .arg = p};
 	p->at = 0;
 	probe_run(p, &spec);
 }
 
 /* --- tests
  * ------------------------------------------------------------------------------ */
+
+static void a_file_is_the_helpers_own(void **state)
+{
+	struct probe p;
+
+	(void)state;
+	probe_init(&p);
+	run_file(&p, HYPER_CALL_SAVE, "/srv/vm.raw");
+	assert_int_equal(p.result.rc, 0);
+	/* What it told on the way, and the rest with its answer. */
+	assert_int_equal(p.len, 800000);
+	assert_int_equal(p.result.stream_bytes, 800000);
+	run_file(&p, HYPER_CALL_RESTORE, "/srv/vm.raw");
+	assert_int_equal(p.result.rc, 0);
+	assert_int_equal(p.result.domid, 5);
+	assert_int_equal(p.result.extra_kib, 44);
+	run_file(&p, HYPER_CALL_SAVE, "/srv/full.raw");
+	assert_int_equal(p.result.rc, RV_ESPACE);
+	assert_int_equal(p.len, 700000);
+	probe_fini(&p);
+}
 
 static void answers_are_passed_on(void **state)
 {
@@ -598,6 +671,7 @@ static void an_abandoned_one_is_gone(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_file_is_the_helpers_own),
 		cmocka_unit_test(answers_are_passed_on),
 		cmocka_unit_test(silence_leaves_the_outcome_open),
 		cmocka_unit_test(a_missing_program_is_told),

@@ -70,6 +70,13 @@ static struct helper_request *request_make(void)
 	r->domid = HYPER_DOMID_ANY;
 	r->has_domain = true;
 	memcpy(r->scripts, "/usr/lib/reeve", 15);
+	memcpy(r->file, "/srv/vms/x.raw", 15);
+	r->file_at = 4096;
+	r->file_size = UINT64_C(1) << 40;
+	r->vm = spec.vm;
+	r->vm_type = HYPER_PVH;
+	r->vm_actual_kib = 1 << 19;
+	r->vm_extra_kib = 36;
 	assert_int_equal(helper_domain_take(&r->domain, &spec, &e), 0);
 	return r;
 }
@@ -118,8 +125,10 @@ static void small_messages_arrive(void **state)
 		{.kind = HELPER_VERDICT, .verdict = HYPER_PRECOPY_ABORT},
 		{.kind = HELPER_PRECOPY, .precopy = {3, 1000, 50, 20, 123456}},
 		{.kind = HELPER_SUSPENDED},
+		{.kind = HELPER_WRITTEN, .written = UINT64_C(5) << 40},
 		{.kind = HELPER_RESULT,
-			.result = {RV_EMEMORY, "no room", 7, true, true, "/dev/pts/3"}},
+			.result = {RV_EMEMORY, "no room", 7, true, true, "/dev/pts/3",
+				UINT64_C(3) << 33, 36}},
 	};
 	struct helper_message got;
 	struct rv_error e = {0};
@@ -133,6 +142,9 @@ static void small_messages_arrive(void **state)
 			helper_wire_decode(&got, buf_data(&b), buf_len(&b), &e), 0);
 		assert_int_equal(got.kind, sent[i].kind);
 		assert_int_equal(got.verdict, sent[i].verdict);
+		assert_int_equal(got.written, sent[i].written);
+		assert_int_equal(got.result.file_bytes, sent[i].result.file_bytes);
+		assert_int_equal(got.result.extra_kib, sent[i].result.extra_kib);
 		assert_memory_equal(&got.precopy, &sent[i].precopy, sizeof got.precopy);
 		assert_int_equal(got.result.rc, sent[i].result.rc);
 		assert_string_equal(got.result.detail, sent[i].result.detail);
