@@ -10,8 +10,10 @@ import threading
 import time
 
 # Each found the hard way: with SMAP dom0 dies early, with RDTSCP PVH guests loop, with
-# MONITOR Xen can die in mwait, without AVX there is less state to emulate.
-CPU = "max,-smap,-rdtscp,-monitor,-avx,-avx2"
+# MONITOR Xen can die in mwait, without AVX there is less state to emulate. Without ERMS and
+# FSRM nothing is copied by "rep movsb", which real processors do in whole lines and the
+# emulation byte by byte.
+CPU = "max,-smap,-rdtscp,-monitor,-avx,-avx2,-erms,-fsrm"
 # Without eager-fpu the registers of processes get mixed up under emulation.
 XEN_WORDS = "spec-ctrl=no,eager-fpu cpuidle=0 xpti=off pv-l1tf=off loglvl=warning guest_loglvl=warning"
 BOOT_LIMIT = 120
