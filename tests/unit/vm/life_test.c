@@ -148,6 +148,46 @@ static void test_suspend_and_resume(void **state)
 	world_free(w);
 }
 
+static enum memctl_balloon balloon_of(struct world *w, size_t vm)
+{
+	struct memctl_view view;
+
+	assert_int_equal(
+		memctl_domain_get(vm_memory_controller(vm_host_memory(w->mgr, &w->host)),
+			(uint32_t)db_int(world_row(w, vm), VM_DOMID), &view),
+		0);
+	return view.balloon;
+}
+
+/* What its balloon can do is known until its guest boots anew. */
+static void test_a_balloon_is_tried_out_once(void **state)
+{
+	struct world *w = world_new(61);
+	size_t vm;
+
+	(void)state;
+	w->dynamic_min = w->static_max / 2;
+	vm = world_add_vm(w, 0, 0);
+	world_must(w, VM_OP_START, vm);
+	assert_int_equal(balloon_of(w, vm), MEMCTL_UNPROVEN);
+	assert_false(db_bool(world_row(w, vm), VM_BALLOON_PROVEN));
+	world_run_ms(w, 40 * 1000);
+	assert_int_equal(balloon_of(w, vm), MEMCTL_PROVEN);
+	assert_true(db_bool(world_row(w, vm), VM_BALLOON_PROVEN));
+	world_must(w, VM_OP_SUSPEND, vm);
+	world_must(w, VM_OP_RESUME, vm);
+	assert_int_equal(balloon_of(w, vm), MEMCTL_PROVEN);
+	world_restart(w);
+	world_run_ms(w, 1000);
+	assert_int_equal(balloon_of(w, vm), MEMCTL_PROVEN);
+	world_must(w, VM_OP_HARD_REBOOT, vm);
+	assert_int_equal(balloon_of(w, vm), MEMCTL_UNPROVEN);
+	assert_false(db_bool(world_row(w, vm), VM_BALLOON_PROVEN));
+	world_run_ms(w, 40 * 1000);
+	assert_true(db_bool(world_row(w, vm), VM_BALLOON_PROVEN));
+	world_free(w);
+}
+
 static void test_hard_shutdown_of_a_suspended_one(void **state)
 {
 	struct world *w = world_new(7);
@@ -571,6 +611,7 @@ int main(void)
 		cmocka_unit_test(test_reboot),
 		cmocka_unit_test(test_reboot_keeps_its_memory),
 		cmocka_unit_test(test_suspend_and_resume),
+		cmocka_unit_test(test_a_balloon_is_tried_out_once),
 		cmocka_unit_test(test_hard_shutdown_of_a_suspended_one),
 		cmocka_unit_test(test_clone_and_provision),
 		cmocka_unit_test(test_clones_at_once),
