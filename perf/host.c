@@ -15,6 +15,7 @@
 
 enum { REQUEST_ID = 7, SETTINGS_MAX = 16, CALL_TIMEOUT_MS = 60000 };
 enum { VM_MEMORY_BYTES = 16 << 20 };
+enum { CONNECT_TRIES = 200, CONNECT_US = 10000 };
 
 const unsigned char host_reply_start[4] = {0x94, RPC_RESPONSE, REQUEST_ID, 0xc0};
 
@@ -38,8 +39,13 @@ static void host_connect(struct host *h)
 	struct rv_error e;
 
 	child_await_path(h->pid, h->ipc_path, h->log);
-	if (rpc_client_open(&h->client, &config, &e))
-		report_die("%s", e.detail);
+	/* The path is there a moment before anybody listens at it. */
+	for (int tries = 0; rpc_client_open(&h->client, &config, &e); tries++) {
+		if (tries == CONNECT_TRIES)
+			report_die("%s", e.detail);
+		child_check(h->pid, h->log);
+		usleep(CONNECT_US);
+	}
 }
 
 void host_start(struct host *h, const char *dir, const char *const *settings)
