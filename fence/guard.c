@@ -70,6 +70,13 @@ int guard_book_list(struct guard_book *b, const struct fence_message *m, int64_t
 	return 0;
 }
 
+/* It stands still for sure. Under another lease somebody may have let one go on whose
+ * destroy takes long: when that is over it is stopped once more. */
+static bool stands(const struct guard_book *b, const struct guarded *g)
+{
+	return g->stopped && g->stopped_for_ms == b->until_ms;
+}
+
 /* The first that is to be tried now; `*at_ms`: when the next is, else. */
 static bool due(const struct guard_book *b, bool stopped, int64_t now_ms, uint32_t *index,
 	int64_t *at_ms)
@@ -78,7 +85,7 @@ static bool due(const struct guard_book *b, bool stopped, int64_t now_ms, uint32
 		const struct guarded *g = &b->domains[i];
 		int64_t again_ms = g->tried_ms + GUARD_AGAIN_MS;
 
-		if (g->stopped != stopped)
+		if (stopped ? !g->stopped : stands(b, g))
 			continue;
 		if (!g->tried || now_ms >= again_ms) {
 			*index = i;
@@ -109,7 +116,7 @@ static enum guard_act next_end(
 static bool any_runs(const struct guard_book *b)
 {
 	for (uint32_t i = 0; i < b->count; i++)
-		if (!b->domains[i].stopped)
+		if (!stands(b, &b->domains[i]))
 			return true;
 	return false;
 }
@@ -157,10 +164,12 @@ void guard_book_did(struct guard_book *b, enum guard_act act, uint32_t index, bo
 	b->domains[index].tried_ms = now_ms;
 	if (!done)
 		return;
-	if (act == GUARD_STOP)
+	if (act == GUARD_STOP) {
 		b->domains[index].stopped = true;
-	else
+		b->domains[index].stopped_for_ms = b->until_ms;
+	} else {
 		b->domains[index].ending = true;
+	}
 }
 
 void guard_book_destroyed(

@@ -6,6 +6,9 @@
  *	 watchdog off         kept quiet   ▲           not kept quiet until    watchdog
  *off ╰───────────╯ all have stopped a new lease
  *
+ * A domain that was stopped is destroyed, also when there is a lease again; until it is
+ * gone it counts as one that may run, since somebody may unpause it.
+ *
  * The watchdog is kept quiet for the last time before the lease ends. So within
  * FENCE_WATCHDOG_MS after its end each guarded domain has stopped, or the machine
  * restarts, whatever became of reeve-fenced itself. What is not known after a start (did
@@ -28,8 +31,9 @@ enum {
 
 struct guarded {
 	struct fence_domain domain;
-	bool stopped; /* runs no more, but is still there */
-	bool ending;  /* its destroy is at work */
+	bool stopped; /* when the lease was over that lasted until this; still there: */
+	int64_t stopped_for_ms;
+	bool ending; /* its destroy is at work */
 	bool tried;
 	int64_t tried_ms; /* to stop or destroy it, in vain */
 };

@@ -1,6 +1,7 @@
 #include "vm/vm_protect.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vm/vm_lost.h"
@@ -142,6 +143,13 @@ void vm_release_txn(const struct db *db, const struct row *host, struct uuid ent
 /* --- asking for the start ------------------------------------------------------------
  */
 
+/* It has ended just now. By which clock? Another host's, and either may have been set
+ * since: what is farther off than that tells nothing. */
+static bool is_fresh(const struct row *task, int64_t wall_ms)
+{
+	return llabs(wall_ms - db_int(task, TASK_FINISHED)) < VM_RESTART_AGAIN_MS;
+}
+
 struct vm_restart_step vm_restart_look(const struct db *db, const struct row *vm,
 	const struct vm_restart_refusal *refusal, int64_t wall_ms)
 {
@@ -167,7 +175,7 @@ struct vm_restart_step vm_restart_look(const struct db *db, const struct row *vm
 		step.what = VM_RESTART_OVER;
 	else if (!ended && !refusal)
 		step.what = VM_RESTART_ASK;
-	else if (ended && wall_ms < db_int(row, TASK_FINISHED) + VM_RESTART_AGAIN_MS)
+	else if (ended && is_fresh(row, wall_ms))
 		return step;
 	else if (!ended && refusal->since_ms < VM_RESTART_AGAIN_MS)
 		return step;

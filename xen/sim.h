@@ -130,6 +130,9 @@ void hyper_sim_machine_reboot(struct hyper_sim_machine *m);
  * handle is left alone. */
 void hyper_sim_fence(struct hyper_sim_machine *m, struct hyper *h, uint32_t domid,
 	const struct uuid *handle, bool destroy, int64_t now_us);
+/* Tells of those that were destroyed now, before what was asked earlier is answered: for
+ * a daemon that was stopped meanwhile. */
+void hyper_sim_fence_tell(struct hyper *h);
 
 /* Starts a driver, returned owned (hyper_free). A state file that another process holds:
  * RV_EBUSY; one that is no state file or of another version: RV_ECORRUPT, with what to

@@ -115,6 +115,16 @@ int hyper_sim_destroy_behind(struct hyper *h, uint32_t domid)
 	return RV_ENOENT;
 }
 
+void hyper_sim_fence_tell(struct hyper *h)
+{
+	struct sim *s = sim_of(h);
+
+	if (timer_active(&s->tell)) {
+		timer_stop(&s->tell);
+		s->tell.fn(s);
+	}
+}
+
 static void fence_record(struct hyper_sim_machine *m, uint32_t domid,
 	const struct uuid *handle, bool destroy, int64_t now_us)
 {

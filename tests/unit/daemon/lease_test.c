@@ -425,6 +425,30 @@ static void test_no_host_takes_it(void **state)
 	world_free(w);
 }
 
+/* The clock by which its start has failed was set back since: it is tried again all the
+ * same. */
+static void test_clock_set_back(void **state)
+{
+	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
+	struct uuid first, second;
+	struct txn t;
+
+	(void)state;
+	start(w);
+	run_ms(w, lease_wait_ms(LEASE_DEFAULT_MS) + 4000);
+	first = db_ref(vm_row(w, w->armed), VM_HA_RESTART_TASK);
+	txn_init(&t, db_of(w), 0);
+	txn_create(&t, CLASS_TASK, first);
+	txn_set_enum(&t, first, TASK_STATUS, TASK_STATUS_FAILURE);
+	txn_set_time(&t, first, TASK_FINISHED, loop_wall_ms(w->d.loop));
+	commit(w, &t);
+	loop_sim_set_wall_ms(w->d.loop, loop_wall_ms(w->d.loop) - 3600 * 1000);
+	run_ms(w, 30000);
+	second = db_ref(vm_row(w, w->armed), VM_HA_RESTART_TASK);
+	assert_false(uuid_eq(&first, &second) || uuid_is_none(&second));
+	world_free(w);
+}
+
 static void test_best_effort(void **state)
 {
 	struct world *w = world_new(VM_RESTART_PRIORITY_BEST_EFFORT);
@@ -476,6 +500,7 @@ int main(void)
 		cmocka_unit_test(test_renews_meanwhile),
 		cmocka_unit_test(test_another_epoch),
 		cmocka_unit_test(test_no_host_takes_it),
+		cmocka_unit_test(test_clock_set_back),
 		cmocka_unit_test(test_best_effort),
 		cmocka_unit_test(test_length),
 	};
