@@ -68,6 +68,26 @@ struct remote_live {
 	struct uuid master; /* who was told */
 };
 
+/* --- whose word counts ---------------------------------------------------------------
+ */
+
+/* What only the master says, for as long as it is one: what a former one says of it is
+ * nobody's word any more. */
+static bool is_the_masters(enum schema_field_id field)
+{
+	return field == HOST_LIVE || field == HOST_LAST_SEEN ||
+	       field == HOST_LEASE_UNTIL || field == HOST_CLOCK_SKEW_MS;
+}
+
+/* Each life of the pool has terms of its own (pool/life.h), so a later one is greater. */
+static uint64_t term_of(const struct remote_live *l)
+{
+	struct rlog_status s;
+
+	rlog_status(pool_log(l->pool), &s);
+	return s.term;
+}
+
 /* --- notes ---------------------------------------------------------------------------
  */
 
@@ -145,7 +165,22 @@ static void pass_on(
 		timer_start_ms(&l->relay, relay_ms(l));
 }
 
-/* --- packing: a sequence of [object, class tag, field tag, value] ----------------------
+/* This host is no master: what it said as one is not told again. */
+static void forget_masters(struct remote_live *l)
+{
+	struct list *const lists[] = {&l->due, &l->told};
+
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+		LIST_FOR_EACH_SAFE (node, lists[i]) {
+			struct note *n = CONTAINER_OF(node, struct note, node);
+
+			if (is_the_masters(n->field))
+				note_forget(&l->notes, n);
+		}
+}
+
+/* --- packing: a sequence of [object, class tag, field tag, value], the master's after
+ * [term] ---
  */
 
 static int pack_write(void *arg, const char *bytes, size_t len)
@@ -168,9 +203,28 @@ static void pack_one(struct buf *b, const struct row *row, enum schema_field_id 
 	value_pack(row_value(row, field), &pk, VALUE_WIRE_STORE);
 }
 
+static void pack_term(const struct remote_live *l, struct buf *b)
+{
+	msgpack_packer pk;
+
+	msgpack_packer_init(&pk, b, pack_write);
+	msgpack_pack_array(&pk, 1);
+	msgpack_pack_uint64(&pk, term_of(l));
+}
+
+/* Whether it is a master's message, and of which term. */
+static bool is_term(const msgpack_object *o, uint64_t *term)
+{
+	if (o->type != MSGPACK_OBJECT_ARRAY || o->via.array.size != 1 ||
+		o->via.array.ptr[0].type != MSGPACK_OBJECT_POSITIVE_INTEGER)
+		return false;
+	*term = o->via.array.ptr[0].via.u64;
+	return true;
+}
+
 /* Applies one; what this host does not know (another version, a removed object) is passed
- * over. */
-static void apply_one(struct remote_live *l, const msgpack_object *o)
+ * over, and so is what only a master says, of another host. */
+static void apply_one(struct remote_live *l, const msgpack_object *o, bool by_master)
 {
 	uint8_t key[NOTE_KEY_SIZE];
 	const struct note *ours;
@@ -189,7 +243,7 @@ static void apply_one(struct remote_live *l, const msgpack_object *o)
 	memcpy(uuid.b, item[0].via.bin.ptr, sizeof uuid.b);
 	c = schema_class_by_tag(item[1].via.u64);
 	f = c ? schema_field_by_tag(c, item[2].via.u64) : NULL;
-	if (!f || !f->live)
+	if (!f || !f->live || (!by_master && is_the_masters(f->id)))
 		return;
 	/* What this host has to tell is newer than what it is told. */
 	ours = map_get(&l->notes, note_key(key, &uuid, f->id), sizeof key);
@@ -209,6 +263,8 @@ void remote_live_deliver(
 	struct remote_live *l, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
 	msgpack_zone zone;
+	bool by_master = false;
+	uint64_t term;
 
 	if (len == 0) { /* it asks for all there is */
 		remote_live_greet(l, from);
@@ -224,7 +280,16 @@ void remote_live_deliver(
 			msgpack_unpack(
 				(const char *)bytes + at, used, &offset, &zone, &o) < 0)
 			break;
-		apply_one(l, &o);
+		if (at == 0 && is_term(&o, &term)) {
+			by_master = true;
+			/* Of a former master: what it knew is not so any more. */
+			if (term < term_of(l) || pool_is_master(l->pool)) {
+				remote_live_ask(l);
+				break;
+			}
+		} else {
+			apply_one(l, &o, by_master);
+		}
 		at += used;
 	}
 	msgpack_zone_destroy(&zone);
@@ -376,6 +441,8 @@ void remote_live_look(struct remote_live *l)
 	if (uuid_is_none(&master))
 		return;
 	notes_forget(&l->others, &l->passing); /* each tells the new one itself */
+	if (!pool_is_master(l->pool))
+		forget_masters(l);
 	tell_again(l);
 }
 
@@ -389,9 +456,12 @@ void remote_live_down(struct remote_live *l, const struct uuid *host)
 void remote_live_note(struct remote_live *l, const struct uuid *uuid,
 	enum schema_field_id field, bool changed)
 {
+	struct note *n;
 	bool made;
-	struct note *n = note_of(&l->notes, uuid, field, &made);
 
+	if (!pool_is_master(l->pool) && is_the_masters(field))
+		return;
+	n = note_of(&l->notes, uuid, field, &made);
 	if (!n)
 		return; /* the next measurement is told instead */
 	if (!made && (!changed || !n->told_us))
@@ -418,6 +488,7 @@ static void batch_fill(struct remote_live *l)
 		budget = RELAY_MIN_BYTES;
 	if (budget > REMOTE_LIVE_BATCH_BYTES)
 		budget = REMOTE_LIVE_BATCH_BYTES;
+	pack_term(l, &l->batch);
 	while (!list_empty(&l->passing) && buf_len(&l->batch) < budget) {
 		struct note *n = CONTAINER_OF(l->passing.next, struct note, node);
 		const struct row *row = note_row(l, n);
@@ -497,6 +568,7 @@ static bool greet_one(struct remote_live *l, struct greeting *g, size_t *told)
 	int rc = 0;
 
 	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
+	pack_term(l, &b);
 	more = greeting_pack(g, l->pool->db, &b);
 	*told = buf_len(&b);
 	if (buf_len(&b))

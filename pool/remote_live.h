@@ -3,7 +3,12 @@
  * master tells the others. Latest values only, a few times a second; what was told in the
  * last minute is told again to a new master, or over a new link to it. What the master
  * passes on is bounded for all links together, so that a large pool's hosts hear of one
- * another's less often instead of drowning it. Inside pool/ only.
+ * another's less often instead of drowning it.
+ *
+ * A few fields are the master's to say (whether it hears a host, leases, clocks): nobody
+ * takes a host's word for them, and who was the master does not tell them again. What the
+ * master tells bears its term, so a former one's late message is dropped. Inside pool/
+ * only.
  */
 #ifndef REEVE_POOL_REMOTE_LIVE_H
 #define REEVE_POOL_REMOTE_LIVE_H

@@ -156,14 +156,16 @@ static void host_metrics(struct ring_host *h)
 	host_live(h, h->uuid, HOST_LIVE, value_bool(true));
 }
 
-/* As daemon/members: who is not linked does not live. */
+/* As daemon/members: the master says who is linked to it. */
 static void host_peers(struct ring_host *h)
 {
+	if (!pool_is_master(h->pool))
+		return;
 	for (int i = 0; i < h->ring->count; i++)
-		if (i != h->index && !h->ring->ways[h->index][i].up &&
+		if (i != h->index &&
 			db_row(pool_db(h->pool), CLASS_HOST, h->ring->hosts[i].uuid))
-			host_live(
-				h, h->ring->hosts[i].uuid, HOST_LIVE, value_bool(false));
+			host_live(h, h->ring->hosts[i].uuid, HOST_LIVE,
+				value_bool(h->ring->ways[h->index][i].up));
 }
 
 static void host_current(struct pool_barrier *b, int rc)

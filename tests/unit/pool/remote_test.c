@@ -3,6 +3,8 @@
  * truly, whatever the links do meanwhile. */
 #include "net.h"
 
+#include <msgpack.h>
+
 static void changes_from_any_host_are_seen_on_all(void **state)
 {
 	struct trial changes[HOSTS];
@@ -270,6 +272,112 @@ static void who_comes_back_is_greeted(void **state)
 	net_close(&n);
 }
 
+static void make_host(struct net *n, struct trial *c, struct uuid host)
+{
+	struct rv_error e = {0};
+	struct txn t;
+
+	memset(c, 0, sizeof *c);
+	txn_init(&t, pool_db(n->hosts[0].pool), 1);
+	txn_create(&t, CLASS_HOST, host);
+	txn_set_string(&t, host, HOST_NAME_LABEL, "other");
+	assert_int_equal(
+		pool_commit(n->hosts[0].pool, &c->commit, &t, on_committed, &e), 0);
+	run_ms(n, 500);
+	assert_true(c->ended && c->rc == 0);
+}
+
+static bool live_at(struct net *n, int at, struct uuid host)
+{
+	return db_bool(db_row(pool_db(n->hosts[at].pool), CLASS_HOST, host), HOST_LIVE);
+}
+
+static void say_live(struct net *n, int at, struct uuid host, bool live)
+{
+	struct value v = value_bool(live);
+	struct rv_error e = {0};
+
+	assert_int_equal(pool_set_live(n->hosts[at].pool, host, HOST_LIVE, &v, &e), 0);
+}
+
+static size_t live_message(uint8_t *bytes, struct uuid host, bool live, uint64_t term)
+{
+	const struct schema_field *f = schema_field(HOST_LIVE);
+	msgpack_sbuffer b;
+	msgpack_packer pk;
+	size_t len;
+
+	msgpack_sbuffer_init(&b);
+	msgpack_packer_init(&pk, &b, msgpack_sbuffer_write);
+	if (term) {
+		msgpack_pack_array(&pk, 1);
+		msgpack_pack_uint64(&pk, term);
+	}
+	msgpack_pack_array(&pk, 4);
+	msgpack_pack_bin(&pk, 16);
+	msgpack_pack_bin_body(&pk, host.b, 16);
+	msgpack_pack_uint16(&pk, schema_class(CLASS_HOST)->tag);
+	msgpack_pack_uint16(&pk, f->tag);
+	live ? msgpack_pack_true(&pk) : msgpack_pack_false(&pk);
+	len = b.size;
+	memcpy(bytes, b.data, len);
+	msgpack_sbuffer_destroy(&b);
+	return len;
+}
+
+static void deliver_live(
+	struct net *n, int to, int from, const uint8_t *bytes, size_t len)
+{
+	pool_deliver(
+		n->hosts[to].pool, &n->hosts[from].uuid, POOL_MESSAGE_LIVE, bytes, len);
+}
+
+/* Whether a host is heard is the master's word, of its term; not a host's, and not a
+ * former master's, be it late or told again. */
+static void who_is_heard_says_the_master(void **state)
+{
+	const struct uuid other = {{0x77}};
+	uint8_t bytes[64];
+	struct rlog_status s;
+	struct trial c;
+	struct net n;
+	size_t len;
+
+	(void)state;
+	net_open(&n, 12);
+	make_host(&n, &c, other);
+	rlog_status(pool_log(n.hosts[0].pool), &s);
+	assert_true(s.term > 0);
+	say_live(&n, 0, other, true);
+	run_ms(&n, 1000);
+	for (int i = 0; i < HOSTS; i++)
+		assert_true(live_at(&n, i, other));
+	/* A host that was the master tells again what it knew; or says so by itself. */
+	len = live_message(bytes, other, false, 0);
+	deliver_live(&n, 0, 1, bytes, len);
+	say_live(&n, 1, other, false);
+	run_ms(&n, 1000);
+	assert_true(live_at(&n, 0, other));
+	assert_true(live_at(&n, 2, other));
+	/* What a former master passed on arrives late. */
+	len = live_message(bytes, other, false, s.term - 1);
+	deliver_live(&n, 0, 1, bytes, len);
+	deliver_live(&n, 2, 1, bytes, len);
+	assert_true(live_at(&n, 0, other));
+	assert_true(live_at(&n, 2, other));
+	/* And of this one; no master takes another's. */
+	len = live_message(bytes, other, false, s.term);
+	deliver_live(&n, 2, 0, bytes, len);
+	deliver_live(&n, 0, 1, bytes, len);
+	assert_false(live_at(&n, 2, other));
+	assert_true(live_at(&n, 0, other));
+	/* Who missed something for that has asked, and been told all. */
+	deliver_live(&n, 2, 1, bytes, live_message(bytes, other, false, s.term - 1));
+	run_ms(&n, 3000);
+	assert_true(live_at(&n, 2, other));
+	net_close(&n);
+}
+
 static void garbage_is_ignored(void **state)
 {
 	uint8_t bytes[300];
@@ -359,6 +467,7 @@ int main(void)
 		cmocka_unit_test(live_fields_reach_every_host),
 		cmocka_unit_test(live_fields_outlast_a_lost_link),
 		cmocka_unit_test(who_comes_back_is_greeted),
+		cmocka_unit_test(who_is_heard_says_the_master),
 		cmocka_unit_test(garbage_is_ignored),
 		cmocka_unit_test(storms_lose_nothing),
 	};
