@@ -2,8 +2,10 @@
  * Connections that came in: PREPARE is looked up in the database, and only what is found
  * there becomes an operation.
  *
- *	accepted ─► PREPARE ─► database as new as the source's ─► checks ─► target_verb
- *	    ╰─ 10 s of nothing, or another message: closed           ╰─ REFUSE
+ *	accepted ─► PREPARE ─► database as new as the source's ─► this host is ready
+ *	    ╰─ 10 s of nothing, or another message: closed              │
+ *	                                  target_verb ◄─ checks ◄───────╯
+ *	                                       REFUSE ◄─╯
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,8 @@ static void incoming_free(struct incoming *in)
 	in->migrate->incoming_count--;
 	list_remove(&in->node);
 	timer_stop(&in->deadline);
-	if (in->asked)
+	timer_stop(&in->again);
+	if (in->following)
 		pool_wait_cancel(&in->wait);
 	wire_close(in->wire, &in->migrate->closing);
 	free(in);
@@ -36,6 +39,11 @@ static void incoming_refuse(struct incoming *in, const struct rv_error *e)
 	/* Not inside the wire's own call. */
 	in->over = true;
 	timer_start_us(&in->deadline, 0);
+}
+
+static bool host_is_ready(const struct migrate *m)
+{
+	return vm_manager_ready(m->vms) && m->begun;
 }
 
 /* The database is the truth; PREPARE only says where to look. */
@@ -70,7 +78,7 @@ static int incoming_check(const struct incoming *in, const struct row **vm,
 			"VM %s: this host speaks version %d of migrations, the other one "
 			"%u to %u; update the older host",
 			row_name(*vm), MIGRATE_VERSION, p->version_min, p->version_max);
-	if (!vm_manager_ready(m->vms) || !m->begun)
+	if (!host_is_ready(m))
 		return rv_error_set(e, RV_EAGAIN,
 			"VM %s: the host it should go to is still starting; try again",
 			row_name(*vm));
@@ -112,16 +120,34 @@ static void incoming_begin(struct incoming *in)
 	timer_start_us(&in->deadline, 0);
 }
 
+/* A host that has just started, or joined, first compares what runs with the database; as
+ * a start, a migration waits for that. */
+static void incoming_when_ready(void *arg)
+{
+	struct incoming *in = arg;
+	struct migrate *m = in->migrate;
+	int64_t now_us = loop_now_us(m->loop);
+
+	if (in->over)
+		return;
+	if (!in->patient_until_us)
+		in->patient_until_us = now_us + MIGRATE_READY_AT_MS * INT64_C(1000);
+	if (host_is_ready(m) || now_us >= in->patient_until_us)
+		incoming_begin(in);
+	else
+		timer_start_ms(&in->again, MIGRATE_READY_LOOK_MS);
+}
+
 static void incoming_followed(struct pool_wait *wait, int rc)
 {
 	struct incoming *in = CONTAINER_OF(wait, struct incoming, wait);
 	struct rv_error e;
 
-	in->asked = false;
+	in->following = false;
 	if (in->over)
 		return;
 	if (rc == 0) {
-		incoming_begin(in);
+		incoming_when_ready(in);
 		return;
 	}
 	rv_error_set(&e, rc,
@@ -147,7 +173,7 @@ static void incoming_message(void *arg, const struct migrate_message *m)
 	in->prepare = m->as.prepare;
 	memcpy(in->cpu_policy, m->as.prepare.cpu_policy, m->as.prepare.cpu_policy_len);
 	in->prepare.cpu_policy = in->cpu_policy;
-	in->asked = true;
+	in->asked = in->following = true;
 	wire_watch(in->wire);
 	timer_stop(&in->deadline);
 	pool_wait_seq(in->migrate->pool, &in->wait, in->prepare.seq, MIGRATE_SEQ_MS,
@@ -195,6 +221,7 @@ void migrate_accept(struct migrate *m, struct stream *stream)
 	list_push_back(&m->incoming, &in->node);
 	m->incoming_count++;
 	timer_init(&in->deadline, m->loop, "migrate.hello", incoming_deadline, in);
+	timer_init(&in->again, m->loop, "migrate.ready", incoming_when_ready, in);
 	timer_start_ms(&in->deadline, MIGRATE_HELLO_MS);
 	wire_stream_config(in->wire, &config);
 	stream_take_over(stream, &config);

@@ -19,6 +19,10 @@ enum {
 	MIGRATE_RETRIES = 20,
 	MIGRATE_HELLO_MS = 10 * 1000, /* from a connection to its PREPARE */
 	MIGRATE_SEQ_MS = 30 * 1000,   /* for the database to be as new as the source's */
+	/* After that: until a host that has just started, or joined, is ready. The source
+	 * waits for both, and for the memory: MIGRATE_PREPARE_MS. */
+	MIGRATE_READY_AT_MS = 30 * 1000,
+	MIGRATE_READY_LOOK_MS = 50,
 };
 
 struct migrate {

@@ -16,11 +16,12 @@ struct incoming {
 	struct list node;
 	struct migrate *migrate;
 	struct wire *wire; /* owned until the operation takes it */
-	struct timer deadline;
+	struct timer deadline, again;
+	int64_t patient_until_us; /* until this host is ready; 0: not waited for */
 	struct pool_wait wait;
 	struct migrate_prepare prepare;
 	uint8_t cpu_policy[HYPER_MAX_CPU_POLICY];
-	bool asked, over;
+	bool asked, following, over; /* following: the database, to be as new */
 };
 
 /* Finishes what a former daemon of this host began as the target: owner (COMMITTED), or

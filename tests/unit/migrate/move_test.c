@@ -1,6 +1,8 @@
 /* Migrations that go as they should, and refusals. */
 #include "world.h"
 
+#include "migrate/migrate_internal.h"
+
 struct outcome {
 	unsigned downtime_ms, total_ms, rounds;
 	unsigned long long bytes;
@@ -167,6 +169,50 @@ static void test_refused_by_the_target(void **state)
 	world_run_ms(w, 1000);
 	go(w, 1);
 	stayed(w, RV_ECLOCK, "NTP");
+	world_free(w);
+}
+
+/* One that has just started, or joined, compares what runs with the database first. */
+static void test_target_just_started(void **state)
+{
+	struct world *w = world_new(20, 0, VM_DOMAIN_TYPE_PVH);
+
+	(void)state;
+	world_kill(&w->hosts[1], false);
+	world_start(&w->hosts[1]);
+	assert_false(w->hosts[1].migrate->begun);
+	go(w, 1);
+	outcome(w);
+	assert_int_equal(world_where(w), 1);
+	world_check_end(w);
+	/* It takes its time. */
+	w->hosts[0].migrate->begun = false;
+	if (world_migrate(w, 0))
+		fail_msg("%s", w->error.detail);
+	world_run_ms(w, 5000);
+	assert_int_equal(world_status(w), TASK_STATUS_PENDING);
+	assert_int_equal(world_where(w), 1);
+	w->hosts[0].migrate->begun = true;
+	assert_true(world_settle(w, 60 * 1000));
+	outcome(w);
+	assert_int_equal(world_where(w), 0);
+	world_free(w);
+}
+
+static void test_target_never_ready(void **state)
+{
+	struct world *w = world_new(21, 0, VM_DOMAIN_TYPE_PVH);
+	int64_t before = loop_now_us(w->loop);
+
+	(void)state;
+	w->hosts[1].migrate->begun = false;
+	go(w, 1);
+	stayed(w, RV_EAGAIN, "still starting");
+	assert_in_range(loop_now_us(w->loop) - before, MIGRATE_READY_AT_MS * 1000,
+		MIGRATE_PREPARE_MS * 1000);
+	w->hosts[1].migrate->begun = true;
+	go(w, 1);
+	outcome(w);
 	world_free(w);
 }
 
@@ -354,6 +400,8 @@ int main(void)
 		cmocka_unit_test(test_pv),
 		cmocka_unit_test(test_refused_at_once),
 		cmocka_unit_test(test_refused_by_the_target),
+		cmocka_unit_test(test_target_just_started),
+		cmocka_unit_test(test_target_never_ready),
 		cmocka_unit_test(test_lesser_hosts),
 		cmocka_unit_test(test_sr_not_there),
 		cmocka_unit_test(test_cancel),
