@@ -29,7 +29,7 @@ enum {
 	UUID_BYTES = 16,
 	DRIVER_BYTES = 32,
 	PREPARE_FIXED = 2 + 2 + 5 * UUID_BYTES + 5 * 8 + 2 * 4 + DRIVER_BYTES + 1 + 4,
-	FINAL_BYTES = UUID_BYTES + 8 + 8 + 4 + 8 + 8,
+	FINAL_BYTES = UUID_BYTES + 8 + 8 + 4 + 8 + 8 + 8,
 	ROUND_BYTES = 4 + 8 + 8 + 8,
 	REASON_FIXED = 4,
 };
@@ -277,6 +277,7 @@ static void put_final(struct writer *w, const struct migrate_final *f)
 	put_int(w, f->rounds, 4);
 	put_int(w, (uint64_t)f->total_us, 8);
 	put_int(w, (uint64_t)f->suspended_us, 8);
+	put_int(w, (uint64_t)f->prepared_us, 8);
 }
 
 static void get_final(struct reader *r, struct migrate_final *f)
@@ -287,10 +288,11 @@ static void get_final(struct reader *r, struct migrate_final *f)
 	f->rounds = (uint32_t)get_int(r, 4);
 	f->total_us = (int64_t)get_int(r, 8);
 	f->suspended_us = (int64_t)get_int(r, 8);
+	f->prepared_us = (int64_t)get_int(r, 8);
 	/* A year is longer than any migration: keeps sums from overflowing. */
-	r->broken |= f->total_us < 0 || f->suspended_us < 0 ||
+	r->broken |= f->total_us < 0 || f->suspended_us < 0 || f->prepared_us < 0 ||
 		     f->total_us > INT64_C(31557600000000) ||
-		     f->suspended_us > f->total_us;
+		     f->suspended_us > f->total_us || f->prepared_us > f->total_us;
 }
 
 static void put_reason(struct writer *w, int code, const char *text)

@@ -32,7 +32,7 @@
 #include "xen/hyper.h"
 
 enum {
-	MIGRATE_VERSION = 1,
+	MIGRATE_VERSION = 2,
 	MIGRATE_HEADER_BYTES = 16,
 	MIGRATE_OFFSET_BYTES = 8, /* before the bytes of a DATA payload */
 	MIGRATE_DATA_MAX = 128 * 1024,
@@ -84,7 +84,16 @@ struct migrate_final {
 	uint64_t bytes;			/* of all DATA */
 	uint32_t rounds;		/* before the guest was suspended */
 	int64_t total_us, suspended_us; /* since the start, since the guest stood still */
+	int64_t prepared_us;		/* since PREPARE was sent */
 };
+
+/* How long FINAL waited behind the pages that were queued before it, by the receiver's
+ * clock alone: `came_us` after PREPARE it came, which had waited behind nothing. */
+static inline int64_t migrate_final_late_us(
+	const struct migrate_final *f, int64_t came_us)
+{
+	return came_us > f->prepared_us ? came_us - f->prepared_us : 0;
+}
 
 struct migrate_round {
 	uint32_t round;

@@ -101,6 +101,7 @@ static void incoming_begin(struct incoming *in)
 	}
 	s->target_kib = in->prepare.target_kib;
 	s->actual_kib = in->prepare.actual_kib;
+	s->prepare_at_us = in->prepare_at_us;
 	s->xen_major = in->prepare.xen_major;
 	s->xen_minor = in->prepare.xen_minor;
 	s->cpu_policy_len = in->prepare.cpu_policy_len;
@@ -171,6 +172,7 @@ static void incoming_message(void *arg, const struct migrate_message *m)
 		return;
 	}
 	in->prepare = m->as.prepare;
+	in->prepare_at_us = loop_now_us(in->migrate->loop);
 	memcpy(in->cpu_policy, m->as.prepare.cpu_policy, m->as.prepare.cpu_policy_len);
 	in->prepare.cpu_policy = in->cpu_policy;
 	in->asked = in->following = true;

@@ -185,6 +185,7 @@ static void send_prepare(struct source *s, const struct hyper_host *h)
 		m.as.prepare.cpu_policy_len = level.len;
 	}
 	snprintf(m.as.prepare.driver, sizeof m.as.prepare.driver, "%s", h->driver);
+	s->prepared_us = loop_now_us(s->migrate->loop);
 	wire_send(s->wire, &m);
 	wire_watch(s->wire);
 }

@@ -76,7 +76,7 @@ struct source {
 	bool began;   /* a save was begun */
 	bool guest_over;
 	int tries;
-	int64_t began_us, suspended_us, entry_us, commit_us;
+	int64_t began_us, prepared_us, suspended_us, entry_us, commit_us;
 	int64_t predicted_us; /* the pause, as last told */
 	uint64_t seen_bytes, total_pages, actual_kib, target_kib;
 	uint32_t rounds;

@@ -247,7 +247,8 @@ static void send_final(struct source *s)
 			.bytes = s->wire->sent_bytes,
 			.rounds = s->rounds,
 			.total_us = now - s->began_us,
-			.suspended_us = now - s->suspended_us},
+			.suspended_us = now - s->suspended_us,
+			.prepared_us = now - s->prepared_us},
 	};
 
 	wire_send(s->wire, &m);

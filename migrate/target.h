@@ -20,6 +20,7 @@ struct incoming {
 	int64_t patient_until_us; /* until this host is ready; 0: not waited for */
 	struct pool_wait wait;
 	struct migrate_prepare prepare;
+	int64_t prepare_at_us; /* when it came */
 	uint8_t cpu_policy[HYPER_MAX_CPU_POLICY];
 	bool asked, following, over; /* following: the database, to be as new */
 };
@@ -71,7 +72,7 @@ struct target {
 	struct hyper_domain_id id;
 	struct hyper_source source;
 	struct migrate_final final;
-	int64_t final_at_us;
+	int64_t prepare_at_us, final_at_us;
 	size_t attached; /* disks so far */
 
 	bool maybe;	    /* a domain may be there */

@@ -183,7 +183,8 @@ static void enter_end(struct target *s)
 	struct vm_op *o = &s->vm;
 
 	s->downtime_us =
-		s->final.suspended_us + (loop_now_us(o->mgr->loop) - s->final_at_us);
+		s->final.suspended_us + (loop_now_us(o->mgr->loop) - s->final_at_us) +
+		migrate_final_late_us(&s->final, s->final_at_us - s->prepare_at_us);
 	if (o->op.error.code == 0)
 		vm_memory_mode(o->host->memory, &s->id, MEMCTL_RUNNING);
 	o->finish = finish_running;

@@ -50,7 +50,8 @@ static size_t some_frame(uint8_t *out, enum migrate_type type)
 			.bytes = 1 << 30,
 			.rounds = 3,
 			.total_us = 9000000,
-			.suspended_us = 80000};
+			.suspended_us = 80000,
+			.prepared_us = 8900000};
 		break;
 	case MIGRATE_DATA:
 		memset(out + MIGRATE_HEADER_BYTES + MIGRATE_OFFSET_BYTES, 0x5a, 1000);
@@ -127,12 +128,24 @@ static void test_lengths(void **state)
 	assert_int_equal(len, 0);
 	assert_int_equal(migrate_frame_length(head, 16, &len, &e), RV_EPROTO);
 	head[4] = MIGRATE_DATA;
-	head[6] = 2;
+	head[6] = MIGRATE_VERSION + 1;
 	assert_int_equal(migrate_frame_length(head, 16, &len, &e), RV_EPROTO);
 	head[6] = MIGRATE_VERSION;
 	assert_int_equal(migrate_frame_length(head, 16, &len, &e), RV_EPROTO);
 	memset(head, 0xff, 4);
 	assert_int_equal(migrate_frame_length(head, 16, &len, &e), RV_ETOOBIG);
+}
+
+/* The clocks of the two ends have nothing to do with one another. */
+static void test_final_that_comes_late(void **state)
+{
+	struct migrate_final f = {
+		.total_us = 9000000, .suspended_us = 80000, .prepared_us = 8000000};
+
+	(void)state;
+	assert_int_equal(migrate_final_late_us(&f, 8000000), 0);
+	assert_int_equal(migrate_final_late_us(&f, 8300000), 300000);
+	assert_int_equal(migrate_final_late_us(&f, 7999000), 0);
 }
 
 static void test_bucket(void **state)
@@ -166,6 +179,7 @@ int main(void)
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_contents),
 		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_final_that_comes_late),
 		cmocka_unit_test(test_bucket),
 	};
 
