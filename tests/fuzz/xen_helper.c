@@ -1,7 +1,8 @@
 /* links: reeve_xen_real reeve_xen reeve_reactor reeve_base */
 /* What a helper process, or the daemon, sends the other; and the envelope of a saved
- * domain, which comes from a peer or a disk. No bytes may do more than be refused; a
- * message that is taken must read the same after it is written again. */
+ * domain, or the head of its file, which come from a peer or a disk. No bytes may do more
+ * than be refused; a message that is taken must read the same after it is written again.
+ */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "xen/real/envelope.h"
 #include "xen/real/helper_wire.h"
+#include "xen/real/saved_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -81,6 +83,27 @@ static void envelope(uint8_t *bytes, size_t size, size_t piece)
 	envelope_reader_fini(&r);
 }
 
+/* Its first bytes tell how much room there is; the sum is made right. */
+static void saved_file(const uint8_t *data, size_t size)
+{
+	uint8_t block[SAVED_FILE_HEAD] = {0};
+	uint64_t room = 0, sum;
+	struct saved_file f;
+	struct rv_error e;
+
+	memcpy(&room, data, size < sizeof room ? size : sizeof room);
+	memcpy(block, data, size < sizeof block ? size : sizeof block);
+	memcpy(block, "RVXENSV2", 8);
+	sum = XXH64(block, 56, 0);
+	for (int i = 0; i < 8; i++)
+		block[56 + i] = (uint8_t)(sum >> 8 * i);
+	if (saved_file_parse(&f, block, room, &e) != 0)
+		return;
+	if (f.stream_bytes == 0 || saved_file_bytes(f.stream_bytes) > room ||
+		saved_file_sums(f.stream_bytes) > f.stream_bytes)
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *bytes;
@@ -89,6 +112,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (data[0] == 0) {
 		message(data + 1, size - 1);
+		return 0;
+	}
+	if (data[0] == 4) {
+		saved_file(data + 1, size - 1);
 		return 0;
 	}
 	bytes = malloc(size - 1);
