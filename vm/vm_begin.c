@@ -218,6 +218,9 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 		o->verb->intend(o, db, t);
 }
 
+static int op_admit(struct vm_manager *m, enum vm_operation kind, const struct row *vm,
+	const struct vm_op_args *args, struct rv_error *e);
+
 static bool intent_holds(void *arg, const struct db *db)
 {
 	struct vm_op *o = arg;
@@ -225,20 +228,43 @@ static bool intent_holds(void *arg, const struct db *db)
 	return db_row(db, CLASS_TASK, o->task) != NULL;
 }
 
+/* In words of the VM, not of the database. It is not listed any more, so that it is not
+ * itself what is at work. */
+static int op_refusal(const struct vm_op *o, int rc, struct rv_error *e)
+{
+	const struct row *vm = db_row(pool_db(o->mgr->pool), CLASS_VM, o->vm);
+	const char *verb = vm_operation_verb(o->kind);
+
+	if (rc != RV_ECONFLICT)
+		return rv_error_set(e, rc, "VM %s: %s was refused: %s", o->name, verb,
+			o->entry.error.detail);
+	/* It changed after it was looked at: as it is now it may say why. */
+	if (!vm)
+		return rv_error_set(e, RV_ENOENT,
+			"VM %s was destroyed at the same moment; %s did nothing", o->name,
+			verb);
+	rc = op_admit(o->mgr, o->kind, vm, &o->args, e);
+	return rc ? rc
+		  : rv_error_set(e, RV_ECONFLICT,
+			    "VM %s: something else changed it at the same moment, so %s "
+			    "did nothing; try again",
+			    o->name, verb);
+}
+
 static void op_refused(struct vm_op *o, int rc)
 {
 	struct vm_manager *m = o->mgr;
 	struct uuid vm = o->vm;
-	struct rv_error e;
+	struct rv_error e = {0};
 
+	op_unlist(o);
 	if (rc == RV_ECONFLICT && db_row(pool_db(m->pool), CLASS_TASK, o->task))
 		rc = 0; /* the same request came another way, and was first */
-	rv_error_set(&e, rc, "VM %s: %s was refused: %s", o->name,
-		vm_operation_verb(o->kind), o->entry.error.detail);
+	if (rc)
+		rc = op_refusal(o, rc, &e);
 	waits_tell(m, &o->task, rc, &e);
 	if (o->accepted)
 		o->accepted(o->accepted_arg, rc, rc ? &e : NULL);
-	op_unlist(o);
 	op_free(o);
 	waits_run(m, &vm);
 }

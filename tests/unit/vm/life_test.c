@@ -602,6 +602,53 @@ static void test_disk_in_the_making(void **state)
 	world_free(w);
 }
 
+static void nothing(struct pool_commit *c)
+{
+	assert_int_equal(c->rc, 0);
+}
+
+/* Two hosts are asked at once, say to clone it: whose entry comes second is told in words
+ * of the VM, not of the database. */
+static void test_two_at_once(void **state)
+{
+	struct world *w = world_new(40);
+	size_t i = world_add_vm(w, 1, 0);
+	struct vm_op_args args = {.vm = w->vm[i], .new_name = "copy"};
+	struct pool_commit first[2] = {0};
+	struct uuid task, other = world_uuid(w);
+	struct rv_error e;
+	struct txn t;
+	char text[UUID_TEXT_SIZE];
+
+	(void)state;
+	uuid_format(&other, text);
+	world_txn(w, &t); /* not applied yet when the clone is looked at */
+	txn_create(&t, CLASS_TASK, other);
+	txn_set_ref(&t, other, TASK_SUBJECT, w->vm[i]);
+	txn_map_put(&t, w->vm[i], VM_CURRENT_OPERATIONS, text, "clone");
+	assert_int_equal(pool_commit(w->pool, &first[0], &t, nothing, &e), 0);
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), RV_EBUSY);
+	print_message("%s\n", w->accepted_error.detail);
+	assert_non_null(strstr(w->accepted_error.detail, "clone"));
+	assert_null(strstr(w->accepted_error.detail, "expected"));
+	assert_true(world_idle(w));
+	world_txn(w, &t);
+	txn_map_remove(&t, w->vm[i], VM_CURRENT_OPERATIONS, text);
+	txn_set_enum(&t, other, TASK_STATUS, TASK_STATUS_SUCCESS);
+	world_commit(w, &t);
+
+	world_txn(w, &t); /* it came and went */
+	txn_set_int(&t, w->vm[i], VM_OWNER_GENERATION, 7);
+	assert_int_equal(pool_commit(w->pool, &first[1], &t, nothing, &e), 0);
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), RV_ECONFLICT);
+	print_message("%s\n", w->accepted_error.detail);
+	assert_non_null(strstr(w->accepted_error.detail, "at the same moment"));
+
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), 0);
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -626,6 +673,7 @@ int main(void)
 		cmocka_unit_test(test_two_hundred),
 		cmocka_unit_test(test_more_than_fit),
 		cmocka_unit_test(test_squeezed),
+		cmocka_unit_test(test_two_at_once),
 		cmocka_unit_test(test_disk_in_the_making),
 	};
 
