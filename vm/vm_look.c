@@ -42,8 +42,11 @@ static enum vm_found found(const struct hyper_domain *d)
 	return VM_FOUND_NONE;
 }
 
+/* Or the record says that there is something to release. */
 static bool attached(const struct db *db, struct uuid vm)
 {
+	if (db_follow(db, db_row(db, CLASS_VM, vm), VM_DEVICES_LEFT_ON))
+		return true;
 	for (const struct row *r = NULL; (r = db_next_ref(db, VBD_VM, vm, r));)
 		if (db_bool(r, VBD_CURRENTLY_ATTACHED))
 			return true;

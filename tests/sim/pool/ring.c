@@ -14,7 +14,7 @@ enum {
 	QUIESCE_MS = 30 * 60 * 1000,
 	REST_MS = 45 * 1000,
 	LONG_REST_MS = 330 * 1000, /* all VMs were looked at once more */
-	REST_LOOK_MS = 20,
+	REST_LOOK_MS = 100,
 	REST_EVENTS = 16,
 	MAX_EVENTS = 3000000
 };

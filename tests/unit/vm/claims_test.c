@@ -140,6 +140,33 @@ static void test_started_where_it_was_left(void **state)
 	world_free(w);
 }
 
+/* The drive is destroyed meanwhile, since its SR is lost: nothing is left to wait for. */
+static void test_drive_is_gone(void **state)
+{
+	struct world *w = world_new(308);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid disk, vbd;
+	struct txn t;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	disk_fails(w, true);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	disk = disk_of(w, vm);
+	vbd = row_uuid(db_next_ref(pool_db(w->pool), VBD_VM, w->vm[vm], NULL));
+	world_txn(w, &t);
+	txn_delete(&t, CLASS_VBD, vbd);
+	world_commit(w, &t);
+	world_run_ms(w, 15000);
+	assert_null(left_on(w, vm));
+	assert_int_equal(claims(w, disk), 1);
+	disk_fails(w, false);
+	world_run_ms(w, 45000);
+	assert_int_equal(claims(w, disk), 0);
+	check_world(w);
+	world_free(w);
+}
+
 /* As the former host's daemon left it. */
 static void left_by(struct world *w, struct other *o, size_t vm)
 {
@@ -185,6 +212,45 @@ static void test_left_by_another(void **state)
 	assert_int_equal(claims(w, disk_of(w, vm)), 0);
 	storage_free(o.storage);
 	check_world(w);
+	world_free(w);
+}
+
+static void record_left(struct world *w, size_t vm, struct uuid host)
+{
+	struct uuid vbd =
+		row_uuid(db_next_ref(pool_db(w->pool), VBD_VM, w->vm[vm], NULL));
+	struct txn t;
+
+	world_txn(w, &t);
+	txn_set_ref(&t, w->vm[vm], VM_DEVICES_LEFT_ON, host);
+	txn_set_bool(&t, vbd, VBD_CURRENTLY_ATTACHED, true);
+	world_commit(w, &t);
+}
+
+/* What an operation did not bring down stays on record: a resume that failed before it
+ * came to the disks, a shutdown on another host. */
+static void test_not_touched(void **state)
+{
+	struct world *w = world_new(307);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct other o;
+
+	(void)state;
+	other_add(w, &o);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_SUSPEND, vm);
+	disk_fails(w, true);
+	record_left(w, vm, w->host);
+	assert_int_not_equal(world_do(w, VM_OP_RESUME, vm), TASK_STATUS_SUCCESS);
+	assert_true(is_attached(w, vm));
+	assert_non_null(left_on(w, vm));
+	disk_fails(w, false);
+	record_left(w, vm, o.host);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_true(is_attached(w, vm));
+	assert_ptr_equal(left_on(w, vm), db_row(pool_db(w->pool), CLASS_HOST, o.host));
+	storage_free(o.storage);
 	world_free(w);
 }
 
@@ -337,7 +403,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tried_again),
 		cmocka_unit_test(test_started_where_it_was_left),
+		cmocka_unit_test(test_drive_is_gone),
 		cmocka_unit_test(test_left_by_another),
+		cmocka_unit_test(test_not_touched),
 		cmocka_unit_test(test_lost_with_its_disk),
 		cmocka_unit_test(test_swept),
 		cmocka_unit_test(test_swept_soon),
