@@ -27,9 +27,11 @@ enum {
 	RELAY_MIN_MS = 200,
 	RELAY_MAX_MS = 500,
 	SLICE_MS = 5, /* between some hosts and the next */
-	/* Greetings: so much at a time, for all of them together. */
-	GREET_BYTES = 512 << 10,
-	GREET_MS = 50,
+	/* Greetings: so much at a time, for all of them together; and so many objects, of
+	 * which most may have nothing to tell. */
+	GREET_BYTES = 128 << 10,
+	GREET_ROWS = 2048,
+	GREET_MS = 12,
 };
 
 /* A field that changed here or at another host, and is to be told; or was told lately. */
@@ -162,7 +164,7 @@ static void pass_on(
 	if (n && made)
 		list_push_back(&l->passing, &n->node);
 	if (n && !timer_active(&l->relay))
-		timer_start_ms(&l->relay, relay_ms(l));
+		timer_start_about_ms(&l->relay, relay_ms(l));
 }
 
 /* This host is no master: what it said as one is not told again. */
@@ -409,7 +411,7 @@ static void on_interval(void *arg)
 	}
 	l->soon = !list_empty(&l->due);
 	if (l->soon)
-		timer_start_ms(&l->timer, again_ms);
+		timer_start_about_ms(&l->timer, again_ms);
 	else if (!list_empty(&l->told))
 		timer_start_ms(&l->timer, EXPIRE_MS);
 }
@@ -419,7 +421,7 @@ static void tell_soon(struct remote_live *l)
 	if (l->soon)
 		return;
 	l->soon = true;
-	timer_start_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
+	timer_start_about_ms(&l->timer, REMOTE_LIVE_INTERVAL_MS);
 }
 
 static void tell_again(struct remote_live *l)
@@ -517,7 +519,7 @@ static void on_relay(void *arg)
 	}
 	buf_consume(&l->batch, buf_len(&l->batch));
 	if (!list_empty(&l->passing))
-		timer_start_ms(&l->relay, relay_ms(l));
+		timer_start_about_ms(&l->relay, relay_ms(l));
 }
 
 /* --- greeting ------------------------------------------------------------------------
@@ -539,8 +541,10 @@ static const struct row *greeting_next(const struct greeting *g, const struct db
 	return db_next(db, cls, at);
 }
 
-/* Packs the next rows, a message full; false: that was all. */
-static bool greeting_pack(struct greeting *g, const struct db *db, struct buf *b)
+/* Packs the next rows, *rows at most (which are counted down) and a message full; false:
+ * that was all. */
+static bool greeting_pack(
+	struct greeting *g, const struct db *db, struct buf *b, unsigned *rows)
 {
 	for (; g->cls < CLASS_COUNT; g->cls++, g->at = UUID_NONE) {
 		const struct schema_class *c = schema_class((enum schema_class_id)g->cls);
@@ -552,7 +556,8 @@ static bool greeting_pack(struct greeting *g, const struct db *db, struct buf *b
 					!value_is_zero(row_value(row, c->fields[i].id)))
 					pack_one(b, row, c->fields[i].id);
 			g->at = row_uuid(row);
-			if (buf_len(b) > REMOTE_LIVE_BATCH_BYTES)
+			(*rows)--;
+			if (!*rows || buf_len(b) > REMOTE_LIVE_BATCH_BYTES)
 				return true;
 		}
 	}
@@ -560,7 +565,8 @@ static bool greeting_pack(struct greeting *g, const struct db *db, struct buf *b
 }
 
 /* A message to one of those that wait; *told: its bytes. False: it can't be sent now. */
-static bool greet_one(struct remote_live *l, struct greeting *g, size_t *told)
+static bool greet_one(
+	struct remote_live *l, struct greeting *g, size_t *told, unsigned *rows)
 {
 	struct greeting before = *g;
 	struct buf b;
@@ -569,9 +575,10 @@ static bool greet_one(struct remote_live *l, struct greeting *g, size_t *told)
 
 	buf_init(&b, REMOTE_LIVE_BATCH_BYTES * 2 + DB_MAX_ROW_BYTES);
 	pack_term(l, &b);
-	more = greeting_pack(g, l->pool->db, &b);
 	*told = buf_len(&b);
-	if (buf_len(&b))
+	more = greeting_pack(g, l->pool->db, &b, rows);
+	*told = buf_len(&b) - *told;
+	if (*told)
 		rc = l->port->send(l->arg, &g->host, &b);
 	buf_fini(&b);
 	list_remove(&g->node);
@@ -589,16 +596,17 @@ static bool greet_one(struct remote_live *l, struct greeting *g, size_t *told)
 static void on_greet(void *arg)
 {
 	struct remote_live *l = arg;
+	unsigned rows = GREET_ROWS;
 	size_t bytes = 0;
 
 	if (!pool_is_master(l->pool))
 		LIST_FOR_EACH_SAFE (node, &l->greetings)
 			greeting_free(CONTAINER_OF(node, struct greeting, node));
-	while (!list_empty(&l->greetings) && bytes < GREET_BYTES) {
+	while (!list_empty(&l->greetings) && bytes < GREET_BYTES && rows > 0) {
 		size_t told;
 
 		if (!greet_one(l, CONTAINER_OF(l->greetings.next, struct greeting, node),
-			    &told))
+			    &told, &rows))
 			break;
 		bytes += told;
 	}
