@@ -24,8 +24,9 @@ struct keeping {
 
 enum {
 	/* How much calmer a link is kept that no decision waits for ... */
-	CALM = 8,
-	CALM_HOSTS = 64,     /* ... and the more so, the more of them there are */
+	CALM = 16,
+	VOTERS_CALM = 4, /* two voters of which neither leads: raft looks after itself */
+	CALM_HOSTS = 64, /* ... and the more so, the more of them there are */
 	SNAPSHOT_HOSTS = 16, /* a small pool */
 	/* The master's links in a large pool: so many hosts double the pause. */
 	MASTER_HOSTS = 256,
@@ -237,19 +238,21 @@ static bool is_voter(const struct row *host)
 	       db_enum(host, HOST_RAFT_ROLE) != HOST_RAFT_ROLE_STANDBY;
 }
 
-/* The end of a voter is to be known to voters at once, that of the master to all, and
- * that of any host to the master. Of others it is enough to find it out in a while. */
+/* The end of the master is to be known to all at once, and that of any host to the
+ * master. Of others it is enough to find it out in a while. */
 static int calm_of(const struct members *m, const struct row *host)
 {
 	int hosts = (int)db_count(pool_db(m->daemon->pool), CLASS_HOST);
 	struct uuid uuid = row_uuid(host);
+	bool live = db_bool(host, HOST_LIVE);
+	bool leads = uuid_eq(&m->master, &uuid) || uuid_eq(&m->master, &m->daemon->host);
 
 	if (m->votes && is_voter(host))
-		return 1;
-	if (uuid_eq(&m->master, &uuid) || uuid_eq(&m->master, &m->daemon->host))
+		return leads || !live ? 1 : VOTERS_CALM;
+	if (leads)
 		return 1 + hosts / MASTER_HOSTS;
 	/* The master hears it no more: whoever waits for it should know soon too. */
-	if (!db_bool(host, HOST_LIVE))
+	if (!live)
 		return 1;
 	return CALM * (1 + hosts / CALM_HOSTS);
 }
