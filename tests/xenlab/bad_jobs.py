@@ -8,8 +8,6 @@ from life_job import clear, counting, free_kib, left_over, listed, one_host
 from reeve import Guest, guest_words, programs, until
 
 CASES = {}
-# One guest takes part in most cases: it boots once, and must come through all of them.
-STEADY = "steady"
 # A guest that hears neither of Xen's requests, to suspend and to give memory.
 DULL, DULL_ARGS = "dull", "initcall_blacklist=balloon_init,xen_setup_shutdown_event"
 
@@ -20,12 +18,13 @@ def case(function):
 
 
 def steady(host):
-    """The guest of all cases, which counts on this host."""
-    if host.vm(STEADY) is None:
-        return counting(host, STEADY)
-    guest = Guest(STEADY)
-    if host.state(STEADY) != "Running":
-        host.run("vm-start", f"vm={STEADY}", f"on={host.machine.name}")
+    """The guest of most cases on this host: it boots once, and must come through all of them."""
+    name = f"steady-{host.machine.name}"
+    if host.vm(name) is None:
+        return counting(host, name)
+    guest = Guest(name)
+    if host.state(name) != "Running":
+        host.run("vm-start", f"vm={name}", f"on={host.machine.name}")
     guest.wait_count(host.machine)
     return guest
 
@@ -77,13 +76,13 @@ def helper_killed_saving(lab, host):
     for after_s in (0.1, 1.0):
         before = guest.last(host.machine)
         strike_helper(host.machine, after_s)
-        status, _, words = host.run("vm-suspend", f"vm={STEADY}", check=False)
+        status, _, words = host.run("vm-suspend", f"vm={guest.name}", check=False)
         struck(host.machine)
         if status == 0:
-            host.run("vm-resume", f"vm={STEADY}")
+            host.run("vm-resume", f"vm={guest.name}")
         else:
             lab.say(f"killed {after_s} s into the save: {words.strip()}")
-        until("it is running", lambda: host.state(STEADY) == "Running", 90)
+        until("it is running", lambda: host.state(guest.name) == "Running", 90)
         same_life(guest, host.machine, before, "its save was struck")
 
 
@@ -128,16 +127,16 @@ def disk_full(lab, host):
     host.run("sr-create", "name-label=small", "type=file", small, f"host={host.machine.name}")
     sr = host.value("sr-list", "name-label=small", "params=uuid")
     guest = steady(host)
-    host.run("vm-param-set", f"vm={STEADY}", f"suspend-SR={sr}")
+    host.run("vm-param-set", f"vm={guest.name}", f"suspend-SR={sr}")
     before = guest.last(host.machine)
-    words = host.refused("vm-suspend", f"vm={STEADY}")
+    words = host.refused("vm-suspend", f"vm={guest.name}")
     lab.say(f"told: {words}")
-    until("it is running", lambda: host.state(STEADY) == "Running", 90)
+    until("it is running", lambda: host.state(guest.name) == "Running", 90)
     same_life(guest, host.machine, before, "its save found no room")
     used = int(host.machine.sh("du -sk /srv/small").split()[0])
     if used > 256:
         raise Failed(f"{used} KiB of the image are left on the full disk")
-    host.run("vm-param-set", f"vm={STEADY}", "suspend-SR=")
+    host.run("vm-param-set", f"vm={guest.name}", "suspend-SR=")
     pbd = host.value("pbd-list", f"sr={sr}", "params=uuid")
     host.run("pbd-unplug", f"uuid={pbd}")
     host.run("sr-forget", "sr=small", check=False)
@@ -173,18 +172,18 @@ def back_s(host):
 def reeved_killed(lab, host):
     """reeved ended or killed: guests don't notice, and after its return all is right at once."""
     guest = steady(host)
-    domid, since = listed(host.machine, STEADY), time.time()
+    domid, since = listed(host.machine, guest.name), time.time()
     times = slowdown(host.machine)
     for end in (host.kill, host.stop, host.kill):
         end()
         took = back_s(host)
-        if host.state(STEADY) != "Running":
-            raise Failed(f"{STEADY} is {host.state(STEADY)} after reeved came back")
+        if host.state(guest.name) != "Running":
+            raise Failed(f"{guest.name} is {host.state(guest.name)} after reeved came back")
         lab.say(f"back after {took:.1f} s on a processor that is {times:.0f} times slower than here")
         if took > BACK_S:
             raise Failed(f"not within {BACK_S} s")
-    if listed(host.machine, STEADY) != domid:
-        raise Failed(f"{STEADY} is another domain now")
+    if listed(host.machine, guest.name) != domid:
+        raise Failed(f"{guest.name} is another domain now")
     gap = guest.downtime_ms(since, host.machine)
     lab.say(f"the longest gap in the guest's count meanwhile: {gap} ms")
     if gap > STILL_MS:
@@ -218,25 +217,25 @@ def xenstored_stopped(lab, host):
     """A hung xenstored stops management, not the guests and not reeved's answers."""
     guest = steady(host)
     since, slowest = time.time(), 0.0
-    host.machine.sh("kill -STOP $(pidof xenstored)")
+    host.machine.sh(f"kill -STOP $(pidof {host.machine.xenstored})")
     try:
         before = guest.last(host.machine)
         for _ in range(4):
             begun = time.monotonic()
-            if host.state(STEADY) != "Running":
-                raise Failed(f"{STEADY} is {host.state(STEADY)}")
+            if host.state(guest.name) != "Running":
+                raise Failed(f"{guest.name} is {host.state(guest.name)}")
             slowest = max(slowest, time.monotonic() - begun)
             time.sleep(1)
         guest.wait_count(host.machine, before["n"])
         until("a message says so", lambda: any(
             re.search("xenstore", m["body"]) for m in host.records("message-list")), 60)
-        lab.say("told: " + host.refused("vm-suspend", f"vm={STEADY}"))
+        lab.say("told: " + host.refused("vm-suspend", f"vm={guest.name}"))
     finally:
-        host.machine.sh("kill -CONT $(pidof xenstored)")
+        host.machine.sh(f"kill -CONT $(pidof {host.machine.xenstored})")
     lab.say(f"the slowest answer meanwhile took {slowest * 1000:.0f} ms")
-    until("management goes on", lambda: host.run("vm-pause", f"vm={STEADY}", check=False)[0] == 0, 60)
+    until("management goes on", lambda: host.run("vm-pause", f"vm={guest.name}", check=False)[0] == 0, 60)
     gap = guest.downtime_ms(since, host.machine)
-    host.run("vm-unpause", f"vm={STEADY}")
+    host.run("vm-unpause", f"vm={guest.name}")
     if gap > STILL_MS:
         raise Failed(f"the guest stood still for {gap} ms")
 
@@ -245,22 +244,22 @@ def xenstored_stopped(lab, host):
 def destroyed_by_xl(lab, host):
     """A domain destroyed behind our back is a halted VM at once, also while reeved is away."""
     guest = steady(host)
-    host.run("vm-param-set", f"vm={STEADY}", "actions-after-crash=destroy")
-    destroy = f"xl destroy {listed(host.machine, STEADY)}"
+    host.run("vm-param-set", f"vm={guest.name}", "actions-after-crash=destroy")
+    destroy = f"xl destroy {listed(host.machine, guest.name)}"
     host.machine.sh(destroy)
     begun = time.monotonic()
-    until("its end is known", lambda: host.state(STEADY) == "Halted", 60)
+    until("its end is known", lambda: host.state(guest.name) == "Halted", 60)
     lab.say(f"known after {time.monotonic() - begun:.1f} s")
-    host.run("vm-start", f"vm={STEADY}", f"on={host.machine.name}")
+    host.run("vm-start", f"vm={guest.name}", f"on={host.machine.name}")
     host.kill()
-    host.machine.sh(f"xl destroy {listed(host.machine, STEADY)}")
+    host.machine.sh(f"xl destroy {listed(host.machine, guest.name)}")
     took = back_s(host)
     begun = time.monotonic()
-    until("its end is known", lambda: host.state(STEADY) == "Halted", 60)
+    until("its end is known", lambda: host.state(guest.name) == "Halted", 60)
     lab.say(f"reeved was back after {took:.1f} s, and knew it {time.monotonic() - begun:.1f} s later")
-    host.run("vm-param-set", f"vm={STEADY}", "actions-after-crash=restart")
+    host.run("vm-param-set", f"vm={guest.name}", "actions-after-crash=restart")
     at = guest.last(host.machine)["n"]
-    host.run("vm-start", f"vm={STEADY}", f"on={host.machine.name}")
+    host.run("vm-start", f"vm={guest.name}", f"on={host.machine.name}")
     guest.wait_anew(host.machine, at)
 
 
@@ -278,7 +277,7 @@ def run_cases(lab, host, names, go_on=False):
             lab.say(f"--- {name}: FAILED: {error}")
             if not go_on:
                 break
-            host.machine.run("kill -CONT $(pidof xenstored)")
+            host.machine.run(f"kill -CONT $(pidof {host.machine.xenstored})")
             clear(host, *(vm["name_label"] for vm in host.records("vm-list")))
     return failed
 
@@ -289,11 +288,10 @@ def run(arguments):
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise Failed(f"no such case: {' '.join(unknown)}; there are: {' '.join(CASES)}")
-    with Lab("bad", programs(), arguments.keep_logs) as lab:
+    with Lab("bad", programs(), arguments.keep_logs, arguments.xenstored) as lab:
         host = one_host(lab)
         failed = run_cases(lab, host, names, arguments.go_on)
         if failed:
             raise Failed(f"failed: {' '.join(failed)}")
-        if host.vm(STEADY) is not None:
-            clear(host, STEADY)
+        clear(host, *(vm["name_label"] for vm in host.records("vm-list")))
         lab.say("all passed, and nothing is left")

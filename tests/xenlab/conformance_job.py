@@ -18,7 +18,7 @@ def run(arguments):
     if not os.path.exists(suite):
         raise Failed(f"there is no {suite}: build xenlab_programs")
     paths = {**programs(), "usr/bin/real_suite": suite}
-    with Lab("conformance", paths, arguments.keep_logs) as lab:
+    with Lab("conformance", paths, arguments.keep_logs, arguments.xenstored) as lab:
         machine = lab.boot(("host1",), memory=1408, dom0=768, limit=arguments.limit + 300)[0]
         machine.start_job("suite", f"{COMMAND} --type {arguments.type} {' '.join(arguments.cases)}")
         end, told = time.monotonic() + arguments.limit, 0

@@ -23,7 +23,7 @@ LIBRARIES = "usr/lib/x86_64-linux-gnu"
 DOM0_MODULES = """xen-evtchn xen-gntdev xen-gntalloc xenfs xen-privcmd xen-netback
     xen-blkback bridge loop virtio_net virtio_pci 9p 9pnet_virtio""".split()
 GUEST_MODULES = ["xen-netfront", "xen-blkfront"]
-XEN_PROGRAMS = """xl xenstored xenconsoled xenconsole libxl-save-helper xen-init-dom0
+XEN_PROGRAMS = """xl xenstored oxenstored xenconsoled xenconsole libxl-save-helper xen-init-dom0
     xenstore-control xentop xen-diag""".split()
 # Of this machine: what hotplug scripts and jobs call.
 PROGRAMS = """/usr/bin/dash /usr/bin/bash /usr/bin/date /usr/bin/flock /usr/bin/socat /usr/sbin/losetup
@@ -150,6 +150,7 @@ def _base(packages, out, scratch):
     archive.link("usr/sbin/xl", f"/{tools}/xl")
     archive.link("usr/bin/xenconsole", f"/{tools}/xenconsole")
     archive.tree("etc/xen/scripts", f"{root}/etc/xen/scripts")
+    archive.file("etc/xen/oxenstored.conf", f"{root}/etc/xen/oxenstored.conf")
     search = [f"{root}/{LIBRARIES}"]
     _add_libraries(archive, _libraries(programs.values(), search), scratch)
     # pthread_cancel in libxl opens it by name.

@@ -16,6 +16,12 @@ QUIET_S = 50
 TOOLS = ("qemu-system-x86_64", "apt-cache", "lz4", "depmod", "busybox", "gcc")
 
 
+def need_tools():
+    for tool in TOOLS:
+        if not shutil.which(tool):
+            raise packages.Missing(f"there is no {tool}: ./run xenlab installs what the lab needs")
+
+
 def take_lock(say):
     """At most one lab at a time: two emulated hosts are all a machine can bear. A descriptor."""
     lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -30,10 +36,11 @@ def take_lock(say):
 class Lab:
     """One run of the lab: `with Lab(...) as lab`. FOLDER is kept when the run fails."""
 
-    def __init__(self, name, with_paths=None, keep_logs=False):
+    def __init__(self, name, with_paths=None, keep_logs=False, xenstored="xenstored"):
         self.name = name
         self.with_paths = with_paths or {}
         self.keep_logs = keep_logs
+        self.xenstored = xenstored
         self.machines = []
         self.start = time.monotonic()
         self.spoke = self.start
@@ -54,9 +61,7 @@ class Lab:
                 print(f"lab: {self.spoke - self.start:5.0f} s  still: {self.doing}", flush=True)
 
     def __enter__(self):
-        for tool in TOOLS:
-            if not shutil.which(tool):
-                raise packages.Missing(f"there is no {tool}: ./run xenlab installs what the lab needs")
+        need_tools()
         threading.Thread(target=self._tick, daemon=True).start()
         self.lock = take_lock(self.say)
         self.folder = tempfile.mkdtemp(prefix=f"reeve-xenlab-{self.name}-")
@@ -85,9 +90,10 @@ class Lab:
     def boot(self, names=("host1",), **options):
         """The hosts, booted; two are joined by a wire."""
         wire = Wire(self.folder) if len(names) > 1 else None
-        self.say(f"booting {', '.join(names)} ({self.versions})")
+        self.say(f"booting {', '.join(names)} ({self.versions}, {self.xenstored})")
         for end, name in enumerate(names):
-            machine = Machine(name, self.folder, self.files, wire=wire, end=end, **options)
+            machine = Machine(name, self.folder, self.files, wire=wire, end=end,
+                              xenstored=self.xenstored, **options)
             self.machines.append(machine)
             machine.start()
         for machine in self.machines:
@@ -117,4 +123,4 @@ class Lab:
         return False
 
 
-__all__ = ["Failed", "Lab", "take_lock"]
+__all__ = ["Failed", "Lab", "need_tools", "take_lock"]

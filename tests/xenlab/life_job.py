@@ -109,7 +109,7 @@ def walk(lab, host, kind):
 
 def run(arguments):
     """PV and PVH guests from start to end in one dom0, as `reeve` and `xl` see them."""
-    with Lab("life", programs(), arguments.keep_logs) as lab:
+    with Lab("life", programs(), arguments.keep_logs, arguments.xenstored) as lab:
         host = one_host(lab)
         # xenstored and the kernel take a little on first use.
         first = None

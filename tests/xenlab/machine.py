@@ -50,16 +50,17 @@ class Machine:
     """
     NAME and FOLDER (logs, shared files) of a host; FILES from images.py; on a WIRE it is
     END 0 or 1 with address 10.77.0.(END + 1). PORTS are forwarded from this machine:
-    {port there: port here} in .ports once it runs.
+    {port there: port here} in .ports once it runs. XENSTORED: the program, of Debian's two.
     """
 
     def __init__(self, name, folder, files, *, memory=1280, dom0=640, wire=None, end=0,
-                 ports=(), limit=900):
+                 ports=(), limit=900, xenstored="xenstored"):
         self.name = name
         self.files = files
         self.memory, self.dom0 = memory, dom0
         self.wire, self.end = wire, end
         self.limit = limit
+        self.xenstored = xenstored
         self.address = f"10.77.0.{end + 1}" if wire else ""
         self.share = os.path.join(folder, f"share-{name}")
         self.log = os.path.join(folder, f"{name}.log")
@@ -75,7 +76,8 @@ class Machine:
             f",hostfwd=tcp:127.0.0.1:{here}-10.0.2.15:{there}"
             for there, here in self.ports.items()
         )
-        words = f"console=hvc0 earlyprintk=xen mitigations=off clocksource=xen quiet lab.name={self.name}"
+        words = ("console=hvc0 earlyprintk=xen mitigations=off clocksource=xen quiet "
+                 f"lab.name={self.name} lab.xenstored={self.xenstored}")
         if self.address:
             words += f" lab.ip={self.address}"
         command = [
@@ -241,6 +243,14 @@ class Machine:
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
+
+    def cpu_s(self):
+        """Seconds of this machine's processors that it took so far; it is at work."""
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as f:
+            qemu = f.read().split()[0]
+        with open(f"/proc/{qemu}/stat") as f:
+            fields = f.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def power_off(self):
         """As if the plug were drawn."""

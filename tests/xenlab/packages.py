@@ -92,7 +92,12 @@ def _newest():
 
 
 def _update():
-    subprocess.run(["apt-get", "-qq", "update"], check=False, timeout=UPDATE_S)
+    """Without network apt's lists stay as they are."""
+    try:
+        subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False,
+                       timeout=UPDATE_S)
+    except (subprocess.TimeoutExpired, OSError):
+        pass
 
 
 def get(log):
@@ -117,7 +122,11 @@ def get(log):
         log(f"apt-get download failed: {why}")
         # Lists older than the archive name versions, and kernels, that are gone.
         _update()
-    raise Missing(f"apt-get download failed {ATTEMPTS} times, at last: {why}")
+    old = _newest()
+    if old:
+        log("going on with the packages that were fetched before")
+        return Packages(old)
+    raise Missing(f"Debian's Xen packages can't be fetched: {why}")
 
 
 def _download(names, folder):
@@ -129,7 +138,9 @@ def _download(names, folder):
         )
     except subprocess.TimeoutExpired:
         return f"it did not end within {FETCH_S} s"
-    return None if done.returncode == 0 else done.stderr.strip()[-400:]
+    if done.returncode == 0:
+        return None
+    return next((line for line in done.stderr.splitlines() if line.startswith("E: ")), "E: no reason told")
 
 
 def _fetch(names, folder, log):

@@ -5,7 +5,7 @@ import time
 
 from lab import Failed, Lab
 from life_job import listed
-from reeve import RPC_PORT, Guest, Reeve, build_dir, form_pool, guest_words, programs, until
+from reeve import FINE, RPC_PORT, Guest, Reeve, build_dir, form_pool, guest_words, programs, until
 
 DOM0_MIB, HOST_MIB = 512, 1280
 
@@ -50,7 +50,7 @@ def start(lab, hosts, *names, **options):
 
 def place(lab, hosts, table):
     for name, kind in (("spread1", "pvh"), ("spread2", "pv")):
-        hosts[0].run(*guest_words(name, kind))
+        hosts[0].run(*guest_words(name, kind, args=FINE))
     spread = start(lab, hosts, "spread1", "spread2")
     table.add("greedy: a PVH and a PV guest", f"on {spread[0]} and {spread[1]}")
     if len(set(spread)) != 2:

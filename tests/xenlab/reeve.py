@@ -1,4 +1,5 @@
 """Reeve on the lab's hosts: reeved in dom0, `reeve` on this machine talking to it by TLS."""
+import glob
 import hashlib
 import json
 import os
@@ -28,12 +29,13 @@ def programs(build=None):
     build = build or build_dir()
     found = {
         "usr/sbin/reeved": f"{build}/daemon/reeved",
+        "usr/sbin/reeve-fenced": f"{build}/fence/reeve-fenced",
         "usr/bin/reeve": f"{build}/cli/reeve",
     }
-    real = f"{build}/xen/real"
-    for name in sorted(os.listdir(real)) if os.path.isdir(real) else []:
-        if name.startswith("reeve-xen-") and name.endswith(".so"):
-            found[f"usr/lib/reeve/{name}"] = f"{real}/{name}"
+    for modules in (f"{build}/xen/real", f"{build}/fence/xen"):
+        for name in sorted(os.listdir(modules)) if os.path.isdir(modules) else []:
+            if re.fullmatch(r"reeve-(xen|fence)-.*\.so", name):
+                found[f"usr/lib/reeve/{name}"] = f"{modules}/{name}"
     helper = f"{build}/xen/helper"
     for name in sorted(os.listdir(helper)) if os.path.isdir(helper) else []:
         path = f"{helper}/{name}"
@@ -193,6 +195,10 @@ def guest_words(name, kind="pvh", mib=96, args="", *more):
     ]
 
 
+# Where pauses are measured: its count is this fine, and a host pays half its processor for it.
+FINE = "step=5"
+
+
 class Guest:
     """What the test guest prints on its console, whichever hosts it was on."""
 
@@ -201,21 +207,26 @@ class Guest:
     def __init__(self, name):
         self.name = name
 
-    def text(self, machine, end=""):
-        """What it wrote on this host; END narrows it: "| tail -n 3"."""
-        logs = f"/var/log/xen/console/guest-{self.name}"
-        return machine.run(f"cat $(ls -tr {logs}.log {logs}-*.log 2>/dev/null) </dev/null {end}")[1]
+    def text(self, machine):
+        """What it wrote on this host, whichever names its domain had meanwhile."""
+        logs = glob.glob(f"{machine.share}/console/guest-{self.name}.log")
+        logs += glob.glob(f"{machine.share}/console/guest-{self.name}-*.log")
+        found = []
+        for log in sorted(logs, key=os.path.getmtime):
+            with open(log, errors="replace") as f:
+                found.append(f.read())
+        return "".join(found)
 
-    def ticks(self, *machines, end=""):
+    def ticks(self, *machines):
         found = []
         for machine in machines:
-            for n, up, real, gap, total, bad in self.TICK.findall(self.text(machine, end)):
+            for n, up, real, gap, total, bad in self.TICK.findall(self.text(machine)):
                 found.append({"n": int(n), "up": float(up), "real": float(real), "gap": int(gap),
                               "total": int(total), "bad": int(bad)})
         return sorted(found, key=lambda tick: tick["real"])
 
     def last(self, machine):
-        ticks = self.ticks(machine, end="| tail -n 8")
+        ticks = self.ticks(machine)
         return ticks[-1] if ticks else None
 
     def wait_count(self, machine, more_than=0, limit=LIMIT):
@@ -223,12 +234,12 @@ class Guest:
         return until(
             f"{self.name} counts on {machine.name}",
             lambda: next((t for t in [self.last(machine)] if t and t["n"] > more_than), None),
-            limit)
+            limit, step=0.3)
 
     def wait_anew(self, machine, at, limit=LIMIT):
         """Until it counts from the beginning, after it had come to AT."""
         until(f"{self.name} counts from the beginning",
-              lambda: (self.last(machine) or {"n": at})["n"] < at, limit)
+              lambda: (self.last(machine) or {"n": at})["n"] < at, limit, step=0.3)
 
     def check(self, *machines):
         """No page was ever wrong."""

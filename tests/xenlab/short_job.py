@@ -17,7 +17,7 @@ def told_memory(host, name):
 def run(arguments):
     """One host, one PVH guest: start, balloon, destroy; what ./run test runs."""
     begun = time.monotonic()
-    with Lab("short", programs(), arguments.keep_logs) as lab:
+    with Lab("short", programs(), arguments.keep_logs, arguments.xenstored) as lab:
         host = one_host(lab, limit=LIMIT_S)
         free = free_kib(host.machine)
         guest = counting(host, "short")

@@ -1,7 +1,7 @@
 /*
  * The test guest of the lab: the only program of a Xen guest, its init.
  *
- * It counts every 5 ms, rewrites and checks memory as it goes, and prints one line a
+ * It counts every 20 ms, rewrites and checks memory as it goes, and prints one line a
  * second on its console:
  *	TICK n=COUNT up=S real=S gap=MS total=KIB bad=N
  * gap is the longest time between two counts since the last line, by the guest's own
@@ -9,7 +9,8 @@
  * downtime is the longest gap. bad counts pages that were not as it left them.
  *
  * Words of its kernel's command line: work=MIB (memory it rewrites, default 2),
- * dirty=PAGES (how many each count, default 1), ip=ADDRESS (for eth0).
+ * dirty=PAGES (how many each count, default 1), ip=ADDRESS (for eth0), step=MS (default
+ * 20; each count costs an emulated processor 3 ms).
  * With a first disk it writes numbered blocks there, reads them back and prints
  *	DISK n=COUNT bad=N
  * A line typed on its console is answered with "ECHO line"; some are orders: poweroff,
@@ -39,7 +40,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, WORDS = PAGE / 8, STEP_MS = 5, BLOCKS = 64 };
+enum { PAGE = 4096, WORDS = PAGE / 8, BLOCKS = 64 };
 
 static double clock_s(clockid_t id)
 {
@@ -194,7 +195,8 @@ static void count(void)
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint64_t *rounds = calloc(pages, sizeof *rounds);
 	double last = clock_s(CLOCK_REALTIME), gap = 0, line = clock_s(CLOCK_MONOTONIC);
-	struct timespec step = {.tv_nsec = STEP_MS * 1000000L};
+	struct timespec step = {
+		.tv_nsec = strtol(word("step", "20"), NULL, 10) * 1000000};
 
 	for (i = 0; i < pages; i++)
 		fill(memory + i * WORDS, i, 0);
