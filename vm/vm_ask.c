@@ -137,19 +137,38 @@ static void ask_deadline(struct op *op)
 static void ask_done(struct op *op)
 {
 	struct vm_ask *a = ask_of(op);
+	struct op *owner = &a->owner->op;
 
-	a->done(a);
+	a->at_work = false;
+	if (op_resume(owner, owner->token))
+		a->step(owner);
 }
 
-void vm_ask_start(struct vm_ask *a, void (*done)(struct vm_ask *a))
+bool vm_ask_guest(struct vm_ask *a, int end)
 {
-	a->done = done;
+	struct vm_op *o = a->owner;
+
+	if (a->op.table && a->op.error.code == 0)
+		return true;
+	if (a->op.table) {
+		op_fail_with(&o->op, &a->op.error);
+		vm_op_end(o, end);
+		return false;
+	}
 	if (a->timeout_ms <= 0)
 		a->timeout_ms = VM_SHUTDOWN_TIMEOUT_MS;
+	a->at_work = true;
+	op_await(&o->op, 0);
 	hyper_req_init(&a->req, ask_answered, a);
 	a->op.on_deadline = ask_deadline;
-	op_start(&a->op, a->owner->mgr->loop, &table, ask_step, ask_done,
-		a->owner->subject);
+	op_start(&a->op, o->mgr->loop, &table, ask_step, ask_done, o->subject);
+	return false;
+}
+
+void vm_ask_heed_cancel(struct vm_ask *a)
+{
+	if (a->at_work && a->owner->op.cancelled)
+		op_cancel(&a->op);
 }
 
 void vm_ask_ended(struct vm_ask *a)

@@ -29,7 +29,7 @@ struct reboot {
 	struct vm_teardown teardown;
 	struct vm_build build;
 	struct hyper_domain_id id;
-	bool asking, has_domain;
+	bool has_domain;
 };
 
 static struct reboot *reboot_of(struct op *op)
@@ -66,15 +66,6 @@ static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)
 	vm_txn_domain(db, t, o->vm, &s->build.id, o->host->uuid);
 	txn_set_enum(t, o->vm, VM_POWER_STATE, VM_POWER_STATE_PAUSED);
 	txn_set_string(t, o->vm, VM_PAUSED_BY, "a reboot that failed");
-}
-
-static void reboot_asked(struct vm_ask *a)
-{
-	struct reboot *s = CONTAINER_OF(a, struct reboot, ask);
-
-	s->asking = false;
-	if (op_resume(&s->vm.op, s->vm.op.token))
-		reboot_step(&s->vm.op);
 }
 
 static void reboot_torn_down(struct vm_teardown *t)
@@ -173,24 +164,8 @@ static void in_ask(struct reboot *s)
 		enter_teardown(s);
 		return;
 	}
-	if (!s->ask.op.table) {
-		s->ask = (struct vm_ask){
-			.owner = o,
-			.id = s->id,
-			.reason = HYPER_REASON_REBOOT,
-			.timeout_ms = o->args.timeout_ms,
-		};
-		s->asking = true;
-		op_await(&o->op, 0);
-		vm_ask_start(&s->ask, reboot_asked);
-		return;
-	}
-	if (s->ask.op.error.code) {
-		op_fail_with(&o->op, &s->ask.op.error);
-		vm_op_end(o, END);
-		return;
-	}
-	enter_teardown(s);
+	if (vm_ask_guest(&s->ask, END))
+		enter_teardown(s);
 }
 
 static void reboot_step(struct op *op)
@@ -198,8 +173,7 @@ static void reboot_step(struct op *op)
 	struct reboot *s = reboot_of(op);
 
 	if (op->awaiting) {
-		if (op->cancelled && s->asking)
-			op_cancel(&s->ask.op);
+		vm_ask_heed_cancel(&s->ask);
 		return;
 	}
 	switch (op->state) {
@@ -236,6 +210,13 @@ static void reboot_begin(struct vm_op *o)
 
 	s->has_domain = vm_recorded(o->row, &s->id);
 	vm_devices_init(&s->devices, o->mgr->loop, o->host->storage, o->host->net);
+	s->ask = (struct vm_ask){
+		.owner = o,
+		.id = s->id,
+		.reason = HYPER_REASON_REBOOT,
+		.timeout_ms = o->args.timeout_ms,
+		.step = reboot_step,
+	};
 	op_start(&o->op, o->mgr->loop, &table, reboot_step, vm_op_done, o->subject);
 }
 
@@ -254,11 +235,10 @@ static void reboot_guest_ended(struct vm_op *o, const struct hyper_event *event)
 {
 	struct reboot *s = reboot_of(&o->op);
 
-	if (event->kind == HYPER_EV_SHUTDOWN &&
-		event->domain.reason == HYPER_REASON_SUSPEND)
+	if (!vm_ask_is_end(event))
 		return;
 	if (same_domain(&event->domain, &s->id)) {
-		if (s->asking)
+		if (s->ask.at_work)
 			vm_ask_ended(&s->ask);
 		else if (o->op.state == END && s->ask.op.error.code)
 			goto later;

@@ -26,7 +26,7 @@ struct shutdown {
 	struct vm_teardown teardown;
 	struct vm_image image;
 	struct hyper_domain_id id;
-	bool asking, has_domain, discarded;
+	bool has_domain, discarded;
 };
 
 static struct shutdown *shutdown_of(struct op *op)
@@ -63,15 +63,6 @@ static void shutdown_answered(void *arg, uint64_t token, int rc)
 
 	(void)rc;
 	if (op_resume(&s->vm.op, token))
-		shutdown_step(&s->vm.op);
-}
-
-static void shutdown_asked(struct vm_ask *a)
-{
-	struct shutdown *s = CONTAINER_OF(a, struct shutdown, ask);
-
-	s->asking = false;
-	if (op_resume(&s->vm.op, s->vm.op.token))
 		shutdown_step(&s->vm.op);
 }
 
@@ -154,24 +145,8 @@ static void in_ask(struct shutdown *s)
 		enter_teardown(s);
 		return;
 	}
-	if (!s->ask.op.table) {
-		s->ask = (struct vm_ask){
-			.owner = o,
-			.id = s->id,
-			.reason = HYPER_REASON_POWEROFF,
-			.timeout_ms = o->args.timeout_ms,
-		};
-		s->asking = true;
-		op_await(&o->op, 0);
-		vm_ask_start(&s->ask, shutdown_asked);
-		return;
-	}
-	if (s->ask.op.error.code) {
-		op_fail_with(&o->op, &s->ask.op.error);
-		vm_op_end(o, END);
-		return;
-	}
-	enter_teardown(s);
+	if (vm_ask_guest(&s->ask, END))
+		enter_teardown(s);
 }
 
 static void shutdown_step(struct op *op)
@@ -179,8 +154,7 @@ static void shutdown_step(struct op *op)
 	struct shutdown *s = shutdown_of(op);
 
 	if (op->awaiting) {
-		if (op->cancelled && s->asking)
-			op_cancel(&s->ask.op);
+		vm_ask_heed_cancel(&s->ask);
 		return;
 	}
 	switch (op->state) {
@@ -216,6 +190,13 @@ static void shutdown_begin(struct vm_op *o)
 
 	s->has_domain = vm_recorded(o->row, &s->id) && o->host;
 	vm_devices_init(&s->devices, o->mgr->loop, h->storage, h->net);
+	s->ask = (struct vm_ask){
+		.owner = o,
+		.id = s->id,
+		.reason = HYPER_REASON_POWEROFF,
+		.timeout_ms = o->args.timeout_ms,
+		.step = shutdown_step,
+	};
 	op_start(&o->op, o->mgr->loop, &table, shutdown_step, vm_op_done, o->subject);
 }
 
@@ -229,10 +210,9 @@ static void shutdown_guest_ended(struct vm_op *o, const struct hyper_event *even
 {
 	struct shutdown *s = shutdown_of(&o->op);
 
-	if (event->kind == HYPER_EV_SHUTDOWN &&
-		event->domain.reason == HYPER_REASON_SUSPEND)
+	if (!vm_ask_is_end(event))
 		return;
-	if (s->asking) {
+	if (s->ask.at_work) {
 		vm_ask_ended(&s->ask);
 	} else if (o->op.state == ASK || o->op.state == END) {
 		o->guest_event = *event;
