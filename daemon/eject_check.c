@@ -275,6 +275,19 @@ bool eject_remembers(const struct row *pool, struct uuid host, int64_t issued_s)
 	return false;
 }
 
+/* What it joined by: a token that was used is good for the same request once more. */
+static void forget_tokens(const struct row *pool, struct uuid host, struct txn *t)
+{
+	const struct value *tokens = row_value(pool, POOL_JOIN_TOKENS);
+	char text[UUID_TEXT_SIZE];
+
+	uuid_format(&host, text);
+	for (size_t i = 0; i < value_count(tokens); i++)
+		if (strstr(value_at(tokens, i), text))
+			txn_map_remove(t, row_uuid(pool), POOL_JOIN_TOKENS,
+				value_key_at(tokens, i));
+}
+
 static void tell(
 	const struct row *host, struct uuid message, const char *user, struct txn *t)
 {
@@ -318,6 +331,7 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	remember(pool, row, fingerprint, wall_ms, t);
 	if (!ca_fingerprint(db_string(row, HOST_CERTIFICATE_NEXT), next, &e))
 		remember(pool, row, bytes_hex(next, sizeof next, text), wall_ms, t);
+	forget_tokens(pool, host, t);
 	if (witness_is(row))
 		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
 	txn_delete(t, CLASS_HOST, host);

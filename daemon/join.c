@@ -49,6 +49,17 @@ struct joining {
 /* --- tokens
  * ------------------------------------------------------------------------------ */
 
+/* Those that have been of no use for so long that nobody asks why. */
+static void prune(const struct row *pool, int64_t now_ms, struct txn *t)
+{
+	const struct value *tokens = row_value(pool, POOL_JOIN_TOKENS);
+
+	for (size_t i = 0; i < value_count(tokens); i++)
+		if (now_ms - strtoll(value_at(tokens, i), NULL, 10) > JOIN_TTL_MAX_MS)
+			txn_map_remove(t, row_uuid(pool), POOL_JOIN_TOKENS,
+				value_key_at(tokens, i));
+}
+
 void pool_issue_join_token(struct call *c)
 {
 	struct daemon *d = c->daemon;
@@ -87,6 +98,7 @@ void pool_issue_join_token(struct call *c)
 	snprintf(expiry, sizeof expiry, "%lld",
 		(long long)(loop_wall_ms(d->loop) + ttl_ms));
 	txn_init(&t, pool_db(d->pool), loop_wall_ms(d->loop));
+	prune(pool, loop_wall_ms(d->loop), &t);
 	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS,
 		bytes_hex(hash, sizeof hash, key), expiry);
 	c->request = UUID_NONE; /* a repeat makes another token: this one is told once */
@@ -132,6 +144,25 @@ static void text_of(const msgpack_object *o, char *text, size_t size)
 	snprintf(text, size, "%.*s", (int)o->via.str.size, o->via.str.ptr);
 }
 
+/* Every member dials it: nothing else may be there that a stream can be made to. */
+static int address_check(const msgpack_object *o, struct rv_error *e)
+{
+	char text[PEER_ADDRESS_MAX] = "";
+	const char *port;
+
+	if (o->via.str.size < sizeof text)
+		text_of(o, text, sizeof text);
+	port = strrchr(text, ':');
+	if (strlen(text) == o->via.str.size && strncmp(text, "tcp:", 4) == 0 &&
+		port - text > 4 && port[1] &&
+		strspn(port + 1, "0123456789") == strlen(port + 1) &&
+		strspn(text + 4, "0123456789abcdefABCDEF.:[]") == strlen(text + 4))
+		return 0;
+	return rv_error_set(e, RV_EINVAL,
+		"the joining host's address is not like tcp:192.0.2.1:7473; set [pool] "
+		"address in its configuration");
+}
+
 static int facts_check(struct daemon *d, const struct join_request *r,
 	const msgpack_object *facts, struct rv_error *e)
 {
@@ -149,6 +180,8 @@ static int facts_check(struct daemon *d, const struct join_request *r,
 	text_of(fact(facts, "name", MSGPACK_OBJECT_STR), name, sizeof name);
 	if (call_name_check(CLASS_HOST, name, e))
 		return rv_error_prefix(e, "the joining host's name");
+	if (address_check(fact(facts, "address", MSGPACK_OBJECT_STR), e))
+		return e->code;
 	if (running->via.u64)
 		return rv_error_set(e, RV_ENOTALLOWED,
 			"VMs run on the joining host; shut them down first");
@@ -324,11 +357,17 @@ static void applicant_grant(struct applicant *a)
 static void on_recorded(struct pool_commit *commit)
 {
 	struct applicant *a = CONTAINER_OF(commit, struct applicant, commit);
+	struct rv_error e = commit->error;
 
-	if (commit->rc)
-		applicant_refuse(a, &commit->error);
-	else
+	if (!commit->rc) {
 		applicant_grant(a);
+		return;
+	}
+	if (commit->rc == RV_ECONFLICT)
+		rv_error_set(&e, RV_ECONFLICT,
+			"another host has just used the token, or the pool changed "
+			"meanwhile; join again, with a new token if this one is refused");
+	applicant_refuse(a, &e);
 }
 
 /* So that the level is right before the host itself has said it. */
@@ -401,6 +440,30 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 		applicant_refuse(a, &e);
 }
 
+/* The same request once more is good for as long as its answer may have been lost: until
+ * the host has come up with what it was granted. Later, or after it was ejected, nobody
+ * comes in by it, not even the host itself. */
+static int repeat_check(struct daemon *d, struct uuid host, struct rv_error *e)
+{
+	const struct row *row = db_row(pool_db(d->pool), CLASS_HOST, host);
+
+	if (row && !*db_string(row, HOST_CERTIFICATE))
+		return 0;
+	return rv_error_set(e, RV_ECONFLICT,
+		"the token was used already, by a host that %s; each admits one host "
+		"once: issue a new one",
+		row ? "is a member" : "has left the pool since");
+}
+
+static int stranger_check(struct daemon *d, struct uuid host, struct rv_error *e)
+{
+	const struct row *row = db_row(pool_db(d->pool), CLASS_HOST, host);
+
+	return row ? rv_error_set(e, RV_EEXIST, "host %s is a member of the pool already",
+			     row_name(row))
+		   : 0;
+}
+
 static void on_request(
 	void *arg, struct join_acceptor *acceptor, const struct join_request *r)
 {
@@ -433,17 +496,12 @@ static void on_request(
 			       : "that of the master, once there is one (`reeve "
 				 "host-list params=name-label,address`)");
 	} else if (!token_look(d, r, &use, &verdict, token, &e)) {
-		const struct row *host = db_row(pool_db(d->pool), CLASS_HOST, r->host);
-
 		msgpack_unpack((const char *)r->facts, r->facts_len, &at, &zone, &facts);
-		if (verdict == TOKEN_REPEAT && host) {
+		if (verdict == TOKEN_REPEAT && !repeat_check(d, r->host, &e)) {
 			applicant_grant(a);
 			a = NULL;
-		} else if (host) {
-			rv_error_set(&e, RV_EEXIST,
-				"host %s is a member of the pool already",
-				row_name(host));
-		} else if (!facts_check(d, r, &facts, &e) &&
+		} else if (verdict == TOKEN_FRESH && !stranger_check(d, r->host, &e) &&
+			   !facts_check(d, r, &facts, &e) &&
 			   !hypervisor_check(d, &facts, &level, &e)) {
 			applicant_record(a, r, &use, token, &facts, &level);
 			a = NULL;

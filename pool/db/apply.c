@@ -103,11 +103,21 @@ static void value_words(const struct value *v, char words[static 96])
 	buf_fini(&b);
 }
 
+/* Whoever asked is told, and the log: what it is stays untold. */
+static int unmet_secret(
+	const struct row *row, const struct schema_field *f, struct rv_error *e)
+{
+	return rv_error_set(e, RV_ECONFLICT, "%s %s: %s is not as expected any more",
+		schema_class(f->cls)->name, row_name(row), f->name);
+}
+
 static int unmet_value(const struct row *row, const struct schema_field *f,
 	const struct value *expected, bool negated, struct rv_error *e)
 {
 	char is[96], wanted[96];
 
+	if (f->secret)
+		return unmet_secret(row, f, e);
 	value_words(&row->values[f->index], is);
 	value_words(expected, wanted);
 	return rv_error_set(e, RV_ECONFLICT, "%s %s: %s is \"%s\", expected %s\"%s\"",
@@ -148,10 +158,12 @@ static int expect_key(const struct clause *c, const struct row *row,
 			goto out;
 	}
 	if (has_key(v, value_get_string(&key)) != (c->kind == EXPECT_KEY)) {
-		rc = rv_error_set(e, RV_ECONFLICT, "%s %s: %s %s \"%.64s\"", c->cls->name,
-			row_name(row), f->name,
-			c->kind == EXPECT_KEY ? "does not have" : "already has",
-			value_get_string(&key));
+		rc = f->secret ? unmet_secret(row, f, e)
+			       : rv_error_set(e, RV_ECONFLICT, "%s %s: %s %s \"%.64s\"",
+					 c->cls->name, row_name(row), f->name,
+					 c->kind == EXPECT_KEY ? "does not have"
+							       : "already has",
+					 value_get_string(&key));
 		goto out;
 	}
 	if (wanted.type == VALUE_NULL)
@@ -159,10 +171,13 @@ static int expect_key(const struct clause *c, const struct row *row,
 	is = v->type == VALUE_STRING_MAP ? value_map_get(v, value_get_string(&key))
 					 : NULL;
 	if (!is || strcmp(is, value_get_string(&wanted)) != 0)
-		rc = rv_error_set(e, RV_ECONFLICT,
-			"%s %s: %s has \"%.64s\" for \"%.64s\", expected \"%.64s\"",
-			c->cls->name, row_name(row), f->name, is ? is : "",
-			value_get_string(&key), value_get_string(&wanted));
+		rc = f->secret
+			     ? unmet_secret(row, f, e)
+			     : rv_error_set(e, RV_ECONFLICT,
+				       "%s %s: %s has \"%.64s\" for \"%.64s\", expected "
+				       "\"%.64s\"",
+				       c->cls->name, row_name(row), f->name, is ? is : "",
+				       value_get_string(&key), value_get_string(&wanted));
 out:
 	value_fini(&key);
 	value_fini(&wanted);

@@ -372,6 +372,25 @@ static void test_remembered_by_uuid(void **state)
 	assert_true(eject_remembers(db_pool(f.db), b, 9000 - TLS_BACKDATE_S));
 }
 
+/* The tokens that it joined by are of no use any more; others' are. */
+static void test_tokens(void **state)
+{
+	(void)state;
+	txn_map_put(&f.t, pool, POOL_JOIN_TOKENS, "01",
+		"9 00000000-0000-0000-0000-000000000001 "
+		"03000000-0000-0000-0000-000000000000 ab");
+	txn_map_put(&f.t, pool, POOL_JOIN_TOKENS, "02",
+		"9 00000000-0000-0000-0000-000000000001 "
+		"02000000-0000-0000-0000-000000000000 ab");
+	txn_map_put(&f.t, pool, POOL_JOIN_TOKENS, "03", "9");
+	applied();
+	eject("ab", 5);
+	applied();
+	assert_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "01"));
+	assert_non_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "02"));
+	assert_non_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "03"));
+}
+
 static void change_ca(const char *cross)
 {
 	txn_set_string(&f.t, pool, POOL_CA_CROSS_CERTIFICATE, cross);
@@ -432,6 +451,7 @@ int main(void)
 		TEST(test_tasks),
 		TEST(test_races),
 		TEST(test_remembered_by_uuid),
+		TEST(test_tokens),
 		TEST(test_crosses),
 		TEST(test_remembers_so_many),
 	};

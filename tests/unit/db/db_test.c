@@ -113,6 +113,38 @@ static void unmet_expectations_change_nothing(void **state)
 	assert_null(db_next_ref(db, VM_RESIDENT_ON, nth(2), NULL));
 }
 
+/* Nor do the words of the refusal tell what is kept secret. */
+static void secrets_are_not_told(void **state)
+{
+	struct db *db = *state;
+	struct db_result r;
+	struct txn t;
+
+	txn_init(&t, db, 0);
+	txn_create(&t, CLASS_POOL, nth(1));
+	txn_set_string(&t, nth(1), POOL_CA_KEY, "hidden");
+	txn_map_put(&t, nth(1), POOL_JOIN_TOKENS, "digest", "hidden");
+	assert_int_equal(run(db, &t, NULL), 0);
+	for (int i = 0; i < 4; i++) {
+		txn_init(&t, db, 0);
+		if (i == 0)
+			txn_expect_string(&t, nth(1), POOL_CA_KEY, "guessed");
+		else if (i == 1)
+			txn_expect_key(&t, nth(1), POOL_JOIN_TOKENS, "digest", "guessed");
+		else if (i == 2)
+			txn_expect_key(&t, nth(1), POOL_JOIN_TOKENS, "guessed", "1");
+		else
+			txn_expect_value(&t, nth(1), POOL_JOIN_TOKENS,
+				row_value(db_row(db, CLASS_POOL, nth(1)),
+					POOL_OTHER_CONFIG));
+		txn_set_string(&t, nth(1), POOL_NAME_LABEL, "changed");
+		assert_int_equal(run(db, &t, &r), RV_ECONFLICT);
+		assert_null(strstr(r.verdict.detail, "hidden"));
+		assert_null(strstr(r.verdict.detail, "digest"));
+		assert_null(strstr(r.verdict.detail, "guessed"));
+	}
+}
+
 static void each_expectation_can_fail(void **state)
 {
 	struct db *db = *state;
@@ -451,6 +483,7 @@ int main(void)
 		TEST(old_versions_stay_as_they_were),
 		TEST(names_may_be_borne_by_several),
 		TEST(unmet_expectations_change_nothing),
+		TEST(secrets_are_not_told),
 		TEST(each_expectation_can_fail),
 		TEST(owners_are_needed_and_kept),
 		TEST(weak_refs_are_cleared),
