@@ -51,7 +51,7 @@ def start_vm(client, vm):
         except rpc.Refused as e:
             assert e.retryable, e
             return False
-    host.eventually("it starts", starts)
+    host.until("it starts", starts)
 
 
 def main():

@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -18,22 +17,7 @@ import uuid
 
 import host
 import rpc
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def until(what, test, patience=90):
-    end = time.monotonic() + patience
-    while True:
-        value = test()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {patience} s: {what}"
-        time.sleep(0.05)
+from host import free_port, until
 
 
 class Member(host.Host):

@@ -9,7 +9,7 @@ import uuid
 
 import host
 import rpc
-from host import eventually, refused
+from host import refused, until
 
 MIB = 1 << 20
 
@@ -34,7 +34,7 @@ class World:
             except rpc.Refused as error:
                 assert error.code == "TRY_AGAIN", error
 
-        eventually("the daemon does not become ready", accepted)
+        until("the daemon is ready", accepted)
         self.client.change("VM.hard_shutdown", self=vm)
         self.client.change("VM.destroy", self=vm)
 
@@ -56,7 +56,7 @@ class World:
         for name in names:
             self.guest(name, VCPUs_max=2)
         self.restart(forget=True)
-        eventually("not all are seen", lambda: len(self.ghosts()) == len(names))
+        until("all are seen", lambda: len(self.ghosts()) == len(names))
         return [self.stranger(name)["domid"] for name in names]
 
     def stranger(self, name):
@@ -89,7 +89,7 @@ def test_told_listed_destroyed(world):
     assert shown.returncode == 0 and "one" in shown.stdout and str(one) in shown.stdout, shown
     # Their memory is not given to others.
     free = lambda: world.client.call("host.get_record", self=world.uuid)["memory_free"]
-    eventually("memory is not measured", lambda: 0 < free() <= 63 * 1024 * MIB - 2 * 128 * MIB)
+    until("memory is measured", lambda: 0 < free() <= 63 * 1024 * MIB - 2 * 128 * MIB)
     known = world.guest("known")
     domid = world.vm(known)["domid"]
     refused("VM_BAD_POWER_STATE", world.client, "host.ghost_destroy", self=world.uuid, domid=domid)
@@ -139,7 +139,7 @@ def test_adopted(world):
     with open(f"{location}/{vdi}.claim") as claim:
         assert existing in claim.read()
     # They are VMs like any other, also for the next daemon.
-    eventually("not in the books", lambda: world.vm(existing)["memory_actual"] == 128 * MIB)
+    until("it is in the books", lambda: world.vm(existing)["memory_actual"] == 128 * MIB)
     world.restart()
     for ref in (vm, first, existing):
         assert world.vm(ref)["power_state"] == "Running", world.vm(ref)
@@ -163,10 +163,10 @@ def test_phantom(world):
     world.host.kill()
     os.unlink(f"{world.directory}/state/simulated-machine")
     world.client = world.host.start()
-    eventually("still running", lambda: world.vm(vm)["power_state"] == "Halted")
+    until("it runs no more", lambda: world.vm(vm)["power_state"] == "Halted")
     record = world.vm(vm)
     assert record["domid"] == -1 and not record["current_operations"], record
-    eventually("not told", lambda: any("VM gone: " in body for body in world.messages("VM_CRASHED")))
+    until("it is told", lambda: any("VM gone: " in body for body in world.messages("VM_CRASHED")))
     world.ready()
     world.client.change("VM.destroy", self=vm)
 
@@ -273,10 +273,10 @@ def test_saved_guests_forbid_starts(world):
             assert error.code == "NO_HOSTS_AVAILABLE", error
             return str(error)
 
-    words = eventually("VMs are still started", said)
+    words = until("VMs are not started", said)
     assert "/var/lib/xen/save: web1" in words and "xl restore" in words, words
     os.unlink(os.path.join(saved, "web1"))
-    eventually("VMs are not started again", lambda: not said())
+    until("VMs are started again", lambda: not said())
 
 
 def main():

@@ -11,15 +11,16 @@ import rpc
 BUILD = os.environ["REEVE_BUILD"]
 
 
-def eventually(words, look, patience=60):
-    """What `look` gives, once it is true; `words` say what has not come about by then."""
+def until(what, look, patience=90):
+    """What `look` gives, once it is true. Machines may be slow: what is waited for comes at once
+    or never."""
     end = time.monotonic() + patience
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < end, words
-        time.sleep(0.1)
+        assert time.monotonic() < end, f"not within {patience} s: {what}"
+        time.sleep(0.05)
 
 
 def refused(code, client, method, **params):

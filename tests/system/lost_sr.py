@@ -8,7 +8,7 @@ import uuid
 
 import host
 import rpc
-from host import eventually, refused
+from host import refused, until
 
 
 class World:
@@ -45,7 +45,7 @@ class World:
                 assert error.code == "TRY_AGAIN", error
                 return False
 
-        eventually("the daemon does not become ready", accepted)
+        until("the daemon is ready", accepted)
 
     def start(self, vm):
         self.when_ready("VM.start", vm)
@@ -122,7 +122,7 @@ def test_image_is_deleted_later(world):
     world.end(vm)
     assert world.client.call("VDI.get_record", self=image)["intent"] == "discard"
     os.rename(location + "-away", location)
-    eventually("the image is left", lambda: image not in world.client.call("VDI.get_all"))
+    until("the image is gone", lambda: image not in world.client.call("VDI.get_all"))
     assert not files(location)
 
 
@@ -134,7 +134,7 @@ def test_lost_while_down(world):
     shutil.rmtree(location)
     world.restart()
     client = world.client
-    eventually("PBD still plugged", lambda: not client.call("PBD.get_record", self=pbd)["currently_attached"])
+    until("the PBD is unplugged", lambda: not client.call("PBD.get_record", self=pbd)["currently_attached"])
     refused("OTHER_OPERATION_IN_PROGRESS", client, "VBD.destroy", self=vbd)
     world.end(vm)
     client.change("VM.destroy", self=vm)
@@ -167,7 +167,7 @@ def begin_destroy(world, location, sr):
 def ended(world, request):
     world.client = world.host.start()
     status = lambda: world.client.call("task.get_record", self=request)["status"]
-    eventually("the task does not end", lambda: status() not in ("pending", "cancelling"))
+    until("the task ends", lambda: status() not in ("pending", "cancelling"))
     return world.client.call("task.get_record", self=request)
 
 
@@ -213,10 +213,10 @@ def test_comes_back(world):
     world.restart()
     client = world.client
     assert client.call("PBD.get_record", self=pbd)["wanted"]
-    eventually("PBD still plugged", lambda: not client.call("PBD.get_record", self=pbd)["currently_attached"])
-    eventually("no reason given", lambda: client.call("PBD.get_record", self=pbd)["last_error"])
+    until("the PBD is unplugged", lambda: not client.call("PBD.get_record", self=pbd)["currently_attached"])
+    until("a reason is given", lambda: client.call("PBD.get_record", self=pbd)["last_error"])
     os.rename(location + "-away", location)
-    eventually("not attached again", lambda: client.call("PBD.get_record", self=pbd)["currently_attached"])
+    until("it is attached again", lambda: client.call("PBD.get_record", self=pbd)["currently_attached"])
     assert not client.call("PBD.get_record", self=pbd)["last_error"]
     client.change("SR.scan", self=sr)
 

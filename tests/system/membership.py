@@ -6,12 +6,10 @@ usage: membership.py [TEST]...
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 
-import host
 import rpc
 from pool import Member, form, refused, until
 

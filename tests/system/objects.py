@@ -8,7 +8,7 @@ import uuid
 
 import host
 import rpc
-from host import eventually, refused
+from host import refused, until
 
 
 def results(client, count):
@@ -274,9 +274,9 @@ def test_what_follows_by_itself(world):
     def allocated():
         return client.call("SR.get_record", self=world.sr)["virtual_allocation"]
 
-    eventually("the disk is not counted", lambda: allocated() == before + (3 << 20))
+    until("the disk is counted", lambda: allocated() == before + (3 << 20))
     client.change("VDI.destroy", self=vdi)
-    eventually("the disk is still counted", lambda: allocated() == before)
+    until("the disk is counted no more", lambda: allocated() == before)
 
     start = str(uuid.uuid4())
     client.call("VM.start", self=vm, request=start)

@@ -11,17 +11,7 @@ import time
 
 import host
 import rpc
-from host import free_port
-
-
-def until(what, test, patience=30):
-    end = time.monotonic() + patience
-    while True:
-        value = test()
-        if value:
-            return value
-        assert time.monotonic() < end, f"not within {patience} s: {what}"
-        time.sleep(0.05)
+from host import free_port, until
 
 
 def refused(code, client, method, **params):

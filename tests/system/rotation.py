@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 
 import failover
 import rpc
