@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "daemon/call.h"
-#include "pool/disk.h"
+#include "alone.h"
 
 /* The pool's own pool_commit is asked through here (--wrap). */
 enum outcome { TOLD, KEPT, LOST };
@@ -61,27 +61,13 @@ int __wrap_pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 
 struct world {
 	struct daemon d;
-	struct disk_sim_medium *medium;
-	struct pool_commit commit;
+	struct alone alone;
 	struct call call;
 	const struct rv_error *error;
 	int steps, undone, ended, failed, replied;
-	bool opened, committed;
 };
 
 static struct world *world; /* the chore's kind has no argument of its own */
-
-static void on_opened(void *arg, int rc, const struct rv_error *e)
-{
-	(void)e;
-	assert_int_equal(rc, 0);
-	((struct world *)arg)->opened = true;
-}
-
-static void on_nothing(void *arg)
-{
-	(void)arg;
-}
 
 static bool run(struct world *w, bool (*done)(struct world *w))
 {
@@ -91,51 +77,21 @@ static bool run(struct world *w, bool (*done)(struct world *w))
 	return done(w);
 }
 
-static bool is_master(struct world *w)
-{
-	return w->opened && pool_is_master(w->d.pool);
-}
-
 static bool has_ended(struct world *w)
 {
 	return w->ended > 0;
 }
 
-static bool is_committed(struct world *w)
-{
-	return w->committed;
-}
-
-static void on_committed(struct pool_commit *c)
-{
-	struct world *w = CONTAINER_OF(c, struct world, commit);
-
-	assert_int_equal(c->rc, 0);
-	w->committed = true;
-}
-
 static struct world *world_new(void)
 {
-	static const struct pool_events events = {on_opened, on_nothing, on_nothing};
-	struct pool_config config = {
-		.log = {.id = 1,
-			.address = "one",
-			.bootstrap_count = 1,
-			.bootstrap = {{.id = 1, .address = "one", .voter = true}}}};
 	struct world *w = calloc(1, sizeof *w);
-	struct rv_error e;
 
 	assert_non_null(w);
 	log_setup(LOG_ERROR + 1, NULL, NULL);
 	world = w;
 	list_init(&w->d.chores);
 	list_init(&w->d.task_waiters);
-	assert_int_equal(loop_new_sim(&w->d.loop, 1), 0);
-	assert_int_equal(disk_sim_medium_new(&w->medium, 1), 0);
-	assert_int_equal(disk_new_sim(&w->d.disk, w->d.loop, w->medium), 0);
-	assert_int_equal(
-		pool_open(&w->d.pool, w->d.loop, w->d.disk, &config, &events, w, &e), 0);
-	assert_true(run(w, is_master));
+	alone_open(&w->alone, &w->d);
 	defer_init(&between.lost, w->d.loop, "test.lost", on_lost, NULL);
 	between.next = TOLD;
 	return w;
@@ -145,9 +101,7 @@ static void world_free(struct world *w)
 {
 	pool_free(w->d.pool);
 	chores_free(&w->d);
-	disk_free(w->d.disk);
-	disk_sim_medium_free(w->medium);
-	loop_free(w->d.loop);
+	alone_close(&w->alone, &w->d);
 	free(w);
 }
 
@@ -192,15 +146,13 @@ static int task_status(struct world *w, struct uuid task)
 static struct uuid begin(struct world *w)
 {
 	struct chore *c = chore_new_own(&w->d, &kind, after, w);
-	struct rv_error e;
 	struct txn t;
 
 	assert_non_null(c);
 	c->task = uuid_random(loop_prng(w->d.loop));
 	txn_init(&t, pool_db(w->d.pool), 0);
 	txn_create(&t, CLASS_TASK, c->task);
-	assert_int_equal(pool_commit(w->d.pool, &w->commit, &t, on_committed, &e), 0);
-	assert_true(run(w, is_committed));
+	alone_commit(&w->alone, &w->d, &t);
 	chore_start(c);
 	return c->task;
 }

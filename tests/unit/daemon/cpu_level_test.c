@@ -10,6 +10,7 @@
 
 #include "reactor/loop.h"
 #include "xen/sim.h"
+#include "applied.h"
 
 enum {
 	ALL = HYPER_SIM_CPU_SSE42 | HYPER_SIM_CPU_AES | HYPER_SIM_CPU_AVX |
@@ -42,17 +43,9 @@ static const char *text(uint32_t features)
 	return vm_cpu_format(bytes, policy(features, bytes), hex);
 }
 
-static void applied(void)
+static void apply(void)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
-	size_t len;
-
-	assert_int_equal(txn_finish(&t, &bytes, &len, &e), 0);
-	assert_int_equal(db_apply(db, bytes, len, &r), 0);
-	assert_int_equal(r.verdict.code, 0);
-	txn_fini(&t);
+	must_apply(db, &t);
 	txn_init(&t, db, 1000);
 }
 
@@ -81,7 +74,7 @@ static int setup(void **state)
 	make_host(a, "alpha", ALL);
 	txn_create(&t, CLASS_VM, vm);
 	txn_set_string(&t, vm, VM_NAME_LABEL, "web");
-	applied();
+	apply();
 	return 0;
 }
 
@@ -147,7 +140,7 @@ static void test_join_table(void **state)
 
 		txn_set_enum(&t, vm, VM_POWER_STATE,
 			table[i].runs ? VM_POWER_STATE_RUNNING : VM_POWER_STATE_HALTED);
-		applied();
+		apply();
 		l = joins(&j, table[i].rc, table[i].words);
 		if (table[i].rc)
 			continue;
@@ -171,7 +164,7 @@ static void test_join_nonsense(void **state)
 	j.policy_len = HYPER_MAX_CPU_POLICY + 1;
 	joins(&j, RV_EUNSUPPORTED, "too old");
 	txn_set_string(&t, pool, POOL_CPU_POLICY, "");
-	applied();
+	apply();
 	j.policy_len = 8;
 	joins(&j, RV_EAGAIN, "again");
 }
@@ -179,7 +172,7 @@ static void test_join_nonsense(void **state)
 static void look(uint32_t features)
 {
 	cpu_level_txn(hyper, db, &t);
-	applied();
+	apply();
 	assert_string_equal(level(), text(features));
 }
 
@@ -189,27 +182,27 @@ static void test_level_follows_members(void **state)
 	look(ALL);
 	assert_true(txn_is_empty(&t));
 	make_host(b, "beta", OTHER);
-	applied();
+	apply();
 	for (int i = VM_POWER_STATE_HALTED + 1; i < VM_POWER_STATE_COUNT; i++) {
 		txn_set_enum(&t, vm, VM_POWER_STATE, i);
-		applied();
+		apply();
 		look(ALL); /* it was shown more */
 	}
 	txn_set_enum(&t, vm, VM_POWER_STATE, VM_POWER_STATE_HALTED);
 	txn_set_enum(&t, vm, VM_INTENT, VM_INTENT_START);
-	applied();
+	apply();
 	look(ALL);
 	txn_set_enum(&t, vm, VM_INTENT, VM_INTENT_NONE);
-	applied();
+	apply();
 	look(OTHER);
 	txn_set_string(&t, a, HOST_CPU_POLICY, text(OLD));
-	applied();
+	apply();
 	look(HYPER_SIM_CPU_SSE42);
 	txn_delete(&t, CLASS_HOST, b);
-	applied();
+	apply();
 	look(OLD);				    /* raised again */
 	txn_set_string(&t, a, HOST_CPU_POLICY, ""); /* not known */
-	applied();
+	apply();
 	look(OLD);
 }
 
@@ -218,7 +211,7 @@ static void test_first_level(void **state)
 	(void)state;
 	txn_set_string(&t, pool, POOL_CPU_POLICY, "");
 	txn_set_enum(&t, vm, VM_POWER_STATE, VM_POWER_STATE_RUNNING);
-	applied();
+	apply();
 	look(ALL);
 }
 
@@ -237,7 +230,7 @@ static void test_shown(void **state)
 		vm_cpu_offers(hyper, db_row(db, CLASS_HOST, a), db_pool(db), &e), 0);
 	txn_set_string(&t, pool, POOL_CPU_POLICY, text(OLD));
 	make_host(b, "beta", OTHER);
-	applied();
+	apply();
 	vm_cpu_shown(db, a, &l);
 	assert_int_equal(l.len, policy(OLD, wanted));
 	assert_memory_equal(l.policy, wanted, l.len);
@@ -255,11 +248,11 @@ static void test_booted(void **state)
 	vm_cpu_booted(db, db_row(db, CLASS_VM, vm), &l);
 	assert_int_equal(l.len, 0); /* adopted, or of before */
 	vm_cpu_txn_boot(&o, db, &t);
-	applied();
+	apply();
 	vm_cpu_booted(db, db_row(db, CLASS_VM, vm), &l);
 	assert_int_equal(l.len, 12);
 	txn_set_string(&t, pool, POOL_CPU_POLICY, text(OLD));
-	applied();
+	apply();
 	vm_cpu_booted(db, db_row(db, CLASS_VM, vm), &l);
 	assert_int_equal(l.len, 0); /* it was shown another level */
 }
@@ -274,11 +267,11 @@ static void test_xen_needed(void **state)
 	assert_int_equal(vm_cpu_xen_needed(db, db_row(db, CLASS_VM, vm)), 0);
 	vm_cpu_txn_saved(db, &t, vm, a);
 	txn_set_enum(&t, vm, VM_POWER_STATE, VM_POWER_STATE_SUSPENDED);
-	applied();
+	apply();
 	row = db_row(db, CLASS_VM, vm);
 	assert_int_equal(vm_cpu_xen_needed(db, row), 4 << 16 | 17);
 	txn_set_enum(&t, vm, VM_POWER_STATE, VM_POWER_STATE_HALTED);
-	applied();
+	apply();
 	assert_int_equal(vm_cpu_xen_needed(db, db_row(db, CLASS_VM, vm)), 0);
 }
 

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "pool/db/snapshot.h"
+#include "applied.h"
 
 static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, web = {{4}}, mail = {{5}},
 			 later = {{6}}, sr = {{7}}, disk = {{8}}, drive = {{9}},
@@ -22,18 +23,9 @@ static struct rv_error error;
 
 static int apply(void)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
-	size_t len;
-
-	if (txn_finish(&t, &bytes, &len, &e))
-		fail_msg("%s", e.detail);
-	assert_int_equal(db_apply(db, bytes, len, &r), 0);
-	error = r.verdict;
-	txn_fini(&t);
+	error = applied(db, &t);
 	txn_init(&t, db, 1000);
-	return r.verdict.code;
+	return error.code;
 }
 
 /* A copy, by a snapshot. */
@@ -243,18 +235,13 @@ static void test_names_what_runs(void **state)
 static void test_loses_to_a_start(void **state)
 {
 	struct txn start;
-	const uint8_t *bytes;
-	struct db_result r;
-	size_t len;
 
 	(void)state;
 	go_on();
 	assert_int_equal(plan(false), 0);
 	txn_init(&start, db, 1000);
 	txn_set_ref(&start, web, VM_INTENT_HOST, a);
-	assert_int_equal(txn_finish(&start, &bytes, &len, &error), 0);
-	assert_int_equal(db_apply(db, bytes, len, &r), 0);
-	txn_fini(&start);
+	must_apply(db, &start);
 	assert_int_equal(apply(), RV_ECONFLICT);
 	assert_non_null(row(CLASS_VM, later));
 }

@@ -13,16 +13,14 @@
 #include "daemon/fencing.h"
 #include "daemon/restart.h"
 #include "pool/db/message.h"
-#include "pool/disk.h"
 #include "vm/vm_protect.h"
+#include "alone.h"
 
 struct world {
 	struct daemon d;
 	struct config config;
-	struct disk_sim_medium *medium;
-	struct pool_commit commit;
+	struct alone alone;
 	struct uuid pool, a, b, armed, unarmed, plain;
-	bool opened, committed;
 };
 
 /* Calls that would be begun end here (--wrap). */
@@ -60,24 +58,6 @@ int __wrap_call_begin_forwarded(struct daemon *d, const struct call_port *port,
 	return 0;
 }
 
-static void on_opened(void *arg, int rc, const struct rv_error *e)
-{
-	(void)e;
-	assert_int_equal(rc, 0);
-	((struct world *)arg)->opened = true;
-}
-
-static void on_nothing(void *arg)
-{
-	(void)arg;
-}
-
-static void on_committed(struct pool_commit *c)
-{
-	assert_int_equal(c->rc, 0);
-	CONTAINER_OF(c, struct world, commit)->committed = true;
-}
-
 static void run_ms(struct world *w, int64_t ms)
 {
 	loop_sim_run_until(w->d.loop, loop_now_us(w->d.loop) + ms * 1000);
@@ -85,14 +65,7 @@ static void run_ms(struct world *w, int64_t ms)
 
 static void commit(struct world *w, struct txn *t)
 {
-	struct rv_error e;
-
-	w->committed = false;
-	memset(&w->commit, 0, sizeof w->commit);
-	assert_int_equal(pool_commit(w->d.pool, &w->commit, t, on_committed, &e), 0);
-	for (int i = 0; i < 10000 && !w->committed; i++)
-		loop_sim_step(w->d.loop);
-	assert_true(w->committed);
+	alone_commit(&w->alone, &w->d, t);
 }
 
 static const struct db *db_of(struct world *w)
@@ -144,26 +117,14 @@ static void fill(struct world *w, enum vm_restart_priority priority)
 
 static struct world *world_new(enum vm_restart_priority priority)
 {
-	static const struct pool_events events = {on_opened, on_nothing, on_nothing};
-	struct pool_config config = {
-		.log = {.id = 1,
-			.address = "one",
-			.bootstrap_count = 1,
-			.bootstrap = {{.id = 1, .address = "one", .voter = true}}}};
 	struct world *w = calloc(1, sizeof *w);
-	struct rv_error e;
 
 	assert_non_null(w);
 	log_setup(LOG_ERROR + 1, NULL, NULL);
 	memset(&calls, 0, sizeof calls);
 	w->d.config = &w->config;
-	assert_int_equal(loop_new_sim(&w->d.loop, 1), 0);
-	assert_int_equal(disk_sim_medium_new(&w->medium, 1), 0);
-	assert_int_equal(disk_new_sim(&w->d.disk, w->d.loop, w->medium), 0);
-	assert_int_equal(
-		pool_open(&w->d.pool, w->d.loop, w->d.disk, &config, &events, w, &e), 0);
+	alone_open(&w->alone, &w->d);
 	run_ms(w, 5000);
-	assert_true(w->opened && pool_is_master(w->d.pool));
 	fill(w, priority);
 	w->d.recorded = true;
 	assert_int_equal(lease_new(&w->d.lease, &w->d), 0);
@@ -184,9 +145,7 @@ static void world_free(struct world *w)
 	pool_free(w->d.pool);
 	lease_free(w->d.lease);
 	restarts_free(w->d.restarts);
-	disk_free(w->d.disk);
-	disk_sim_medium_free(w->medium);
-	loop_free(w->d.loop);
+	alone_close(&w->alone, &w->d);
 	free(w);
 }
 

@@ -10,6 +10,7 @@
 #include "daemon/call.h"
 #include "daemon/config.h"
 #include "daemon/daemon.h"
+#include "applied.h"
 
 static const struct uuid pool_uuid = {{9}};
 
@@ -36,11 +37,7 @@ struct uuid __wrap_pool_master(const struct pool *pool)
 
 static int setup(void **state)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
 	struct txn t;
-	size_t len;
 
 	(void)state;
 	memset(&w, 0, sizeof w);
@@ -51,10 +48,7 @@ static int setup(void **state)
 	w.db = db_new(1);
 	txn_init(&t, NULL, 1000);
 	txn_create(&t, CLASS_POOL, pool_uuid);
-	if (txn_finish(&t, &bytes, &len, &e))
-		fail_msg("%s", e.detail);
-	assert_int_equal(db_apply(w.db, bytes, len, &r), 0);
-	txn_fini(&t);
+	must_apply(w.db, &t);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "applied.h"
 
 enum { VMS = 20000, IN_ONE_ENTRY = 5000, AT_ONCE = 600 };
 
@@ -66,16 +67,7 @@ int __wrap_pool_set_live(struct pool *pool, struct uuid uuid, enum schema_field_
 
 static void apply(struct txn *t)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
-	size_t len;
-
-	if (txn_finish(t, &bytes, &len, &e))
-		fail_msg("%s", e.detail);
-	assert_int_equal(db_apply(w.db, bytes, len, &r), 0);
-	assert_int_equal(r.verdict.code, 0);
-	txn_fini(t);
+	must_apply(w.db, t);
 }
 
 static void on_end(void *arg)
