@@ -250,12 +250,18 @@ void learner_item_free(struct learner *l, struct learner_item *item)
  * ------------------------------------------------------------------------
  */
 
+/* A term without a master says only that there may be none: whoever told of it may stand
+ * for election in vain, be left out and take its term along. What this learner knows by
+ * its term is the master that it heard of last. */
 static void note_master(struct learner *l, uint64_t term, const struct uuid *master)
 {
-	if (term < l->term || (term == l->term && (uuid_is_none(master) ||
-							  uuid_eq(master, &l->master))))
+	bool none = uuid_is_none(master);
+
+	if (term < l->term || (none && term == l->term) ||
+		(uuid_eq(master, &l->master) && (none || term == l->term)))
 		return;
-	l->term = term;
+	if (!none)
+		l->term = term;
 	l->master = *master;
 	learner_touched(l);
 }

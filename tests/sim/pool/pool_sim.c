@@ -166,6 +166,9 @@ static int totals_missing(const struct ring_totals *t, bool say)
 	for (int i = 0; i < RING_FAULT_COUNT; i++)
 		n += lacks(t->faults[i], say, "fault",
 			ring_fault_name((enum ring_fault)i), "");
+	for (int i = 0; i <= RING_HA_RESTARTED; i++)
+		n += lacks(
+			t->ha[i], say, "of leases:", ring_ha_name((enum ring_ha)i), "");
 	for (int i = 0; i < RING_ACTION_COUNT; i++)
 		n += lacks(t->succeeded[i], say, "success of",
 			ring_action_name((enum ring_action)i), "");
@@ -303,6 +306,10 @@ static void print_totals(const struct batch *b)
 	for (int i = 0; i < RING_FAULT_COUNT; i++)
 		printf("  %-28s %8llu\n", ring_fault_name((enum ring_fault)i),
 			(unsigned long long)t->faults[i]);
+	printf("leases and protection\n");
+	for (int i = 0; i < RING_HA_COUNT; i++)
+		printf("  %-36s %8llu\n", ring_ha_name((enum ring_ha)i),
+			(unsigned long long)t->ha[i]);
 	printf("operations (succeeded of accepted)\n");
 	for (int i = 0; i < RING_ACTION_COUNT; i++)
 		printf("  %-28s %8llu of %llu\n", ring_action_name((enum ring_action)i),

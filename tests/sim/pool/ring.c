@@ -30,6 +30,17 @@ const char *ring_fault_name(enum ring_fault fault)
 	return names[fault];
 }
 
+const char *ring_ha_name(enum ring_ha what)
+{
+	static const char *const names[] = {
+#define X(symbol, name) name,
+		RING_HA(X)
+#undef X
+	};
+
+	return names[what];
+}
+
 const char *ring_action_name(enum ring_action action)
 {
 	static const char *const names[] = {
@@ -268,6 +279,7 @@ static void ring_quiesce(struct ring *r)
 
 	ring_note(r, "--- faults end");
 	ring_faults_stop(r);
+	r->quiet = true;
 	while (!rest || loop_now_us(r->loop) - rest < long_us) {
 		if (loop_now_us(r->loop) >= until)
 			ring_learn_tell(r);

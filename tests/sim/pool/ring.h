@@ -5,7 +5,9 @@
  * and one life of a daemon after the other: pool, ports, VM manager and migrate wired as
  * daemon/ does it. The SR is shared. Links between hosts are ring_link.c's, clients
  * ring_client.c's and ring_register.c's, the adversary ring_faults.c's, ring_aim.c's and
- * ring_learn.c's; what must be so after every event and at rest is ring_model.c's.
+ * ring_learn.c's; leases are ring_lease.c's, fencing ring_fence.c's, and VMs that start
+ * again elsewhere ring_restart.c's; what must be so after every event and at rest is
+ * ring_model.c's.
  *
  * The same seed gives the same events. A broken rule ends the process: ring_fail.
  */
@@ -13,11 +15,14 @@
 #define REEVE_TESTS_SIM_POOL_RING_H
 
 #include "base/list.h"
+#include "fence/guard.h"
 #include "migrate/migrate.h"
 #include "net/sim.h"
 #include "pool/disk.h"
+#include "pool/leases.h"
 #include "pool/pool.h"
 #include "pool/voters.h"
+#include "ring_kinds.h"
 #include "storage/sim.h"
 #include "vm/vm.h"
 #include "xen/sim.h"
@@ -36,205 +41,10 @@ enum {
 	RING_REGISTER_OPS = 2048,
 	RING_SESSIONS = 4,
 	RING_TERMS = 4096,
-};
-
-#define RING_FAULTS(X)                                                                   \
-	X(LINK_CUT, "link-cut")                                                          \
-	X(LINK_CUT_ONE_WAY, "link-cut-one-way")                                          \
-	X(LINK_RESET, "link-reset")                                                      \
-	X(LINK_SLOW, "link-delay")                                                       \
-	X(PARTITION, "partition")                                                        \
-	X(PARTITION_ONE_WAY, "partition-one-way")                                        \
-	X(MASTER_ISOLATED, "master-isolated")                                            \
-	X(MESSAGES_LOST, "messages-lost-in-flight")                                      \
-	X(STREAM_CUT, "migration-stream-cut")                                            \
-	X(STREAM_CUT_ONE_WAY, "migration-stream-cut-one-way")                            \
-	X(STREAM_RESET, "migration-stream-reset")                                        \
-	X(STREAM_SLOW, "migration-stream-slow")                                          \
-	X(AIMED, "migration-struck-in-phase")                                            \
-	X(POWER, "power-loss")                                                           \
-	X(KILL, "kill-9")                                                                \
-	X(UNSYNCED, "kill-9-unsynced-torn")                                              \
-	X(POINT, "dies-at-point")                                                        \
-	X(MASTER_DIED, "master-died")                                                    \
-	X(MASTER_MOVED, "leadership-transfer")                                           \
-	X(HYPER_ERROR, "hyper-error")                                                    \
-	X(HYPER_EFFECT_ERROR, "hyper-effect-error")                                      \
-	X(HYPER_LATE, "hyper-late")                                                      \
-	X(HYPER_LOST, "hyper-lost")                                                      \
-	X(HYPER_CRASH, "helper-crash")                                                   \
-	X(GUEST_ENDED, "guest-ends-by-itself")                                           \
-	X(STORAGE_FAIL, "storage-fail")                                                  \
-	X(STORAGE_AFTER, "storage-fail-after-effect")                                    \
-	X(STORAGE_HANG, "storage-hang")                                                  \
-	X(SR_HUNG, "sr-hung")                                                            \
-	X(NET_FAIL, "net-fail")                                                          \
-	X(NET_AFTER, "net-fail-after-effect")                                            \
-	X(NET_HANG, "net-hang")                                                          \
-	X(DISK_STEP, "disk-step-fails")                                                  \
-	X(DISK_WRITE, "disk-write-torn")                                                 \
-	X(DISK_SYNC, "disk-fsync-fails")                                                 \
-	X(DISK_FULL, "disk-full")                                                        \
-	X(CLOCK_JUMP, "clock-jump")                                                      \
-	X(DEMOTED, "voter-demoted")                                                      \
-	X(REMOVED, "standby-removed")                                                    \
-	X(DISCARD, "learner-told-to-discard")                                            \
-	X(LEARNER, "learner-struck-in-stage")
-
-enum ring_fault {
-#define X(symbol, name) RING_FAULT_##symbol,
-	RING_FAULTS(X)
-#undef X
-		RING_FAULT_COUNT
-};
-
-#define RING_ACTIONS(X)                                                                  \
-	X(CREATE, "create")                                                              \
-	X(WRITE, "write")                                                                \
-	X(START, "start")                                                                \
-	X(RESUME, "resume")                                                              \
-	X(CLEAN_SHUTDOWN, "clean-shutdown")                                              \
-	X(HARD_SHUTDOWN, "hard-shutdown")                                                \
-	X(CLEAN_REBOOT, "clean-reboot")                                                  \
-	X(HARD_REBOOT, "hard-reboot")                                                    \
-	X(PAUSE, "pause")                                                                \
-	X(UNPAUSE, "unpause")                                                            \
-	X(SUSPEND, "suspend")                                                            \
-	X(MIGRATE, "migrate")                                                            \
-	X(MIGRATE_STRICT, "migrate-accept=false")                                        \
-	X(REPEAT, "repeat")                                                              \
-	X(CANCEL, "task-cancel")                                                         \
-	X(REGISTER_WRITE, "register-write")                                              \
-	X(REGISTER_READ, "register-read-consistent")                                     \
-	X(REGISTER_LOOK, "register-read-ordinary")
-
-enum ring_action {
-#define X(symbol, name) RING_ACTION_##symbol,
-	RING_ACTIONS(X)
-#undef X
-		RING_ACTION_COUNT
-};
-
-/* docs/migration.md: the columns of its table, and the rows. */
-#define RING_PHASES(X)                                                                   \
-	X(PREPARE, "prepare")                                                            \
-	X(STREAM, "stream")                                                              \
-	X(SUSPEND, "suspend")                                                            \
-	X(HANDOVER, "hand-over")                                                         \
-	X(OWNED, "owned")                                                                \
-	X(LEAVE, "leave")
-
-enum ring_phase {
-#define X(symbol, name) RING_PHASE_##symbol,
-	RING_PHASES(X)
-#undef X
-		RING_PHASE_COUNT
-};
-
-#define RING_FAILURES(X)                                                                 \
-	X(SOURCE_CRASH, "source daemon crashes")                                         \
-	X(TARGET_CRASH, "target daemon crashes")                                         \
-	X(SOURCE_POWER, "source loses power")                                            \
-	X(TARGET_POWER, "target loses power")                                            \
-	X(CUT, "link cut")                                                               \
-	X(RESET, "link reset")                                                           \
-	X(FULL, "master's disk is full")                                                 \
-	X(ERROR, "hypervisor errors")                                                    \
-	X(CANCEL, "cancel")                                                              \
-	X(TIMEOUT, "time-out")                                                           \
-	X(GUEST, "guest ends by itself")
-
-enum ring_failure {
-#define X(symbol, name) RING_FAILURE_##symbol,
-	RING_FAILURES(X)
-#undef X
-		RING_FAILURE_COUNT
-};
-
-/* What a learner is struck in, and with what. */
-#define RING_STAGES(X)                                                                   \
-	X(APPEND, "append")                                                              \
-	X(TAKE, "own-snap")                                                              \
-	X(WIPE, "wipe")                                                                  \
-	X(DATA, "chunks")                                                                \
-	X(DECODE, "decode")                                                              \
-	X(WRITE, "write")                                                                \
-	X(COMMIT, "commit")                                                              \
-	X(RESET, "reset")                                                                \
-	X(BECOME, "become")
-
-enum ring_stage {
-#define X(symbol, name) RING_STAGE_##symbol,
-	RING_STAGES(X)
-#undef X
-		RING_STAGE_COUNT
-};
-
-#define RING_BLOWS(X)                                                                    \
-	X(KILL, "it dies, unsynced torn")                                                \
-	X(POWER, "it loses power")                                                       \
-	X(FEEDER, "who feeds it dies")                                                   \
-	X(LINK, "the link resets")                                                       \
-	X(DISK, "its disk fails")
-
-enum ring_blow {
-#define X(symbol, name) RING_BLOW_##symbol,
-	RING_BLOWS(X)
-#undef X
-		RING_BLOW_COUNT
-};
-
-/* Every vm_point that an operation of these clients can pass; an unlisted one fails. */
-#define RING_POINTS(X)                                                                   \
-	X("op.intent")                                                                   \
-	X("op.ending")                                                                   \
-	X("build.reserved")                                                              \
-	X("build.plugged")                                                               \
-	X("build.created")                                                               \
-	X("build.recorded")                                                              \
-	X("build.unpaused")                                                              \
-	X("pause.called")                                                                \
-	X("reboot.ended")                                                                \
-	X("reboot.gone")                                                                 \
-	X("resume.recorded")                                                             \
-	X("shutdown.ended")                                                              \
-	X("shutdown.gone")                                                               \
-	X("suspend.image")                                                               \
-	X("suspend.saved")                                                               \
-	X("suspend.flushed")                                                             \
-	X("suspend.committed")                                                           \
-	X("migrate.looked")                                                              \
-	X("migrate.prepared")                                                            \
-	X("migrate.begun")                                                               \
-	X("migrate.suspended")                                                           \
-	X("migrate.saved")                                                               \
-	X("migrate.closed")                                                              \
-	X("migrate.final")                                                               \
-	X("migrate.unwinding")                                                           \
-	X("migrate.aborted")                                                             \
-	X("migrate.disks")                                                               \
-	X("migrate.resumed")                                                             \
-	X("migrate.waiting")                                                             \
-	X("migrate.leaving")                                                             \
-	X("target.checked")                                                              \
-	X("target.reserved")                                                             \
-	X("target.nics")                                                                 \
-	X("target.restored")                                                             \
-	X("target.whole")                                                                \
-	X("target.committed")                                                            \
-	X("target.aborted")                                                              \
-	X("target.owner")                                                                \
-	X("target.disks")                                                                \
-	X("target.attached")                                                             \
-	X("target.unpaused")                                                             \
-	X("target.returning")                                                            \
-	X("target.undone")                                                               \
-	X("target.returned")
-
-enum {
-#define X(name) +1
-	RING_POINT_COUNT = 0 RING_POINTS(X)
-#undef X
+	RING_ASKED = 32,
+	/* Messages beside the pool's (enum pool_message). */
+	RING_LEASE_ASK = 1000,
+	RING_LEASE_ANSWER,
 };
 
 /* Of one seed, in memory shared with the parent. */
@@ -247,6 +57,7 @@ struct ring_totals {
 	uint64_t became, installed;	   /* learners: another, by a snapshot */
 	uint64_t blows[RING_STAGE_COUNT][RING_BLOW_COUNT];
 	uint64_t faults[RING_FAULT_COUNT];
+	uint64_t ha[RING_HA_COUNT];
 	uint64_t actions[RING_ACTION_COUNT];   /* accepted */
 	uint64_t succeeded[RING_ACTION_COUNT]; /* of which succeeded */
 	uint64_t rows[RING_PHASE_COUNT][RING_FAILURE_COUNT];
@@ -297,6 +108,7 @@ struct ring_voters {
 	struct timer timer;
 	struct pool_commit commit;
 	bool leads, changing, recording;
+	struct timer strike;   /* it dies in the middle of the change */
 	enum voters_kind kind; /* of the change */
 	struct uuid outsider;
 	uint64_t outsider_id;
@@ -316,6 +128,43 @@ struct ring_learn {
 	int skip;      /* events in that stage until it strikes */
 	int64_t from_us, nudge_us;
 	bool armed;
+};
+
+/* A request for a lease, as the ring knows it. */
+struct ring_asked {
+	uint64_t nonce;
+	int64_t sent_us;
+};
+
+/* reeve-fenced of a host, which outlives reeved; and what reeved knows of it. */
+struct ring_fence {
+	struct guard_book book;
+	struct timer act, bite, again;
+	bool up, hangs; /* what fails until then: all it does, or a destroy hangs */
+	int64_t fails_us, bite_left_us;
+	struct timer ended; /* a destroy that takes long */
+	struct fence_domain ending;
+
+	struct timer tick;
+	struct pool_commit commit;
+	bool told, committing;
+	int64_t lost_us;
+	struct fence_message sent, next;
+};
+
+struct ring_refused {
+	struct uuid task;
+	int64_t at_ms;
+	char why[300];
+};
+
+/* What the master does about VMs that were lost. */
+struct ring_restarts {
+	struct timer look;
+	struct pool_commit release, settle;
+	bool releasing, settling;
+	bool early; /* the release at work: in truth */
+	struct ring_refused refused[RING_VMS];
 };
 
 enum ring_death { RING_KILL, RING_UNSYNCED, RING_POWER };
@@ -354,6 +203,19 @@ struct ring_host {
 	bool led;	      /* was the master after the last event */
 	uint64_t checked_seq; /* of the database, whose operations were checked */
 	struct ring_voters voters;
+
+	/* Its clock; until when it may act in truth; whether it is stopped. */
+	int64_t clock_ahead_ms, clock_ppm;
+	struct ring_asked asked[RING_ASKED];
+	unsigned asked_next;
+	int64_t lease_true_us, frozen_us;
+	bool asleep, leasing;
+	struct timer wake;
+	struct leases leases;
+	struct ring_fence fence;
+	struct ring_restarts restarts;
+	struct hyper_ops hyper_ops;
+	void (*hyper_submit)(struct hyper *h, struct hyper_req *req);
 
 	/* Of its log, over all lives. */
 	uint64_t server; /* 0: a learner */
@@ -408,6 +270,10 @@ struct ring_vm {
 	int64_t generation;
 	struct uuid migration; /* the last, and how far it came */
 	int phase;
+	struct uuid restart; /* ha_restart_task */
+	int state;
+	bool guest_ended;  /* by itself, since it was started */
+	unsigned refusals; /* to start it again, at the end */
 };
 
 struct ring {
@@ -415,7 +281,7 @@ struct ring {
 	uint64_t seed;
 	struct prng prng, fault_prng;
 	struct ring_totals *totals;
-	bool verbose, formed, faults_on, resting;
+	bool verbose, formed, faults_on, resting, quiet;
 	uint64_t skipped;
 
 	struct storage_sim_world *bytes;
@@ -438,7 +304,8 @@ struct ring {
 	int64_t think_ms, fault_every_ms;
 	uint64_t faults; /* bits of enum ring_fault that this seed has */
 	struct ring_aim aim;
-	int point; /* where the next host to pass it dies; -1: nowhere */
+	struct timer race; /* the source gives up while the target takes over */
+	int point;	   /* where the next host to pass it dies; -1: nowhere */
 	bool point_power;
 	unsigned points;    /* that were aimed at */
 	struct uuid helped; /* the migration whose way to it was made */
@@ -471,6 +338,7 @@ uint64_t ring_run_seed(uint64_t seed, bool verbose, struct ring_totals *totals);
 void ring_note(struct ring *r, const char *fmt, ...) RV_PRINTF(2, 3);
 _Noreturn void ring_fail(struct ring *r, const char *fmt, ...) RV_PRINTF(2, 3);
 const char *ring_fault_name(enum ring_fault fault);
+const char *ring_ha_name(enum ring_ha what);
 const char *ring_action_name(enum ring_action action);
 
 /* --- ring_host.c --- */
@@ -480,6 +348,15 @@ void ring_host_fini(struct ring_host *h);
 void ring_host_boot(struct ring_host *h);
 void ring_host_crash(struct ring_host *h, enum ring_death death);
 bool ring_host_up(const struct ring_host *h);
+/* The machine loses power, or is restarted by its watchdog. */
+void ring_host_power(struct ring_host *h);
+/* reeved is stopped for so long; `asleep`: and the whole machine with it. */
+void ring_host_freeze(struct ring_host *h, int64_t ms, bool asleep);
+bool ring_host_frozen(const struct ring_host *h);
+/* A domain was stopped, or destroyed, while no daemon looked. */
+void ring_host_last_fenced(struct ring_host *h, const struct uuid *handle, bool gone);
+/* Of loop_sim_as. */
+int ring_host_who(const struct ring_host *h);
 struct ring_host *ring_host_of(struct ring *r, const struct uuid *uuid);
 /* The one that leads with the highest term, or NULL. */
 struct ring_host *ring_host_master(struct ring *r);
@@ -540,6 +417,7 @@ const char *ring_phase_name(enum ring_phase phase);
 const char *ring_failure_name(enum ring_failure failure);
 const char *ring_point_name(int point);
 void ring_aim_start(struct ring *r);
+void ring_aim_stop(struct ring *r);
 void ring_aim_event(struct ring *r); /* after every event */
 bool ring_aim_point(void *arg, const char *point, const struct uuid *vm);
 
@@ -550,6 +428,38 @@ void ring_voters_stop(struct ring_host *h); /* its daemon dies */
 void ring_voters_look(struct ring_host *h); /* it may lead now, or no more */
 /* Whether everybody is what he is to be, by this host, the master. */
 bool ring_voters_at_rest(struct ring_host *h, char *why, size_t size);
+
+/* --- ring_lease.c --- */
+
+int64_t ring_lease_clock_ms(const struct ring_host *h);
+int64_t ring_lease_true_us(const struct ring_host *h, int64_t ms);
+bool ring_lease_is_over(const struct ring_host *h); /* in truth */
+int ring_lease_may_run(void *arg, const struct uuid *host, struct rv_error *e);
+void ring_lease_submit(struct hyper *hyper, struct hyper_req *req);
+void ring_lease_deliver(struct ring_host *h, const struct uuid *from, unsigned type,
+	const uint8_t *bytes, size_t len);
+void ring_lease_boot(struct ring_host *h); /* leases_start: when the pool is open */
+void ring_lease_gone(struct ring_host *h); /* after the pool */
+bool ring_lease_at_rest(struct ring_host *h, char *why, size_t size);
+
+/* --- ring_fence.c --- */
+
+void ring_fence_init(struct ring_host *h);
+void ring_fence_fini(struct ring_host *h);
+void ring_fence_boot(struct ring_host *h); /* of reeved */
+void ring_fence_gone(struct ring_host *h);
+void ring_fence_power(struct ring_host *h);
+void ring_fence_sleep(struct ring_host *h, bool asleep);
+bool ring_fence_works(const struct ring_host *h); /* nothing of it fails now */
+void ring_fence_lease(struct ring_host *h, int64_t until_ms);
+void ring_fence_kill(struct ring_host *h, int64_t ms);
+bool ring_fence_at_rest(struct ring_host *h, char *why, size_t size);
+
+/* --- ring_restart.c --- */
+
+void ring_restart_init(struct ring_host *h);
+void ring_restart_boot(struct ring_host *h);
+void ring_restart_gone(struct ring_host *h);
 
 /* --- ring_learn.c --- */
 
@@ -572,6 +482,8 @@ void ring_faults_die(struct ring_host *h, enum ring_death death);
 void ring_faults_inject(struct ring_host *h, enum hyper_call call,
 	enum hyper_sim_fault fault, uint32_t count, int64_t delay_us);
 void ring_faults_disk_full(struct ring_host *h);
+/* In the middle of what it does now, once in so many times: for longer than a lease. */
+void ring_faults_freeze(struct ring_host *h, unsigned one_in);
 void ring_faults_guest_ends(struct ring_host *h, const struct uuid *vm, struct prng *p);
 void ring_faults_collect(struct ring_host *h); /* before hyper_free */
 

@@ -80,6 +80,27 @@ static void point_cut_off(struct ring_host *h)
 	r->point_us = loop_now_us(r->loop) + 2 * CUT_OFF_MS * INT64_C(1000);
 }
 
+/* The connection is reset while the target's word that it has the VM is on its way to the
+ * master: the source's, that it has not, may come first. */
+static void race(void *arg)
+{
+	struct ring *r = arg;
+	struct ring_stream *stream = ring_stream_last(r);
+
+	if (!stream || !r->faults_on)
+		return;
+	ring_note(r, "fault: the connection is reset while the target takes over");
+	ring_faults_count(r, RING_FAULT_STREAM_RESET);
+	stream_sim_reset(stream->link);
+}
+
+static void race_begin(struct ring *r)
+{
+	if (r->faults_on && (r->faults >> RING_FAULT_AIMED) & 1 &&
+		prng_below(&r->fault_prng, 6) == 0)
+		timer_start_us(&r->race, prng_range(&r->fault_prng, 0, 4000));
+}
+
 bool ring_aim_point(void *arg, const char *point, const struct uuid *vm)
 {
 	struct ring_host *h = arg;
@@ -90,13 +111,16 @@ bool ring_aim_point(void *arg, const char *point, const struct uuid *vm)
 	while (at < RING_POINT_COUNT && strcmp(points[at], point))
 		at++;
 	if (at == RING_POINT_COUNT)
-		ring_fail(r, "crash point %s is not listed in ring.h", point);
+		ring_fail(r, "crash point %s is not listed in ring_kinds.h", point);
 	if (h->dead_at_point || h->death_due)
 		return true;
 	r->totals->passed[at]++;
 	if (r->faults_on && point_is(r, "target.aborted") &&
 		!strcmp(point, "target.whole"))
 		point_cut_off(h);
+	ring_faults_freeze(h, 60);
+	if (!strcmp(point, "target.whole"))
+		race_begin(r);
 	if (!r->faults_on || at != r->point)
 		return false;
 	ring_note(r, "host%d fault: dies at %s", h->index + 1, point);
@@ -287,7 +311,7 @@ void ring_aim_event(struct ring *r)
 	for (int i = 0; i < r->count; i++) {
 		struct vm_manager *m = r->hosts[i].mgr;
 
-		if (!m || r->hosts[i].death_due)
+		if (!m || r->hosts[i].death_due || ring_host_frozen(&r->hosts[i]))
 			continue;
 		LIST_FOR_EACH (node, &m->ops) {
 			struct vm_op *o = CONTAINER_OF(node, struct vm_op, node);
@@ -301,8 +325,14 @@ void ring_aim_event(struct ring *r)
 	}
 }
 
+void ring_aim_stop(struct ring *r)
+{
+	timer_stop(&r->race);
+}
+
 void ring_aim_start(struct ring *r)
 {
+	timer_init(&r->race, r->loop, "ring.race", race, r);
 	r->point = -1;
 	r->point_us = loop_now_us(r->loop);
 	/* One that takes long to come to. */

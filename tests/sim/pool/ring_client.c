@@ -20,6 +20,8 @@ static const enum vm_operation operations[RING_ACTION_COUNT] = {
 	[RING_ACTION_MIGRATE] = VM_OP_MIGRATE,
 	[RING_ACTION_MIGRATE_STRICT] = VM_OP_MIGRATE,
 	[RING_ACTION_REPEAT] = VM_OP_COUNT,
+	[RING_ACTION_PROTECT] = VM_OP_COUNT,
+	[RING_ACTION_LEASE_MS] = VM_OP_COUNT,
 };
 
 struct ring_ask *ring_ask_new(struct ring_host *h)
@@ -97,6 +99,10 @@ static void create_rows(struct ring *r, struct ring_vm *v, struct txn *t)
 		txn_map_put(t, v->uuid, VM_PLATFORM, "sim.feature_balloon", "true");
 	if (prng_below(&r->prng, 2))
 		txn_map_put(t, v->uuid, VM_PLATFORM, "sim.dirty_pages_per_s", "500");
+	if (r->count > 1 && prng_below(&r->prng, 2))
+		txn_set_enum(t, v->uuid, VM_HA_RESTART_PRIORITY,
+			prng_below(&r->prng, 4) ? VM_RESTART_PRIORITY_RESTART
+						: VM_RESTART_PRIORITY_BEST_EFFORT);
 	txn_create(t, CLASS_VDI, v->vdi);
 	txn_set_ref(t, v->vdi, VDI_SR, r->sr);
 	txn_set_int(t, v->vdi, VDI_VIRTUAL_SIZE, 8 << 20);
@@ -167,6 +173,42 @@ static void write_number(struct ring_host *h, struct ring_vm *v)
 	ring_ask_free(a);
 }
 
+static void was_set(struct pool_commit *c)
+{
+	struct ring_ask *a = CONTAINER_OF(c, struct ring_ask, commit);
+	enum ring_action action = a->vm ? RING_ACTION_PROTECT : RING_ACTION_LEASE_MS;
+	struct ring *r = a->host->ring;
+
+	count_commit(r, c->rc);
+	ring_note(r, "%s: %s", ring_action_name(action), rv_error_symbol(c->rc));
+	if (c->rc == 0) {
+		r->totals->actions[action]++;
+		r->totals->succeeded[action]++;
+	}
+	ring_ask_free(a);
+}
+
+/* A VM's protection, or for how long leases last. */
+static void set_something(struct ring_host *h, struct ring_vm *v)
+{
+	struct ring *r = h->ring;
+	struct ring_ask *a = ring_ask_new(h);
+	struct rv_error e;
+	struct txn t;
+
+	txn_init(&t, pool_db(h->pool), loop_wall_ms(r->loop));
+	a->vm = prng_below(&r->prng, 4) ? v : NULL;
+	if (a->vm)
+		txn_set_enum(&t, v->uuid, VM_HA_RESTART_PRIORITY,
+			(int)prng_range(&r->prng, VM_RESTART_PRIORITY_NONE,
+				VM_RESTART_PRIORITY_RESTART));
+	else
+		txn_set_int(&t, r->pool_uuid, POOL_LEASE_MS,
+			(int64_t[]){5000, 7000, 10000, 20000}[prng_below(&r->prng, 4)]);
+	if (pool_commit(h->pool, &a->commit, &t, was_set, &e))
+		ring_ask_free(a);
+}
+
 /* --- operations ----------------------------------------------------------------------
  */
 
@@ -222,7 +264,7 @@ static void ask(struct ring_host *h, size_t task)
 		.accept = t->action == RING_ACTION_MIGRATE,
 		.user = "client"};
 	struct rv_error e = {0};
-	int rc;
+	int rc, before;
 
 	a->task = task;
 	if (t->action == RING_ACTION_CLEAN_SHUTDOWN ||
@@ -230,12 +272,16 @@ static void ask(struct ring_host *h, size_t task)
 		args.timeout_ms = prng_range(&r->prng, 500, 20000);
 	if (!migrate.accept && prng_below(&r->prng, 2))
 		migrate.max_downtime_ms = 1; /* more than can be kept */
+	before = loop_sim_as(r->loop, ring_host_who(h));
 	if (migrates(t->action))
 		rc = migrate_start(
 			h->migrate, &t->vm, &migrate, t->uuid, accepted, a, &e);
 	else
 		rc = vm_op_start(
 			h->mgr, operations[t->action], &args, t->uuid, accepted, a, &e);
+	loop_sim_as(r->loop, before);
+	if (!rc)
+		ring_faults_freeze(h, 12);
 	if (!rc)
 		return;
 	ring_note(r, "host%d refuses %s: %s", h->index + 1, ring_action_name(t->action),
@@ -360,12 +406,16 @@ static void act(struct ring *r)
 	struct ring_host *at = &r->hosts[prng_below(&r->prng, (uint64_t)r->count)];
 	struct ring_vm *v = &r->vms[prng_below(&r->prng, RING_VMS)];
 	const struct row *vm;
+	int before;
 
 	if (!ring_host_up(at))
 		return;
 	r->left--;
 	vm = db_row(pool_db(at->pool), CLASS_VM, v->uuid);
-	if (!vm)
+	before = loop_sim_as(r->loop, ring_host_who(at));
+	if (vm && r->count > 1 && prng_below(&r->prng, 12) == 0)
+		set_something(at, v);
+	else if (!vm)
 		create(at);
 	else if (prng_below(&r->prng, 6) == 0)
 		write_number(at, v);
@@ -375,6 +425,7 @@ static void act(struct ring *r)
 		cancel(r);
 	else
 		operate(at, vm, draw(r, vm));
+	loop_sim_as(r->loop, before);
 }
 
 static void client_turn(void *arg)

@@ -24,7 +24,8 @@ void ring_faults_die(struct ring_host *h, enum ring_death death)
 	static const enum ring_fault faults[] = {
 		RING_FAULT_KILL, RING_FAULT_UNSYNCED, RING_FAULT_POWER};
 
-	if (h->life == RING_DOWN || h->death_due)
+	/* A machine that sleeps can lose its power alone. */
+	if (h->life == RING_DOWN || h->death_due || (h->asleep && death != RING_POWER))
 		return;
 	ring_faults_count(h->ring, faults[death]);
 	if (h->pool && pool_is_master(h->pool))
@@ -63,8 +64,12 @@ void ring_faults_guest_ends(struct ring_host *h, const struct uuid *vm, struct p
 		HYPER_REASON_REBOOT, HYPER_REASON_CRASH, HYPER_REASON_WATCHDOG};
 
 	/* A guest that stands still can't. */
-	if (h->hyper && hyper_sim_end_guest(h->hyper, vm, reasons[prng_below(p, 4)]) == 0)
-		ring_faults_count(h->ring, RING_FAULT_GUEST_ENDED);
+	if (h->hyper && hyper_sim_end_guest(h->hyper, vm, reasons[prng_below(p, 4)]))
+		return;
+	ring_faults_count(h->ring, RING_FAULT_GUEST_ENDED);
+	for (int i = 0; i < RING_VMS; i++)
+		if (uuid_eq(&h->ring->vms[i].uuid, vm))
+			h->ring->vms[i].guest_ended = true;
 }
 
 /* --- storage, network, the log's disk ------------------------------------------------
@@ -205,6 +210,110 @@ static bool strike_stream(struct ring *r, enum ring_fault fault, struct prng *p)
 	}
 }
 
+/* --- hosts that leases are for -------------------------------------------------------
+ */
+
+static void cut_off(struct ring *r, int host, bool one_way, int64_t ms)
+{
+	bool out = prng_below(&r->fault_prng, 2);
+
+	for (int i = 0; i < r->count; i++) {
+		if (i == host)
+			continue;
+		if (out || !one_way)
+			ring_link_cut(r, host, i, ms);
+		if (!out || !one_way)
+			ring_link_cut(r, i, host, ms);
+	}
+}
+
+void ring_faults_freeze(struct ring_host *h, unsigned one_in)
+{
+	struct ring *r = h->ring;
+
+	if (!r->faults_on || !((r->faults >> RING_FAULT_FROZEN) & 1) || h->death_due ||
+		ring_host_frozen(h) || prng_below(&r->fault_prng, one_in))
+		return;
+	ring_faults_count(r, RING_FAULT_FROZEN);
+	ring_host_freeze(h, prng_range(&r->fault_prng, 11000, 40000), false);
+}
+
+/* Whether somebody waits for this host's lease and all that it guarded to end. */
+static bool is_waited_for(const struct ring_host *h)
+{
+	for (int i = 0; i < RING_VMS && ring_lease_is_over(h); i++)
+		if (uuid_eq(&h->ring->vms[i].on, &h->uuid))
+			return true;
+	return false;
+}
+
+static bool strike_wait(struct ring *r, struct prng *p)
+{
+	struct ring_host *master = ring_host_master(r);
+
+	for (int i = 0; master && i < r->count; i++) {
+		struct ring_host *h = &r->hosts[i];
+
+		if (h == master)
+			continue;
+		if (is_waited_for(h)) {
+			ring_faults_die(master, (enum ring_death)prng_below(p, 2));
+			return true;
+		}
+		/* The next time one is. */
+		if (h->fence.book.count && prng_below(p, 2))
+			cut_off(r, i, false, 60000);
+	}
+	return false;
+}
+
+/* For longer than a lease lasts, and than anybody waits, or not quite so long. */
+static bool strike_lease(struct ring *r, enum ring_fault fault, struct prng *p)
+{
+	struct ring_host *h = &r->hosts[prng_below(p, (uint64_t)r->count)];
+	int64_t ms = prng_range(p, 1000, prng_below(p, 2) ? 12000 : 60000);
+
+	/* One that guards something is worth more. */
+	for (int i = 0; i < r->count && !h->fence.book.count; i++)
+		h = &r->hosts[(h->index + 1) % r->count];
+	switch (fault) {
+	case RING_FAULT_HOST_CUT:
+	case RING_FAULT_HOST_CUT_ONE_WAY:
+		cut_off(r, h->index, fault == RING_FAULT_HOST_CUT_ONE_WAY, ms);
+		return true;
+	case RING_FAULT_FROZEN:
+	case RING_FAULT_ASLEEP:
+		if (h->life == RING_DOWN || h->death_due || ring_host_frozen(h))
+			return false;
+		/* Xen's watchdog sleeps, too: nothing else would end what fenced can't
+		 * (docs/fencing.md). */
+		if (fault == RING_FAULT_ASLEEP && !ring_fence_works(h))
+			return false;
+		ring_host_freeze(h, ms, fault == RING_FAULT_ASLEEP);
+		return true;
+	case RING_FAULT_FENCE_FAILS:
+		if (h->asleep)
+			return false;
+		/* When it is needed, and for longer than anybody waits. */
+		if (prng_below(p, 2)) {
+			ms = prng_range(p, 45000, 60000);
+			cut_off(r, h->index, false, ms);
+		}
+		h->fence.fails_us = loop_now_us(r->loop) + ms * 1000;
+		h->fence.hangs = prng_below(p, 3) == 0;
+		ring_note(
+			r, "host%d fault: fenced fails for %d ms", h->index + 1, (int)ms);
+		return true;
+	case RING_FAULT_FENCE_DIES:
+		if (!h->fence.up || h->asleep)
+			return false;
+		ring_fence_kill(h, ms / 3);
+		return true;
+	default:
+		return strike_wait(r, p);
+	}
+}
+
 /* --- the master, clocks --------------------------------------------------------------
  */
 
@@ -326,8 +435,20 @@ static void strike(struct ring *r, enum ring_fault fault, struct prng *p)
 	case RING_FAULT_DISCARD:
 		ring_learn_unsettle(r, fault);
 		return;
-	case RING_FAULT_LEARNER: /* is aimed */
+	case RING_FAULT_LEARNER: /* are aimed */
+	case RING_FAULT_CHANGE_MASTER:
 		return;
+	case RING_FAULT_HOST_CUT:
+	case RING_FAULT_HOST_CUT_ONE_WAY:
+	case RING_FAULT_FROZEN:
+	case RING_FAULT_ASLEEP:
+	case RING_FAULT_FENCE_FAILS:
+	case RING_FAULT_FENCE_DIES:
+	case RING_FAULT_WAIT_MASTER:
+		if (!strike_lease(r, fault, p))
+			return;
+		struck = true;
+		break;
 	case RING_FAULT_CLOCK_JUMP:
 		jump(r, p);
 		return;
@@ -397,11 +518,13 @@ void ring_faults_stop(struct ring *r)
 	r->faults_on = false;
 	timer_stop(&r->fault);
 	timer_stop(&r->heal);
+	ring_aim_stop(r);
 	heal_all(r);
 	for (int i = 0; i < r->count; i++) {
 		struct ring_host *h = &r->hosts[i];
 
 		disk_sim_inject(h->medium, DISK_SIM_NONE, 0);
+		h->fence.fails_us = 0;
 		for (int c = 0; h->hyper && c < HYPER_CALL_COUNT; c++)
 			hyper_sim_inject(
 				h->hyper, (enum hyper_call)c, HYPER_SIM_FAULT_NONE, 0, 0);

@@ -22,12 +22,16 @@ static void host_opened(void *arg, int rc, const struct rv_error *e)
 		h->death = RING_KILL;
 	} else {
 		h->life = RING_JOINING;
+		leases_start(&h->leases, h->pool, &h->uuid);
 	}
 }
 
 static void host_changed(void *arg)
 {
-	ring_voters_look(arg);
+	struct ring_host *h = arg;
+
+	leases_look(&h->leases);
+	ring_voters_look(h);
 }
 
 static void host_closed(void *arg)
@@ -81,6 +85,8 @@ static void host_manage(struct ring_host *h)
 		.pool = h->pool,
 		.self = h->uuid,
 		.answer_ms = 5000,
+		.may_run = ring_lease_may_run,
+		.may_run_arg = h,
 		.point = ring_aim_point,
 		.point_arg = h};
 	struct vm_host_config host = {
@@ -232,10 +238,25 @@ static void host_pool(struct ring_host *h)
 	ring_model_follow(h);
 }
 
+int ring_host_who(const struct ring_host *h)
+{
+	return h->index + 1;
+}
+
+/* What the daemon asks of its hypervisor is watched. */
+static void host_watch(struct ring_host *h)
+{
+	h->hyper_ops = *h->hyper->ops;
+	h->hyper_submit = h->hyper_ops.submit;
+	h->hyper_ops.submit = ring_lease_submit;
+	h->hyper->ops = &h->hyper_ops;
+}
+
 void ring_host_boot(struct ring_host *h)
 {
 	struct net_sim_config net = {.seed = prng_next(&h->prng), .devices = 2};
 	struct ring *r = h->ring;
+	int before = loop_sim_as(r->loop, ring_host_who(h));
 	struct rv_error e;
 
 	ring_note(r, "host%d boots", h->index + 1);
@@ -246,10 +267,12 @@ void ring_host_boot(struct ring_host *h)
 	h->life = RING_OPENING;
 	h->death_due = h->dead_at_point = h->asking = false;
 	h->led = false;
+	ring_lease_boot(h);
 	host_pool(h);
 	h->config.machine = h->machine;
 	if (hyper_sim_new(&h->hyper, r->loop, &h->config, &e))
 		ring_fail(r, "hypervisor: %s", e.detail);
+	host_watch(h);
 	if (storage_new(&h->storage, r->loop, h->uuid) ||
 		storage_sim_add(h->storage, r->bytes, "nfs",
 			STORAGE_CAN_SHARE | STORAGE_CAN_READ_WRITE | STORAGE_CAN_COPY |
@@ -257,6 +280,9 @@ void ring_host_boot(struct ring_host *h)
 		net_sim_new(&h->net, r->loop, &net))
 		abort();
 	timer_start_ms(&h->tick, TICK_MS);
+	ring_fence_boot(h);
+	ring_restart_boot(h);
+	loop_sim_as(r->loop, before);
 }
 
 static void host_restart(void *arg)
@@ -267,7 +293,82 @@ static void host_restart(void *arg)
 bool ring_host_up(const struct ring_host *h)
 {
 	return h->life == RING_UP && !h->death_due && !h->dead_at_point &&
-	       vm_manager_ready(h->mgr);
+	       !ring_host_frozen(h) && vm_manager_ready(h->mgr);
+}
+
+/* --- stopped, and without power ------------------------------------------------------
+ */
+
+bool ring_host_frozen(const struct ring_host *h)
+{
+	return loop_now_us(h->ring->loop) < h->frozen_us;
+}
+
+static void host_wakes(void *arg)
+{
+	struct ring_host *h = arg;
+	bool asleep = h->asleep;
+
+	ring_note(h->ring, "host%d goes on", h->index + 1);
+	h->asleep = false;
+	if (asleep)
+		ring_fence_sleep(h, false);
+	/* What it asked before it was stopped was answered before. */
+	if (h->hyper && !h->death_due) {
+		int before = loop_sim_as(h->ring->loop, ring_host_who(h));
+
+		hyper_sim_fence_tell(h->hyper);
+		loop_sim_as(h->ring->loop, before);
+	}
+}
+
+void ring_host_freeze(struct ring_host *h, int64_t ms, bool asleep)
+{
+	struct ring *r = h->ring;
+
+	ring_note(r, "host%d fault: %s for %d ms", h->index + 1,
+		asleep ? "it sleeps" : "reeved is stopped", (int)ms);
+	h->frozen_us = loop_now_us(r->loop) + ms * 1000;
+	h->asleep = asleep;
+	timer_start_ms(&h->wake, ms);
+	loop_sim_freeze(r->loop, ring_host_who(h), h->frozen_us);
+	if (asleep)
+		ring_fence_sleep(h, true);
+	for (int i = 0; i < r->count; i++)
+		if (i != h->index)
+			ring_link_cut(r, h->index, i, ms);
+}
+
+static void host_thaw(struct ring_host *h)
+{
+	h->frozen_us = 0;
+	loop_sim_freeze(h->ring->loop, ring_host_who(h), 0);
+}
+
+void ring_host_power(struct ring_host *h)
+{
+	if (h->life != RING_DOWN) {
+		h->death_due = true;
+		h->death = RING_POWER;
+		return;
+	}
+	disk_sim_crash(h->medium);
+	hyper_sim_machine_reboot(h->machine);
+	h->last_count = 0;
+	ring_fence_power(h);
+}
+
+void ring_host_last_fenced(struct ring_host *h, const struct uuid *handle, bool gone)
+{
+	for (size_t i = 0; i < h->last_count; i++) {
+		if (!uuid_eq(&h->last[i].id.handle, handle))
+			continue;
+		if (h->last[i].state == HYPER_RUNNING)
+			h->last[i].state = HYPER_PAUSED;
+		if (gone)
+			h->last[i] = h->last[--h->last_count];
+		return;
+	}
 }
 
 struct ring_host *ring_host_of(struct ring *r, const struct uuid *uuid)
@@ -287,7 +388,8 @@ struct ring_host *ring_host_master(struct ring *r)
 	for (int i = 0; i < r->count; i++) {
 		struct ring_host *h = &r->hosts[i];
 
-		if (!h->pool || h->dead_at_point || !pool_is_master(h->pool))
+		if (!h->pool || h->dead_at_point || ring_host_frozen(h) ||
+			!pool_is_master(h->pool))
 			continue;
 		rlog_status(pool_log(h->pool), &s);
 		if (s.term >= term)
@@ -308,6 +410,9 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	ring_faults_collect(h);
 	h->life = RING_DOWN;
 	timer_stop(&h->tick);
+	host_thaw(h);
+	ring_fence_gone(h);
+	ring_restart_gone(h);
 	ring_voters_stop(h);
 	ring_link_host_gone(h->ring, h->index, death == RING_POWER);
 	if (h->migrate)
@@ -321,6 +426,7 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	disk_free(h->disk);
 	vm_manager_free(h->mgr);
 	migrate_free(h->migrate);
+	ring_lease_gone(h);
 	h->migrate = NULL;
 	h->mgr = NULL;
 	h->hyper = NULL;
@@ -337,6 +443,9 @@ void ring_host_crash(struct ring_host *h, enum ring_death death)
 	if (death == RING_POWER) {
 		hyper_sim_machine_reboot(h->machine);
 		h->last_count = 0;
+		h->asleep = false;
+		timer_stop(&h->wake);
+		ring_fence_power(h);
 	}
 	timer_start_ms(&h->restart, pauses_ms[prng_below(&h->prng, 4)]);
 }
@@ -346,6 +455,7 @@ void ring_host_init(struct ring *r, int index)
 	static const struct pool_messenger_ops ops = {ring_link_send};
 	struct ring_host *h = &r->hosts[index];
 	uint64_t seed = prng_next(&r->prng);
+	int before;
 
 	h->ring = r;
 	h->index = index;
@@ -353,9 +463,16 @@ void ring_host_init(struct ring *r, int index)
 	h->uuid = uuid_random(&h->prng);
 	h->messenger.ops = &ops;
 	list_init(&h->asks);
-	ring_voters_init(h);
+	h->clock_ahead_ms = prng_range(&h->prng, 0, INT64_C(1) << 40);
+	h->clock_ppm = prng_range(&h->prng, -10000, 10000);
 	timer_init(&h->restart, r->loop, "ring.restart", host_restart, h);
+	timer_init(&h->wake, r->loop, "ring.wake", host_wakes, h);
+	ring_fence_init(h);
+	ring_restart_init(h);
+	before = loop_sim_as(r->loop, ring_host_who(h));
+	ring_voters_init(h);
 	timer_init(&h->tick, r->loop, "ring.tick", host_tick, h);
+	loop_sim_as(r->loop, before);
 	hyper_sim_config_init(&h->config);
 	h->config.seed = seed;
 	h->config.dom0_kib = DOM0_KIB;
@@ -372,6 +489,8 @@ void ring_host_fini(struct ring_host *h)
 	if (h->life != RING_DOWN)
 		ring_host_crash(h, RING_KILL);
 	timer_stop(&h->restart);
+	timer_stop(&h->wake);
+	ring_fence_fini(h);
 	hyper_sim_machine_free(h->machine);
 	disk_sim_medium_free(h->medium);
 }

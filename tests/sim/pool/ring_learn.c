@@ -312,6 +312,7 @@ bool ring_learn_unsettle(struct ring *r, enum ring_fault fault)
 {
 	struct ring_host *master = ring_host_master(r), *h = any_learner(r);
 	struct rlog_member servers[2 * RING_HOSTS];
+	char founder[UUID_TEXT_SIZE];
 	struct rv_error e;
 	int n, from;
 
@@ -325,8 +326,14 @@ bool ring_learn_unsettle(struct ring *r, enum ring_fault fault)
 	}
 	if (!master)
 		return false;
+	uuid_format(&r->hosts[0].uuid, founder);
 	n = rlog_members(pool_log(master->pool), servers, 2 * RING_HOSTS);
 	from = n > 0 ? (int)prng_below(&r->fault_prng, (uint64_t)n) : 0;
+	/* The founder is one that differs: it is given more chances. */
+	if (prng_below(&r->fault_prng, 2))
+		for (int i = 0; i < n; i++)
+			if (!strcmp(servers[i].address, founder))
+				from = i;
 	for (int i = 0; i < n; i++) {
 		const struct rlog_member *s = &servers[(from + i) % n];
 		char own[UUID_TEXT_SIZE];

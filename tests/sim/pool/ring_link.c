@@ -21,6 +21,13 @@ static bool is_cut(const struct ring *r, int a, int b)
 	return loop_now_us(r->loop) < r->ways[a][b].cut_us;
 }
 
+/* Nothing passes, or nobody takes it. */
+static bool is_held(const struct ring_way *w)
+{
+	return is_cut(w->ring, w->from, w->to) ||
+	       ring_host_frozen(&w->ring->hosts[w->to]);
+}
+
 static void way_drop(struct ring_way *w)
 {
 	LIST_FOR_EACH_SAFE (node, &w->queue) {
@@ -41,7 +48,19 @@ static void way_arm(struct ring_way *w)
 		return;
 	f = CONTAINER_OF(w->queue.next, struct ring_flight, node);
 	in = f->due_us > now ? f->due_us - now : 0;
-	timer_start_us(&w->timer, is_cut(w->ring, w->from, w->to) ? 20000 : in);
+	timer_start_us(&w->timer, is_held(w) ? 20000 : in);
+}
+
+static void deliver(
+	struct ring_host *to, const struct uuid *from, const struct ring_flight *f)
+{
+	int before = loop_sim_as(to->ring->loop, ring_host_who(to));
+
+	if ((int)f->type >= RING_LEASE_ASK)
+		ring_lease_deliver(to, from, f->type, f->bytes, f->len);
+	else
+		pool_deliver(to->pool, from, f->type, f->bytes, f->len);
+	loop_sim_as(to->ring->loop, before);
 }
 
 static void way_arrive(void *arg)
@@ -50,14 +69,13 @@ static void way_arrive(void *arg)
 	struct ring *r = w->ring;
 	struct ring_host *to = &r->hosts[w->to];
 
-	if (!is_cut(r, w->from, w->to) && !list_empty(&w->queue)) {
+	if (!is_held(w) && !list_empty(&w->queue)) {
 		struct ring_flight *f =
 			CONTAINER_OF(w->queue.next, struct ring_flight, node);
 
 		list_remove(&f->node);
 		if (to->pool && !to->dead_at_point && r->ways[w->to][w->from].up)
-			pool_deliver(to->pool, &r->hosts[w->from].uuid, f->type, f->bytes,
-				f->len);
+			deliver(to, &r->hosts[w->from].uuid, f);
 		free(f);
 	}
 	way_arm(w);
@@ -119,8 +137,12 @@ static void way_down(struct ring_way *w)
 	r->redial_us[w->from][w->to] = r->redial_us[w->to][w->from] =
 		loop_now_us(r->loop) + prng_range(&r->prng, 1000, 500000);
 	ring_note(r, "host%d: link to host%d is down", w->from + 1, w->to + 1);
-	if (r->hosts[w->from].pool)
+	if (r->hosts[w->from].pool) {
+		int before = loop_sim_as(r->loop, ring_host_who(&r->hosts[w->from]));
+
 		pool_peer_down(r->hosts[w->from].pool, &r->hosts[w->to].uuid);
+		loop_sim_as(r->loop, before);
+	}
 }
 
 static void link_up(struct ring *r, int a, int b)
@@ -134,8 +156,14 @@ static void link_up(struct ring *r, int a, int b)
 		ways[i]->up = true;
 		ways[i]->notice_us = 0;
 	}
-	for (int i = 0; i < 2; i++)
-		pool_peer_up(r->hosts[ways[i]->from].pool, &r->hosts[ways[i]->to].uuid);
+	for (int i = 0; i < 2; i++) {
+		struct ring_host *h = &r->hosts[ways[i]->from];
+		int before = loop_sim_as(r->loop, ring_host_who(h));
+
+		pool_peer_up(h->pool, &r->hosts[ways[i]->to].uuid);
+		leases_look(&h->leases);
+		loop_sim_as(r->loop, before);
+	}
 }
 
 static void link_look(struct ring *r, int a, int b)
@@ -145,12 +173,14 @@ static void link_look(struct ring *r, int a, int b)
 	for (int i = 0; i < 2; i++) {
 		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
 
-		if (w->notice_us && now >= w->notice_us)
+		if (w->notice_us && now >= w->notice_us &&
+			!ring_host_frozen(&r->hosts[w->from]))
 			way_down(w);
 	}
 	if ((r->ways[a][b].up && r->ways[b][a].up) || is_cut(r, a, b) ||
 		is_cut(r, b, a) || now < r->redial_us[a][b] || !r->hosts[a].pool ||
-		!r->hosts[b].pool)
+		!r->hosts[b].pool || ring_host_frozen(&r->hosts[a]) ||
+		ring_host_frozen(&r->hosts[b]))
 		return;
 	link_up(r, a, b);
 }
@@ -218,8 +248,14 @@ void ring_link_reset(struct ring *r, int a, int b)
 {
 	way_drop(&r->ways[a][b]);
 	way_drop(&r->ways[b][a]);
-	way_down(&r->ways[a][b]);
-	way_down(&r->ways[b][a]);
+	for (int i = 0; i < 2; i++) {
+		struct ring_way *w = i ? &r->ways[b][a] : &r->ways[a][b];
+
+		if (ring_host_frozen(&r->hosts[w->from]))
+			w->notice_us = loop_now_us(r->loop);
+		else
+			way_down(w);
+	}
 }
 
 void ring_link_host_gone(struct ring *r, int index, bool silently)
@@ -307,15 +343,19 @@ int ring_link_dial(void *arg, const struct uuid *host, struct stream_config *con
 	struct ring_host *to = ring_host_of(r, host);
 	struct ring_stream *s = &r->streams[r->next_stream++ % RING_STREAMS];
 	struct stream *end;
+	int before;
 
-	if (!to || !to->migrate || to->dead_at_point)
+	if (!to || !to->migrate || to->dead_at_point || ring_host_frozen(to))
 		return rv_error_set(e, RV_ECLOSED, "connection refused");
 	stream_sim_link_free(s->link);
 	*s = (struct ring_stream){.from = from->index, .to = to->index};
 	if (stream_sim_pair(r->loop, config, &other, out, &end, &s->link))
 		abort();
 	stream_sim_set(s->link, 50, 400, 100 << 20);
+	stream_sim_own(end, ring_host_who(to));
+	before = loop_sim_as(r->loop, ring_host_who(to));
 	migrate_accept(to->migrate, end);
+	loop_sim_as(r->loop, before);
 	streams_look(r);
 	return 0;
 }

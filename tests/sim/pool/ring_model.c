@@ -93,6 +93,14 @@ static void check_promise(struct ring *r, const struct ring_task *t, const struc
 			ring_action_name(t->action), row_name(vm));
 }
 
+static struct ring_vm *vm_of(struct ring *r, const struct uuid *uuid)
+{
+	for (int i = 0; i < RING_VMS; i++)
+		if (uuid_eq(&r->vms[i].uuid, uuid))
+			return &r->vms[i];
+	return NULL;
+}
+
 static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
 {
 	const struct row *row = db_row(db, CLASS_TASK, t->uuid);
@@ -118,6 +126,10 @@ static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
 	if (db_int(row, TASK_ERROR_NUMBER) == -RV_ECORRUPT)
 		ring_fail(r, "%s found damage, and nothing was damaged: %s",
 			ring_action_name(t->action), db_string(row, TASK_ERROR_DETAIL));
+	/* Its guest was asked, and may end all the same. */
+	if (t->action == RING_ACTION_CLEAN_SHUTDOWN ||
+		t->action == RING_ACTION_CLEAN_REBOOT)
+		vm_of(r, &t->vm)->guest_ended = true;
 	if (status == TASK_STATUS_SUCCESS && vm)
 		check_promise(r, t, vm);
 }
@@ -144,6 +156,54 @@ static void learn_migration(struct ring *r, struct ring_vm *v, const struct row 
 	v->phase = phase;
 }
 
+/* The request to start it again is gone: it was started, or needs it no more. */
+static void learn_restart(
+	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
+{
+	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
+	const struct row *task = db_row(db, CLASS_TASK, v->restart);
+	bool down = db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED;
+
+	if (!uuid_is_none(&v->restart) && uuid_is_none(&restart) && down &&
+		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
+		!(task && db_enum(task, TASK_STATUS) == TASK_STATUS_SUCCESS))
+		ring_fail(r, "VM %s was to be started again, and nobody did", v->name);
+	v->restart = restart;
+}
+
+/* A client has something else at work with it, which ends with this entry at last. */
+static bool is_worked_on(struct ring *r, const struct ring_vm *v, const struct db *db)
+{
+	for (size_t i = 0; i < r->task_count; i++) {
+		const struct ring_task *t = &r->tasks[i];
+
+		if (uuid_eq(&t->vm, &v->uuid) && !t->ended_seq &&
+			t->action != RING_ACTION_MIGRATE &&
+			t->action != RING_ACTION_MIGRATE_STRICT &&
+			db_row(db, CLASS_TASK, t->uuid))
+			return true;
+	}
+	return false;
+}
+
+/* A protected VM that ran goes on running, or is to be started again, unless somebody
+ * ended it. */
+static void learn_end(
+	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
+{
+	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
+	int state = db_enum(vm, VM_POWER_STATE);
+
+	if (v->state == VM_POWER_STATE_RUNNING && state == VM_POWER_STATE_HALTED &&
+		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
+		uuid_is_none(&restart) && !v->guest_ended && !is_worked_on(r, v, db))
+		ring_fail(r, "VM %s was protected, nobody ended it, and it is down",
+			v->name);
+	if (state == VM_POWER_STATE_RUNNING && v->state != state)
+		v->guest_ended = false;
+	v->state = state;
+}
+
 static void learn_vm(struct ring *r, struct ring_vm *v, const struct db *db)
 {
 	const struct row *vm = db_row(db, CLASS_VM, v->uuid);
@@ -155,6 +215,8 @@ static void learn_vm(struct ring *r, struct ring_vm *v, const struct db *db)
 		return;
 	}
 	learn_migration(r, v, vm);
+	learn_restart(r, v, vm, db);
+	learn_end(r, v, vm, db);
 	v->on = db_ref(vm, VM_RESIDENT_ON);
 	v->handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	if (db_int(vm, VM_OWNER_GENERATION) < v->generation)
@@ -218,14 +280,6 @@ static void check_master(struct ring_host *h)
 
 /* --- this moment ---------------------------------------------------------------------
  */
-
-static struct ring_vm *vm_of(struct ring *r, const struct uuid *uuid)
-{
-	for (int i = 0; i < RING_VMS; i++)
-		if (uuid_eq(&r->vms[i].uuid, uuid))
-			return &r->vms[i];
-	return NULL;
-}
 
 static void check_turn(
 	struct ring_host *h, struct ring_vm *v, const struct hyper_domain *d)
@@ -328,6 +382,20 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 					     grown_kib));
 }
 
+/* An operation of this host was ended by the master, which let its VM go; the host finds
+ * out with the next thing that it records. */
+static bool was_overtaken(const struct ring_host *h)
+{
+	LIST_FOR_EACH (node, &h->mgr->ops) {
+		const struct vm_op *o = CONTAINER_OF(node, struct vm_op, node);
+		const struct row *task = db_row(pool_db(h->pool), CLASS_TASK, o->task);
+
+		if (task && !vm_task_open(task))
+			return true;
+	}
+	return false;
+}
+
 static void check_host(struct ring_host *h, const struct hyper_domain *domains, size_t n)
 {
 	/* Sums are check_memory's, which knows what is being built for whom. */
@@ -340,10 +408,13 @@ static void check_host(struct ring_host *h, const struct hyper_domain *domains, 
 
 	if (h->hyper && hyper_sim_check(h->hyper, &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
-	if (!memory || !vm_memory_ready(memory) || h->dead_at_point || h->death_due)
+	if (!memory || !vm_memory_ready(memory) || h->dead_at_point || h->death_due ||
+		ring_host_frozen(h))
 		return;
 	seen.memory = vm_memory_controller(memory);
 	check_memory(h, seen.memory, domains, n);
+	if (was_overtaken(h))
+		seen.memory = NULL;
 	if (vm_invariants_hosts(pool_db(h->pool), &seen, 1, &e))
 		ring_fail(h->ring, "host%d: %s", h->index + 1, e.detail);
 	if (h->checked_seq == pool_seq(h->pool))
@@ -364,7 +435,8 @@ void ring_model_event(struct ring *r)
 	for (int i = 0; i < r->count; i++) {
 		size_t n = ring_model_domains(&r->hosts[i], domains);
 
-		for (size_t k = 0; k < n; k++)
+		/* A machine that sleeps runs nothing. */
+		for (size_t k = 0; k < n && !r->hosts[i].asleep; k++)
 			if (domains[k].state == HYPER_RUNNING)
 				check_running(&r->hosts[i], &domains[k], where);
 		check_host(&r->hosts[i], domains, n);
@@ -378,8 +450,9 @@ void ring_model_event(struct ring *r)
 static bool vm_at_rest(const struct row *vm)
 {
 	struct uuid migration = db_ref(vm, VM_MIGRATION);
+	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
 
-	return db_enum(vm, VM_INTENT) == VM_INTENT_NONE &&
+	return uuid_is_none(&restart) && db_enum(vm, VM_INTENT) == VM_INTENT_NONE &&
 	       value_count(row_value(vm, VM_CURRENT_OPERATIONS)) == 0 &&
 	       uuid_is_none(&migration);
 }
@@ -414,6 +487,8 @@ static bool host_at_rest(struct ring_host *h, char *why, size_t size)
 				db_enum(vm, VM_MIGRATION_PHASE));
 			return false;
 		}
+	if (!ring_lease_at_rest(h, why, size) || !ring_fence_at_rest(h, why, size))
+		return false;
 	if (pool_seq(h->pool) != pool_seq(h->ring->hosts[0].pool)) {
 		snprintf(why, size, "host%d is behind: %llu", h->index + 1,
 			(unsigned long long)pool_seq(h->pool));

@@ -195,22 +195,25 @@ static void register_turn(void *arg)
 {
 	struct ring *r = arg;
 	struct ring_host *h = &r->hosts[prng_below(&r->prng, (uint64_t)r->count)];
+	int before;
 
 	timer_start_ms(&r->register_timer, prng_range(&r->prng, 1, r->think_ms));
 	if (!h->pool || h->life == RING_OPENING || h->dead_at_point || h->death_due ||
-		r->register_count == RING_REGISTER_OPS)
+		ring_host_frozen(h) || r->register_count == RING_REGISTER_OPS)
 		return;
+	before = loop_sim_as(r->loop, ring_host_who(h));
 	switch (prng_below(&r->prng, 4)) {
 	case 0:
 	case 1:
 		read_one(h);
-		return;
+		break;
 	case 2:
 		write_one(h);
-		return;
+		break;
 	default:
 		look_one(h);
 	}
+	loop_sim_as(r->loop, before);
 }
 
 void ring_register_start(struct ring *r)

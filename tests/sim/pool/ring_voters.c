@@ -94,6 +94,26 @@ static void on_changed(void *arg, int rc)
 	timer_start_ms(&v->timer, rc ? LOOK_MS : 0);
 }
 
+static void on_strike(void *arg)
+{
+	struct ring_host *h = arg;
+
+	if (!h->voters.changing || !h->ring->faults_on)
+		return;
+	ring_note(h->ring, "fault: the master dies in a change of places");
+	ring_faults_count(h->ring, RING_FAULT_CHANGE_MASTER);
+	ring_faults_die(h, (enum ring_death)prng_below(&h->ring->fault_prng, 3));
+}
+
+static void strike(struct ring_host *h)
+{
+	struct ring *r = h->ring;
+
+	if (r->faults_on && (r->faults >> RING_FAULT_CHANGE_MASTER) & 1 &&
+		prng_below(&r->fault_prng, 4) == 0)
+		timer_start_us(&h->voters.strike, prng_range(&r->fault_prng, 0, 30000));
+}
+
 static void on_outsider(struct pool_commit *commit)
 {
 	struct ring_host *h = CONTAINER_OF(commit, struct ring_host, voters.commit);
@@ -104,6 +124,8 @@ static void on_outsider(struct pool_commit *commit)
 	if (!commit->rc && !v->changing && h->pool)
 		v->changing = pool_member_add(h->pool, v->outsider_id, &v->outsider,
 				      on_changed, h, &e) == 0;
+	if (v->changing)
+		strike(h);
 }
 
 static void outsider_add(struct ring_host *h, const struct uuid *host)
@@ -154,6 +176,7 @@ static void change_begin(struct ring_host *h, const struct voters_change *c)
 		ring_fail(h->ring, "there is no witness to hand over");
 	}
 	v->changing = rc == 0;
+	strike(h);
 }
 
 /* --- the master's rounds -------------------------------------------------------------
@@ -238,12 +261,14 @@ void ring_voters_stop(struct ring_host *h)
 	struct ring_voters *v = &h->voters;
 
 	timer_stop(&v->timer);
+	timer_stop(&v->strike);
 	v->leads = v->changing = v->recording = false;
 	v->count = 0;
 }
 
 void ring_voters_init(struct ring_host *h)
 {
+	timer_init(&h->voters.strike, h->ring->loop, "ring.strike", on_strike, h);
 	timer_init(&h->voters.timer, h->ring->loop, "ring.voters", on_timer, h);
 }
 

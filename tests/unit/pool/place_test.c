@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include "pool/learner_internal.h"
 #include "pool/life.h"
 #include "pool/raft_io_internal.h"
 #include "pool/rlog_internal.h"
@@ -117,6 +118,35 @@ static void test_other_answers_stay(void **state)
 	free(rio);
 }
 
+/* A learner that heard of a candidate's term, which came to nothing, knows the master of
+ * the smaller term again when that tells. */
+static void test_a_candidate_is_no_master(void **state)
+{
+	static const struct uuid master = {{1}}, next = {{2}}, none = {{0}};
+	struct learner *l = calloc(1, sizeof *l);
+
+	(void)state;
+	assert_non_null(l);
+	l->closing = true; /* nobody is told */
+	learner_note_master(l, 20, &master);
+	learner_note_master(l, 76, &none);
+	assert_true(uuid_is_none(&l->master));
+	learner_note_master(l, 20, &master);
+	assert_true(uuid_eq(&l->master, &master));
+	learner_note_master(l, 20, &none); /* of the same term: somebody knows less */
+	assert_true(uuid_eq(&l->master, &master));
+	learner_note_master(l, 19, &next);
+	assert_true(uuid_eq(&l->master, &master));
+	learner_note_master(l, 77, &next);
+	assert_true(uuid_eq(&l->master, &next));
+	assert_int_equal(l->term, 77);
+	learner_note_master(l, 80, &next);
+	assert_int_equal(l->term, 80);
+	learner_note_master(l, 77, &master); /* of before */
+	assert_true(uuid_eq(&l->master, &next));
+	free(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -126,6 +156,7 @@ int main(void)
 		cmocka_unit_test(test_another_life),
 		cmocka_unit_test(test_refused_pre_vote_tells_the_term),
 		cmocka_unit_test(test_other_answers_stay),
+		cmocka_unit_test(test_a_candidate_is_no_master),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
