@@ -74,6 +74,23 @@ static int list_files(struct recover_listing *l, struct disk *d, struct rv_error
 	return rc;
 }
 
+/* Written anew, beside the old one. After a sync that failed in an earlier life what was
+ * read may be in the page cache alone, and nobody knows of which copy: a crash at the
+ * next write in place could take both. A full disk is waited out: the old one may do. */
+static int renew(struct disk *d, const char *name, enum frame_type type, struct slots *s,
+	struct rv_error *e)
+{
+	struct slots next = *s;
+	int rc = slots_create(d, name, type, &next, e);
+
+	if (!rc)
+		*s = next;
+	if (rc != RV_ESPACE)
+		return rc;
+	log_warn("pool.recover", "msg=\"%s\"", e->detail);
+	return 0;
+}
+
 static int read_slots(struct recovered *r, struct disk *d, struct recover_listing *l,
 	const struct recover_config *config, struct rv_error *e)
 {
@@ -88,6 +105,8 @@ static int read_slots(struct recovered *r, struct disk *d, struct recover_listin
 			d->path, l->meta ? SEGMENTS_MARK : SEGMENTS_META);
 	rc = slots_read(d, SEGMENTS_META, FRAME_META, &r->meta, config->meta_first,
 		&r->healed, e);
+	if (!rc)
+		rc = renew(d, SEGMENTS_META, FRAME_META, &r->meta, e);
 	if (rc)
 		return rc;
 	if (!l->mark && r->meta.term > 0)
@@ -99,7 +118,7 @@ static int read_slots(struct recovered *r, struct disk *d, struct recover_listin
 	if (!rc)
 		rc = slots_read(d, SEGMENTS_MARK, FRAME_MARK, &r->segments.mark, &first,
 			&r->healed, e);
-	return rc;
+	return rc ? rc : renew(d, SEGMENTS_MARK, FRAME_MARK, &r->segments.mark, e);
 }
 
 /* --- snapshots -------------------------------------------------------------------- */

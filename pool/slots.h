@@ -5,6 +5,11 @@
  * meta is written copy by copy with a sync after each: whatever befalls one copy, the
  * other one holds the last acknowledged state. mark is written to the older copy, so one
  * good copy is there at any time; an older mark is still true.
+ *
+ * After a failed sync the state of one copy on disk is not known, though it reads well
+ * from the page cache. The daemon that saw it fail keeps in mind which (`first`); one
+ * that starts later can't know, so it writes both files anew before it relies on them
+ * (recover.c).
  */
 #ifndef REEVE_POOL_SLOTS_H
 #define REEVE_POOL_SLOTS_H
