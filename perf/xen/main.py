@@ -7,6 +7,7 @@ create: the command until the guest runs; balloon: until it gave 16 MiB; save, r
 migration to another host, and the longest gap in the guest's own count. Pairs, the order
 changing; medians, and the quartiles as spread. What Reeve adds should be at most 5 % and
 50 ms. Emulated hosts are slow and noisy: only the difference in one run means something.
+Ended by Ctrl-C it tells what it has.
 
 Like beside like: a resume ends with its image deleted, so xl's restore ends with its file
 deleted. Reeve's migrations are encrypted and both ends prove who they are, so xl's go
@@ -226,8 +227,10 @@ def spreads(step, both):
 def results(samples):
     found = []
     for step, both in samples.items():
-        if not both["xl"]:
+        pairs = min(len(values) for values in both.values())
+        if not pairs:
             continue
+        both = {who: values[:pairs] for who, values in both.items()}
         found += spreads(step, both)
         if step == "migrate_gap":
             continue
@@ -269,6 +272,8 @@ def main():
     except (Failed, Missing) as error:
         print(f"perf_xen: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("perf_xen: ended early; what whole pairs there are:", file=sys.stderr)
     found = results(samples)
     print(f"{'xen':28} {'value':>12} {'unit':4} {'xl':>12} {'ratio':>6}  bar")
     for r in found:
