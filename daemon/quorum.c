@@ -54,6 +54,13 @@ bool quorum_lost(const struct daemon *d, char out[static QUORUM_WORDS])
 			"%d voters answer here: one is elected in a moment, else see "
 			"`reeve pool-status`",
 			v.answering, v.voters);
+	else if (v.voters == 1)
+		snprintf(out, QUORUM_WORDS,
+			"the pool has no master: its only voter, %s, does not answer "
+			"here. Start that host or mend the network (`reeve pool-status` "
+			"shows more); only if it is lost for good: "
+			"pool-emergency-transition-to-master",
+			v.missing);
 	else
 		snprintf(out, QUORUM_WORDS,
 			"the pool has no master: %d of its %d voters answer here, %d are "

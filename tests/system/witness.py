@@ -246,6 +246,7 @@ def test_two(hosts):
     master.kill()
     s = until("it knows", lambda: (lambda s: s and not s["quorum"] and s)(status(other)))
     assert "witness" in s["advice"], s
+    assert f"its only voter, {master.name}, does not answer" in s["trouble"], s
     print(f"alone: {s['trouble']}; {s['advice']}")
     try:
         other.ask("pool.set_fields", self=other.ask("pool.get_all")[0],
@@ -253,7 +254,7 @@ def test_two(hosts):
         raise AssertionError("a change was taken without a quorum")
     except rpc.Refused as e:
         print(f"a change: {e}")
-        assert "witness" in str(e), e
+        assert "witness" in str(e) and "its only voter" in str(e), e
     master.start().close()
     until("it goes on", lambda: master_of(hosts))
     other.kill()
