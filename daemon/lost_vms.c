@@ -21,6 +21,14 @@ static void tell(const struct row *host, const char *name, int priority,
 			.body = body});
 }
 
+/* It is on the host, or is about to be. */
+static bool is_lost(const struct row *vm, struct uuid host)
+{
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON), to = db_ref(vm, VM_INTENT_HOST);
+
+	return uuid_eq(&on, &host) || (uuid_is_none(&on) && uuid_eq(&to, &host));
+}
+
 void lost_host_txn(const struct db *db, const struct row *host, const char *user,
 	struct uuid message, int64_t wall_ms, struct txn *t,
 	char account[static LOST_WORDS_MAX])
@@ -57,7 +65,8 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 	}
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_DEVICES_LEFT_ON, uuid, vm));)
-		vm_left_txn(db, vm, t);
+		if (!is_lost(vm, uuid)) /* those above have been let go of */
+			vm_left_txn(db, vm, t);
 	len = snprintf(account, LOST_WORDS_MAX,
 		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),
 		names.count ? ": " : "", names_end(&names));

@@ -154,7 +154,26 @@ static void test_host(void **state)
 	assert_false(db_bool(db_row(db, CLASS_HOST, b), HOST_DECLARED_DEAD));
 }
 
-/* It left that host before the entry's turn: nothing of it is touched. */
+/* Started again where its disks had been left: what that start has claimed is void, too.
+ */
+static void test_left_there_and_started(void **state)
+{
+	char account[LOST_WORDS_MAX];
+	struct uuid left;
+	int64_t generation;
+
+	(void)state;
+	txn_set_ref(&t, starts, VM_DEVICES_LEFT_ON, b);
+	assert_int_equal(apply(), 0);
+	generation = db_int(vm(starts), VM_OWNER_GENERATION);
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_int_equal(apply(), 0);
+	left = db_ref(vm(starts), VM_DEVICES_LEFT_ON);
+	assert_true(uuid_is_none(&left));
+	assert_int_equal(db_int(vm(starts), VM_CLAIMS_VOID), generation + 1);
+	assert_int_equal(db_int(vm(starts), VM_OWNER_GENERATION), generation + 2);
+}
+
 /* What the host has not released is let go of, too; its claims are void. */
 static void test_left_there(void **state)
 {
@@ -178,6 +197,7 @@ static void test_left_there(void **state)
 	assert_true(db_int(vm(runs), VM_OWNER_GENERATION) > 8);
 }
 
+/* It left that host before the entry's turn: nothing of it is touched. */
 static void test_moved_meanwhile(void **state)
 {
 	struct txn late;
@@ -275,6 +295,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_protected, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_left_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_left_there_and_started, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_made, setup, teardown),
 	};
