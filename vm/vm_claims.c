@@ -1,8 +1,7 @@
 /*
  *	a look at the host ─► suspects that still are: released, one by one ─╮
- *	                 ╭─────────────────────────────────────────────────────╯
- *	                 ╰─► each SR that is due: listed ─► new suspects ─► until the next
- *look
+ *	  ╭────────────────────────────────────────────────────────────────────╯
+ *	  ╰─► each SR that is due: listed, judged in slices ─► suspects of the next look
  */
 #include "vm/vm_claims.h"
 
@@ -16,6 +15,7 @@ enum {
 	CLAIMS_LOOKS = 30,     /* so often, as vm_look.c looks at all VMs */
 	CLAIMS_SOON = 2,       /* where something was at work */
 	CLAIMS_SUSPECTS = 256, /* the rest: the next time */
+	CLAIMS_SLICE = 512,    /* judged in one callback */
 };
 
 /* --- deciding --- */
@@ -100,19 +100,35 @@ enum vm_claim_fate vm_claim_decide(const struct db *db, struct uuid here, bool f
 	return first ? decide_foreign(db, claim) : VM_CLAIM_KEPT;
 }
 
-static enum vm_claim_fate decide(
-	const struct vm_host *h, struct uuid sr, const struct storage_claim *c)
+/* Which of the claims in an SR are this host's to judge. */
+struct judge {
+	const struct db *db;
+	bool first; /* others' too */
+};
+
+static struct judge judge_of(const struct vm_host *h, struct uuid sr)
 {
-	const struct db *db = pool_db(h->mgr->pool);
+	struct judge j = {.db = pool_db(h->mgr->pool)};
 	struct rv_error e;
 
+	/* Without a lease no barrier would come through either. */
+	j.first = vm_first_of_sr(h, j.db, sr) && vm_host_may_run(h, &e) == 0;
+	return j;
+}
+
+static enum vm_claim_fate decide(
+	const struct vm_host *h, const struct judge *j, const struct storage_claim *c)
+{
 	if (vm_op_of(h->mgr, &c->holder))
 		return VM_CLAIM_UNSURE;
-	/* Without a lease this database may be of long ago: a host that it calls dead may
-	 * be back, and run the VM. */
-	if (!uuid_eq(&c->host, &h->uuid) && vm_host_may_run(h, &e))
-		return VM_CLAIM_UNSURE;
-	return vm_claim_decide(db, h->uuid, vm_first_of_sr(h, db, sr), c);
+	return vm_claim_decide(j->db, h->uuid, j->first, c);
+}
+
+static bool is_stale(const struct vm_host *h, const struct vm_claims_suspect *s)
+{
+	struct judge j = judge_of(h, s->sr);
+
+	return decide(h, &j, &s->claim) == VM_CLAIM_STALE;
 }
 
 /* --- the SRs that are attached here --- */
@@ -186,6 +202,32 @@ static void suspect(struct vm_host *h, struct uuid sr, const struct storage_clai
 	grown[k->suspect_count++] = (struct vm_claims_suspect){.sr = sr, .claim = *c};
 }
 
+static void judge_some(void *arg)
+{
+	struct vm_host *h = arg;
+	struct vm_claims *k = &h->claims;
+	struct vm_claims_sr *sr = sr_of(k, k->listing);
+	struct judge j = judge_of(h, k->listing);
+
+	for (int i = 0; i < CLAIMS_SLICE && k->judged < k->listed_count; i++) {
+		const struct storage_claim *c = &k->listed[k->judged++];
+		enum vm_claim_fate fate = decide(h, &j, c);
+
+		if (fate == VM_CLAIM_STALE)
+			suspect(h, k->listing, c);
+		if (fate != VM_CLAIM_KEPT && sr && sr->due > 0)
+			sr->due = CLAIMS_SOON;
+	}
+	if (k->judged < k->listed_count) {
+		defer_start(&k->slice);
+		return;
+	}
+	free(k->listed);
+	k->listed = NULL;
+	k->listed_count = k->judged = 0;
+	claims_next(h);
+}
+
 /* vm_request.h keeps no results: its `done` is ours, for the list alone. */
 static void claims_listed(void *arg, uint64_t token, const struct storage_result *result)
 {
@@ -201,15 +243,16 @@ static void claims_listed(void *arg, uint64_t token, const struct storage_result
 	if (result->rc)
 		log_debug("vm.claims", "rc=%s msg=\"%s\"", rv_error_symbol(result->rc),
 			result->error.detail);
-	for (size_t i = 0; i < result->claim_count; i++) {
-		enum vm_claim_fate fate = decide(h, k->listing, &result->claims[i]);
-
-		if (fate == VM_CLAIM_STALE)
-			suspect(h, k->listing, &result->claims[i]);
-		if (fate != VM_CLAIM_KEPT && sr && sr->due > 0)
-			sr->due = CLAIMS_SOON;
+	if (result->claim_count)
+		k->listed = malloc(result->claim_count * sizeof *k->listed);
+	if (k->listed) {
+		memcpy(k->listed, result->claims,
+			result->claim_count * sizeof *k->listed);
+		k->listed_count = result->claim_count;
+	} else if (result->claim_count && sr) {
+		sr->due = CLAIMS_SOON; /* no memory now */
 	}
-	claims_next(h);
+	judge_some(h);
 }
 
 static bool list_next(struct vm_host *h)
@@ -263,31 +306,56 @@ static void release(struct vm_host *h, const struct vm_claims_suspect *s)
 		claim_released, NULL, h, 0);
 }
 
+/* As it is now, and not when the look began. */
+static void release_or_next(struct vm_host *h, const struct vm_claims_suspect *s)
+{
+	if (is_stale(h, s))
+		release(h, s);
+	else
+		claims_next(h);
+}
+
+static void database_is_current(struct pool_barrier *b, int rc)
+{
+	struct vm_host *h = CONTAINER_OF(b, struct vm_host, claims.barrier);
+
+	if (h->mgr->stopped)
+		return;
+	if (rc) /* listed again soon */
+		claims_next(h);
+	else
+		release_or_next(h, &h->claims.next);
+}
+
 static void claims_next(struct vm_host *h)
 {
 	struct vm_claims *k = &h->claims;
+	struct pool *pool = h->mgr->pool;
 
 	k->busy = true;
-	for (size_t i = 0; i < k->suspect_count; i++) {
-		struct vm_claims_suspect s = k->suspects[i];
-
-		if (!s.doomed)
-			continue;
-		k->suspects[i] = k->suspects[--k->suspect_count];
-		/* As it is now, and not when the look began. */
-		if (decide(h, s.sr, &s.claim) == VM_CLAIM_STALE) {
-			release(h, &s);
+	while (k->suspect_count > 0 && k->suspects[k->suspect_count - 1].doomed) {
+		k->next = k->suspects[--k->suspect_count];
+		if (uuid_eq(&k->next.claim.host, &h->uuid)) {
+			release_or_next(h, &k->next);
 			return;
 		}
-		i--;
+		if (pool_read_barrier(pool, &k->barrier, database_is_current) == 0)
+			return;
 	}
 	k->busy = list_next(h);
 }
 
-static bool has_domain(const struct hyper_req *listed, struct uuid vm)
+/* A domain of the VM may still have it open: a drive whose record is gone may be left.
+ * Its memory, saved before, it has not. */
+static bool is_in_use(const struct vm_host *h, const struct hyper_req *listed,
+	const struct storage_claim *c)
 {
+	const struct row *vdi = db_row(pool_db(h->mgr->pool), CLASS_VDI, c->vdi);
+
+	if (vdi && db_enum(vdi, VDI_TYPE) == VDI_TYPE_SUSPEND)
+		return false;
 	for (size_t i = 0; i < listed->domain_count; i++)
-		if (uuid_eq(&listed->domains[i].vm, &vm))
+		if (uuid_eq(&listed->domains[i].vm, &c->holder))
 			return true;
 	return false;
 }
@@ -302,8 +370,7 @@ void vm_claims_look(struct vm_host *h, const struct hyper_req *listed)
 	for (size_t i = 0; i < k->suspect_count;) {
 		struct vm_claims_suspect *s = &k->suspects[i];
 
-		s->doomed = decide(h, s->sr, &s->claim) == VM_CLAIM_STALE &&
-			    !has_domain(listed, s->claim.holder);
+		s->doomed = is_stale(h, s) && !is_in_use(h, listed, &s->claim);
 		if (s->doomed)
 			i++;
 		else /* listed again, where it still is there */
@@ -315,15 +382,18 @@ void vm_claims_look(struct vm_host *h, const struct hyper_req *listed)
 void vm_claims_init(struct vm_host *h)
 {
 	h->claims = (struct vm_claims){0};
+	defer_init(&h->claims.slice, h->mgr->loop, "vm.claims", judge_some, h);
 }
 
 void vm_claims_stop(struct vm_host *h)
 {
+	defer_stop(&h->claims.slice);
 	vm_request_stop(&h->claims.request);
 }
 
 void vm_claims_fini(struct vm_host *h)
 {
 	free(h->claims.srs);
+	free(h->claims.listed);
 	free(h->claims.suspects);
 }

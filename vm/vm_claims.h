@@ -10,12 +10,14 @@
  * the VM's record still calls attached is not touched: that is tried again by vm_look.c.
  *
  * Nothing is released at first sight: only what is still so at the next look at the host,
- * with no domain of the VM there and no operation on it at work. For vm/'s own files.
+ * with no domain of the VM there and no operation on it at work; another host's claim
+ * behind a barrier, too, since this host's database may be old (a host that it calls dead
+ * may be back and run the VM). For vm/'s own files.
  */
 #ifndef REEVE_VM_VM_CLAIMS_H
 #define REEVE_VM_VM_CLAIMS_H
 
-#include "pool/db/db.h"
+#include "pool/pool.h"
 #include "vm/vm_request.h"
 
 struct vm_host;
@@ -48,9 +50,14 @@ struct vm_claims {
 	struct vm_request request;
 	struct vm_claims_sr *srs; /* owned, as are suspects */
 	size_t sr_count;
-	struct uuid listing; /* the SR whose claims were asked for */
+	struct uuid listing;	      /* the SR whose claims were asked for */
+	struct storage_claim *listed; /* owned; judged up to: */
+	size_t listed_count, judged;
+	struct defer slice;
 	struct vm_claims_suspect *suspects;
 	size_t suspect_count;
+	struct vm_claims_suspect next; /* another host's, behind the barrier */
+	struct pool_barrier barrier;
 	bool busy;
 };
 

@@ -342,6 +342,36 @@ static void test_swept(void **state)
 	world_free(w);
 }
 
+/* The memory that a running VM was resumed from is not in use, whatever runs; a disk that
+ * it has no record of may be. */
+static void test_swept_image(void **state)
+{
+	struct world *w = world_new(307);
+	size_t runs = world_add_vm(w, 0, 0), other = world_add_vm(w, 2, 0);
+	struct uuid image = disk_of(w, other), disk = image;
+	struct txn t;
+
+	(void)state;
+	for (const struct row *r = NULL;
+		(r = db_next_ref(pool_db(w->pool), VBD_VM, w->vm[other], r));)
+		disk = db_ref(r, VBD_VDI);
+	assert_false(uuid_eq(&image, &disk));
+	world_txn(w, &t);
+	txn_set_enum(&t, image, VDI_TYPE, VDI_TYPE_SUSPEND);
+	world_commit(w, &t);
+	world_must(w, VM_OP_START, runs);
+	claim(w, w->storage, image, w->vm[runs], 1, false);
+	claim(w, w->storage, disk, w->vm[runs], 1, true);
+	world_run_ms(w, 340 * 1000);
+	assert_int_equal(claims(w, image), 0);
+	assert_int_equal(claims(w, disk), 1);
+	world_must(w, VM_OP_HARD_SHUTDOWN, runs);
+	world_run_ms(w, 340 * 1000);
+	assert_int_equal(claims(w, disk), 0);
+	check_world(w);
+	world_free(w);
+}
+
 /* After a restart, and after a failure, it does not take five minutes. */
 static void test_swept_soon(void **state)
 {
@@ -408,6 +438,7 @@ int main(void)
 		cmocka_unit_test(test_not_touched),
 		cmocka_unit_test(test_lost_with_its_disk),
 		cmocka_unit_test(test_swept),
+		cmocka_unit_test(test_swept_image),
 		cmocka_unit_test(test_swept_soon),
 		cmocka_unit_test(test_what_runs_keeps_it),
 	};
