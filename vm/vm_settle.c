@@ -54,6 +54,7 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 	const struct vm_verdict *v = &s->verdict;
 	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 	struct uuid image = vm ? db_ref(vm, VM_SUSPEND_VDI) : UUID_NONE;
+	bool elsewhere = v->elsewhere;
 
 	if (v->keep_domain) {
 		txn_set_enum(t, o->vm, VM_POWER_STATE, v->power_state);
@@ -64,7 +65,14 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 		/* Spent, so that what might turn up later is known as stale. */
 		txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->id.generation + 1);
 	}
-	if (v->elsewhere)
+	if (vm && v->lost && !v->restart) {
+		/* It may have been protected since it was looked at. */
+		int priority = db_enum(vm, VM_HA_RESTART_PRIORITY);
+
+		txn_expect_enum(t, o->vm, VM_HA_RESTART_PRIORITY, priority);
+		elsewhere = priority != VM_RESTART_PRIORITY_NONE;
+	}
+	if (elsewhere)
 		txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, vm_uuid(o->mgr));
 	if (v->drop_image && !uuid_is_none(&image)) {
 		txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);

@@ -62,6 +62,7 @@ static struct vm_verdict lost(const struct vm_seen *s, int rc)
 	 * be this host that was fenced). A host that was restarted starts what
 	 * auto_poweron names; a guest that vanished from a running host is treated as
 	 * crashed. */
+	v.lost = rc == 0;
 	v.elsewhere = rc == 0 && s->protected;
 	v.restart = rc == 0 && !v.elsewhere && s->same_boot &&
 		    s->power_state == VM_POWER_STATE_RUNNING &&

@@ -52,6 +52,7 @@ struct vm_verdict {
 	bool drop_image;
 	bool restart;	  /* start it again afterwards */
 	bool elsewhere;	  /* the master is to start it again (VM.ha_restart_task) */
+	bool lost;	  /* nobody ended it: so, too, if it is protected by then */
 	bool keep_domain; /* else the VM has none any more */
 	enum vm_power_state power_state;
 	int rc;		       /* the task's ending: 0 success */
