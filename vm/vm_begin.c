@@ -130,7 +130,8 @@ static void waits_run(struct vm_manager *m, const struct uuid *vm)
 		w->rc = vm_op_start(m, w->kind, &w->args, task, w->accepted, w->arg, &e);
 		if (w->rc == 0)
 			w->accepted = NULL; /* told by the operation itself */
-		else
+		/* Refused, or there already: no operation tells those who joined. */
+		if (w->rc || !map_get(&m->by_task, &task, sizeof task))
 			waits_tell(m, &task, w->rc, &e);
 		defer_start(&w->tell);
 		/* Refused, or done already: the next one's turn. */
@@ -526,7 +527,13 @@ int vm_op_start_verb(struct vm_manager *m, const struct vm_verb *verb,
 	uuid = row_uuid(vm);
 	o = vm_op_of(m, &uuid);
 	if (o) {
-		/* Only a hard_shutdown is let past another operation; a clone waits. */
+		/* Only a hard_shutdown is let past another operation; a clone waits; and
+		 * whatever may wait does so where the VM's record is being put right. */
+		if (verb != vm_verbs[kind])
+			return rv_error_set(e, RV_EBUSY,
+				"VM %s: what its host found out about it is being "
+				"recorded; try again soon",
+				row_name(vm));
 		rc = wait_for_vm(o, kind, args, task, accepted, arg, e);
 		if (rc || clones_queue(kind, o))
 			return rc;
