@@ -1,7 +1,8 @@
 /*
  * A saved domain in a file (xen/real/saved_file.h): libxenguest and libxl write and read
  * it directly; a thread beside them reads the same bytes, which the kernel still has, and
- * takes their sums.
+ * takes their sums. Of a save it also brings them to the disk as they come: the guest
+ * stands still until they are there.
  */
 #include "xen/helper/work.h"
 
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,7 +22,12 @@
 enum {
 	FOLLOW_US = 20 * 1000, /* between looks how far the writer is */
 	TELL_US = 250 * 1000,
+	SYNC_EVERY = 64 << 20,
 };
+
+#define NOT_WRITTEN                                                                      \
+	"its memory can't be written to %s: %s; give it more room or another SR "        \
+	"(suspend-SR)"
 
 struct work_saved {
 	struct work *w;
@@ -32,10 +39,16 @@ struct work_saved {
 	uint8_t *piece;
 	uint64_t *sums; /* as read or taken, in this machine's order */
 	uint64_t count, room;
-	uint64_t done; /* bytes of the stream whose sums are taken */
-	uint64_t end;  /* of the stream: UINT64_MAX while it is written; atomic */
-	int64_t told_us;
+	uint64_t length; /* restore: of the stream */
+	/* How far the thread is to go, UINT64_MAX while it is written, and whether it is
+	 * to go on at all; atomic. The latter may change at any time, the former may
+	 * become less than what is done. */
+	uint64_t end;
+	bool abandoned;
 	/* The thread's; looked at when it has ended. */
+	uint64_t done;	 /* bytes of the stream whose sums are taken */
+	uint64_t synced; /* of them, on the disk */
+	int64_t told_us;
 	int rc;
 	struct rv_error error;
 };
@@ -143,14 +156,51 @@ static int follow_piece(struct work_saved *s, size_t len)
 	return s->writing ? sum_keep(s, number, sum) : sum_compare(s, number, sum);
 }
 
+/* fdatasync would also wait for all that the writer, far ahead, has left to the kernel.
+ */
+static int range_sync(int fd, uint64_t from, uint64_t to)
+{
+	uint64_t at = from & ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+	void *map = mmap(NULL, to - at, PROT_READ, MAP_SHARED, fd, (off_t)at);
+	int r, err;
+
+	if (map == MAP_FAILED)
+		return fdatasync(fd);
+	r = msync(map, to - at, MS_SYNC);
+	err = errno;
+	munmap(map, to - at);
+	errno = err;
+	return r;
+}
+
+/* `all`: also what the file system itself has to write. */
+static void follow_sync(struct work_saved *s, bool all)
+{
+	int r, err;
+
+	if (s->rc || !s->writing || (!all && s->done - s->synced < SYNC_EVERY))
+		return;
+	r = all ? fdatasync(s->fd)
+		: range_sync(s->fd, s->begin + s->synced, s->begin + s->done);
+	err = errno;
+	s->synced = s->done;
+	if (r < 0)
+		s->rc = rv_error_set(&s->error, code_of(err), NOT_WRITTEN,
+			s->w->req->file, strerror(err));
+}
+
+/* Where the writer is, or the thread if that lags behind: neither looks like a guest that
+ * does not go on while the other does. */
 static void follow_tell(struct work_saved *s, uint64_t there)
 {
-	struct helper_message m = {
-		.kind = HELPER_WRITTEN, .written = SAVED_FILE_HEAD + there};
+	struct helper_message m = {.kind = HELPER_WRITTEN};
 	int64_t now = work_now_us();
 
 	if (!s->writing || now - s->told_us < TELL_US)
 		return;
+	if (there > s->done + SAVED_FILE_PIECE)
+		there = s->done + SAVED_FILE_PIECE;
+	m.written = SAVED_FILE_HEAD + there;
 	s->told_us = now;
 	work_send(s->w, &m);
 }
@@ -162,24 +212,40 @@ static uint64_t position(const struct work_saved *s)
 	return at > 0 && (uint64_t)at > s->begin ? (uint64_t)at - s->begin : 0;
 }
 
+/* libxenguest is in the midst of writing: its next write fails. */
+static void writer_stop(struct work_saved *s)
+{
+	int fd = open("/", O_PATH | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	(void)dup3(fd, s->fd, O_CLOEXEC);
+	close(fd);
+}
+
 static void *follow(void *arg)
 {
 	struct work_saved *s = arg;
 
-	while (!s->rc) {
+	while (!s->rc && !__atomic_load_n(&s->abandoned, __ATOMIC_ACQUIRE)) {
 		uint64_t end = __atomic_load_n(&s->end, __ATOMIC_ACQUIRE);
 		uint64_t there = end == UINT64_MAX ? position(s) : end;
+		uint64_t left = there > s->done ? there - s->done : 0;
 
-		while (!s->rc && there - s->done >= SAVED_FILE_PIECE)
-			(void)follow_piece(s, SAVED_FILE_PIECE);
-		if (!s->rc && end != UINT64_MAX) {
-			if (there > s->done)
-				(void)follow_piece(s, (size_t)(there - s->done));
+		if (end != UINT64_MAX && left == 0) {
+			follow_sync(s, true);
 			break;
 		}
 		follow_tell(s, there);
-		usleep(FOLLOW_US);
+		if (left >= SAVED_FILE_PIECE || end != UINT64_MAX)
+			(void)follow_piece(s, left < SAVED_FILE_PIECE ? (size_t)left
+								      : SAVED_FILE_PIECE);
+		else
+			usleep(FOLLOW_US);
+		follow_sync(s, false);
 	}
+	if (s->rc && s->writing)
+		writer_stop(s);
 	return NULL;
 }
 
@@ -284,10 +350,7 @@ static int why_not_written(struct work_saved *s)
 		return 0;
 	err = errno;
 	rv_error_clear(&w->error);
-	return work_fail(w, code_of(err),
-		"its memory can't be written to %s: %s; give it more room or another SR "
-		"(suspend-SR)",
-		w->req->file, strerror(err));
+	return work_fail(w, code_of(err), NOT_WRITTEN, w->req->file, strerror(err));
 }
 
 static int table_write(struct work_saved *s, uint64_t length)
@@ -314,6 +377,24 @@ static int table_write(struct work_saved *s, uint64_t length)
 	return write_at(s->fd, block, sizeof block, req->file_at);
 }
 
+static int thread_failed(struct work_saved *s)
+{
+	rv_error_clear(&s->w->error);
+	return work_fail(s->w, s->rc, "%s", s->error.detail);
+}
+
+/* The guest stands still meanwhile: the thread ends with the piece at hand. */
+static int save_failed(struct work_saved *s, int rc)
+{
+	__atomic_store_n(&s->abandoned, true, __ATOMIC_RELEASE);
+	follow_end(s);
+	if (rc == RV_ESTATE || rc == RV_ENOENT || rc == RV_ECANCELLED)
+		return rc;
+	if (s->rc)
+		return thread_failed(s);
+	return why_not_written(s) ? s->w->error.code : rc;
+}
+
 int work_saved_end(struct work *w, int rc)
 {
 	struct work_saved *s = w->saved;
@@ -321,16 +402,13 @@ int work_saved_end(struct work *w, int rc)
 
 	if (!s)
 		return rc;
-	length = position(s);
-	if (rc && rc != RV_ESTATE && rc != RV_ENOENT && rc != RV_ECANCELLED &&
-		why_not_written(s))
-		rc = w->error.code;
-	__atomic_store_n(&s->end, rc ? s->done : length, __ATOMIC_RELEASE);
-	follow_end(s);
 	if (rc)
-		return rc;
+		return save_failed(s, rc);
+	length = position(s);
+	__atomic_store_n(&s->end, length, __ATOMIC_RELEASE);
+	follow_end(s);
 	if (s->rc)
-		return work_fail(w, s->rc, "%s", s->error.detail);
+		return thread_failed(s);
 	if (s->done != length || s->count != saved_file_sums(length))
 		return work_fail(w, RV_EINTERNAL, "the saved domain's sums don't fit it");
 	if (table_write(s, length) < 0)
@@ -416,7 +494,7 @@ int work_saved_open(struct work *w, uint64_t *actual_kib)
 		return rc;
 	if (lseek(s->fd, (off_t)s->begin, SEEK_SET) < 0)
 		return open_failed(w, errno);
-	s->end = f.stream_bytes;
+	s->length = s->end = f.stream_bytes;
 	*actual_kib = f.head.actual_kib;
 	w->result.extra_kib = f.head.extra_kib;
 	return 0;
@@ -427,23 +505,33 @@ int work_saved_check(struct work *w)
 	return w->saved ? follow_start(w->saved) : 0;
 }
 
+/* libxl does not want the rest, however long it is: the pieces that it has read of tell
+ * whether it was right. */
+static void check_no_further(struct work_saved *s)
+{
+	uint64_t end = (position(s) / SAVED_FILE_PIECE + 1) * SAVED_FILE_PIECE;
+
+	if (end < s->length)
+		__atomic_store_n(&s->end, end, __ATOMIC_RELEASE);
+}
+
 int work_saved_checked(struct work *w, int rc)
 {
 	struct work_saved *s = w->saved;
 
 	if (!s)
 		return rc;
+	if (rc)
+		check_no_further(s);
 	follow_end(s);
 	/* That it is damaged says more than that libxl did not like it. */
-	if (s->rc) {
-		rv_error_clear(&w->error);
-		return work_fail(w, s->rc, "%s", s->error.detail);
-	}
-	if (!rc && position(s) != s->end)
+	if (s->rc)
+		return thread_failed(s);
+	if (!rc && position(s) != s->length)
 		return work_fail(w, RV_ECORRUPT,
 			"the saved domain's stream is damaged: there is more after its "
 			"end");
-	w->result.file_bytes = saved_file_bytes(s->end);
+	w->result.file_bytes = saved_file_bytes(s->length);
 	return rc;
 }
 

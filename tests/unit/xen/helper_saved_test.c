@@ -7,12 +7,16 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <cmocka.h>
 
@@ -24,6 +28,61 @@ enum { AT = 8192, ROOM = 8 << 20, STREAM = 2 * SAVED_FILE_PIECE + 12345 };
 static struct helper_request *request;
 static char path[64];
 static uint64_t told;
+
+/* --- what the kernel is asked ------------------------------------------------ */
+
+/* The thread stands still in its reading of piece `hold_at`, from 1 on, until it is
+ * waited for. */
+static struct {
+	unsigned pieces, hold_at, ranges, whole; /* atomic: read; synced */
+	int fails_with;				 /* a sync */
+	sem_t held, go;
+} kernel;
+
+ssize_t __real_pread(int fd, void *to, size_t len, off_t at);
+ssize_t __wrap_pread(int fd, void *to, size_t len, off_t at);
+int __real_pthread_join(pthread_t thread, void **out);
+int __wrap_pthread_join(pthread_t thread, void **out);
+int __real_msync(void *at, size_t len, int flags);
+int __wrap_msync(void *at, size_t len, int flags);
+int __real_fdatasync(int fd);
+int __wrap_fdatasync(int fd);
+
+ssize_t __wrap_pread(int fd, void *to, size_t len, off_t at)
+{
+	if (len == SAVED_FILE_PIECE && __atomic_add_fetch(&kernel.pieces, 1,
+					       __ATOMIC_SEQ_CST) == kernel.hold_at) {
+		sem_post(&kernel.held);
+		while (sem_wait(&kernel.go) < 0)
+			;
+	}
+	return __real_pread(fd, to, len, at);
+}
+
+int __wrap_pthread_join(pthread_t thread, void **out)
+{
+	if (kernel.hold_at)
+		sem_post(&kernel.go);
+	return __real_pthread_join(thread, out);
+}
+
+static int sync_result(unsigned *count)
+{
+	__atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
+	errno = kernel.fails_with;
+	return errno ? -1 : 0;
+}
+
+int __wrap_msync(void *at, size_t len, int flags)
+{
+	assert_true(len <= (65 << 20));
+	return sync_result(&kernel.ranges) < 0 ? -1 : __real_msync(at, len, flags);
+}
+
+int __wrap_fdatasync(int fd)
+{
+	return sync_result(&kernel.whole) < 0 ? -1 : __real_fdatasync(fd);
+}
 
 /* --- the helper's other files ------------------------------------------------ */
 
@@ -81,6 +140,9 @@ static int setup(void **state)
 	request->vm_actual_kib = 98304;
 	request->vm_extra_kib = 36;
 	told = 0;
+	memset(&kernel, 0, sizeof kernel);
+	assert_int_equal(sem_init(&kernel.held, 0, 0), 0);
+	assert_int_equal(sem_init(&kernel.go, 0, 0), 0);
 	return 0;
 }
 
@@ -264,6 +326,118 @@ static void no_link_is_followed(void **state)
 	work_end(&w);
 }
 
+/* The two that come first, since a limit can't be taken back. */
+
+static void much_room(void)
+{
+	request->file_size = UINT64_C(1) << 30;
+	assert_int_equal(truncate(path, (off_t)(AT + request->file_size)), 0);
+}
+
+/* As if so much had been written at once. */
+static void write_up_to(struct work *w, uint64_t bytes)
+{
+	off_t at = (off_t)(AT + SAVED_FILE_HEAD + bytes - 1);
+
+	assert_int_equal(lseek(w->data_fd, at, SEEK_SET), at);
+	assert_int_equal(write(w->data_fd, "x", 1), 1);
+}
+
+static void wait_held(void)
+{
+	while (sem_wait(&kernel.held) < 0)
+		;
+}
+
+static void a_failed_save_is_read_no_further(void **state)
+{
+	struct work w = work_make();
+
+	(void)state;
+	much_room();
+	kernel.hold_at = 3;
+	assert_int_equal(work_saved_begin(&w), 0);
+	write_up_to(&w, 512 << 20);
+	wait_held();
+	assert_int_equal(work_saved_end(&w, RV_EHYPERVISOR), RV_EHYPERVISOR);
+	assert_int_equal(kernel.pieces, 3);
+	assert_true(told <= SAVED_FILE_HEAD + 4 * SAVED_FILE_PIECE);
+	work_end(&w);
+}
+
+static void a_save_is_synced_as_it_goes(void **state)
+{
+	struct work w = work_make();
+
+	(void)state;
+	much_room();
+	assert_int_equal(work_saved_begin(&w), 0);
+	write_up_to(&w, (130 << 20) + 5);
+	assert_int_equal(work_saved_end(&w, 0), 0);
+	assert_int_equal(kernel.pieces, 130);
+	assert_int_equal(kernel.ranges, 2);
+	assert_int_equal(kernel.whole, 1);
+	work_end(&w);
+	/* The last sync fails. */
+	w = work_make();
+	kernel.fails_with = EIO;
+	assert_int_equal(work_saved_begin(&w), 0);
+	write_up_to(&w, 5);
+	assert_int_equal(work_saved_end(&w, 0), RV_EIO);
+	assert_non_null(strstr(w.error.detail, path));
+	work_end(&w);
+	/* One in the midst: the writer is stopped. */
+	w = work_make();
+	kernel.fails_with = ENOSPC;
+	assert_int_equal(work_saved_begin(&w), 0);
+	write_up_to(&w, 300 << 20);
+	for (int i = 0; i < 6000 && write(w.data_fd, "x", 1) == 1; i++)
+		usleep(10000);
+	assert_int_equal(write(w.data_fd, "x", 1), -1);
+	assert_int_equal(work_saved_end(&w, RV_EHYPERVISOR), RV_ESPACE);
+	assert_non_null(strstr(w.error.detail, "more room"));
+	assert_true(kernel.pieces < 300);
+	work_end(&w);
+}
+
+/* Only of what libxl has read it matters whether it is damaged. */
+static void a_refused_stream_is_read_no_further(void **state)
+{
+	uint64_t stream = AT + SAVED_FILE_HEAD, actual_kib;
+	struct work w;
+	char bytes[100];
+
+	(void)state;
+	save_once(5 * SAVED_FILE_PIECE + 9);
+	for (int damaged = 0; damaged < 3; damaged++) {
+		w = work_make();
+		kernel.pieces = 0;
+		kernel.hold_at = 2;
+		if (damaged == 1)
+			flip(stream + 3 * SAVED_FILE_PIECE);
+		if (damaged == 2)
+			flip(stream + SAVED_FILE_PIECE - 1);
+		assert_int_equal(work_saved_open(&w, &actual_kib), 0);
+		assert_int_equal(work_saved_check(&w), 0);
+		assert_int_equal(read(w.data_fd, bytes, sizeof bytes), sizeof bytes);
+		if (damaged < 2)
+			wait_held();
+		assert_int_equal(work_saved_checked(&w, RV_EHYPERVISOR),
+			damaged == 2 ? RV_ECORRUPT : RV_EHYPERVISOR);
+		assert_int_equal(kernel.pieces, damaged == 2 ? 1 : 2);
+		work_end(&w);
+	}
+	/* It has read of the fourth piece. */
+	flip(stream + SAVED_FILE_PIECE - 1);
+	w = work_make();
+	kernel.hold_at = 0;
+	assert_int_equal(work_saved_open(&w, &actual_kib), 0);
+	assert_int_equal(work_saved_check(&w), 0);
+	assert_true(lseek(w.data_fd, 3 * SAVED_FILE_PIECE, SEEK_CUR) > 0);
+	assert_int_equal(work_saved_checked(&w, RV_EHYPERVISOR), RV_ECORRUPT);
+	work_end(&w);
+}
+
 /* The limit can't be taken back, so this one is the last. */
 static void too_much_is_told(void **state)
 {
@@ -306,11 +480,14 @@ static void without_a_file_nothing_happens(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(a_failed_save_is_read_no_further),
+		TEST(a_save_is_synced_as_it_goes),
 		TEST(what_is_saved_is_restored),
 		TEST(damage_is_seen),
 		TEST(another_guest_is_refused),
 		TEST(no_link_is_followed),
 		TEST(without_a_file_nothing_happens),
+		TEST(a_refused_stream_is_read_no_further),
 		TEST(too_much_is_told),
 	};
 
