@@ -86,9 +86,9 @@ static bool nothing_came_of_it(const struct settle *s)
 	const struct vm_op *o = &s->vm;
 	struct uuid on = db_ref(o->row, VM_DEVICES_LEFT_ON);
 
-	return uuid_is_none(&o->task) && s->teardown.devices_left && !s->recorded &&
-	       s->left.count == 0 && !s->verdict.drop_image &&
-	       uuid_eq(&on, &o->host->uuid);
+	return uuid_is_none(&o->task) && db_enum(o->row, VM_INTENT) == VM_INTENT_NONE &&
+	       s->teardown.devices_left && !s->recorded && s->left.count == 0 &&
+	       !s->verdict.drop_image && uuid_eq(&on, &o->host->uuid);
 }
 
 static void settle_end(struct settle *s)

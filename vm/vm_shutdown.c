@@ -55,6 +55,8 @@ static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 		return;
 	txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
 	vm_txn_image_done(db, t, image, s->discarded);
+	/* Whose memory is thrown away is not to be resumed by the pool either. */
+	txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, UUID_NONE);
 }
 
 static void shutdown_answered(void *arg, uint64_t token, int rc)

@@ -223,6 +223,27 @@ static void test_protected_and_gone(void **state)
 	world_free(w);
 }
 
+/* A resume that the pool was about to repeat is not due once its memory is gone. */
+static void test_thrown_away(void **state)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(9, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct txn t;
+
+	(void)state;
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_SUSPEND, vm);
+	world_txn(w, &t);
+	txn_set_ref(&t, w->vm[vm], VM_HA_RESTART_TASK, world_uuid(w));
+	world_commit(w, &t);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_false(is_due(w));
+	world_free(w);
+}
+
 static bool was_fenced(void *arg, const struct uuid *host, const struct uuid *handle)
 {
 	struct world *w = arg;
@@ -262,6 +283,7 @@ int main(void)
 		cmocka_unit_test(test_protected_goes_on_later),
 		cmocka_unit_test(test_settled_later),
 		cmocka_unit_test(test_protected_and_gone),
+		cmocka_unit_test(test_thrown_away),
 		cmocka_unit_test(test_fenced_is_told),
 	};
 
