@@ -79,7 +79,9 @@ static void check_id(struct ring_host *h, const struct rlog *log)
 		h->used = id;
 }
 
-/* A vote is an answer about the log as it is on the disk: none is given meanwhile. */
+/* A vote is an answer about the log as it is on the disk: none is given meanwhile. But a
+ * leader may step down for a candidate: nobody counts what it is writing, and its vote
+ * asks for a log that has that, too. */
 void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len)
 {
 	const struct rlog *log = pool_log(h->pool);
@@ -88,7 +90,7 @@ void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len)
 	if (len < 16 + 2 || bytes[9] != RAFT_IO_REQUEST_VOTE_RESULT ||
 		raft_message_decode(&m, bytes + 8, len - 16))
 		return;
-	if (m.request_vote_result.vote_granted && log->rio &&
+	if (m.request_vote_result.vote_granted && log->rio && log->state != RLOG_LEADER &&
 		(!rio_ops_empty(&log->rio->ops) || !rio_ops_empty(&log->rio->done)))
 		ring_fail(h->ring, "host%d votes while its log is being written",
 			h->index + 1);
