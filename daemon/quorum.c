@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/mpcheck.h"
 #include "daemon/members.h"
 
 /* Adds ", NAME", or "…" where there is no room. */
@@ -85,8 +86,12 @@ void quorum_explain(const struct daemon *d, struct rv_error *e)
 	if (!may_come_of_it(e->code) || d->stopping || !quorum_lost(d, words))
 		return;
 	/* The cause is worth more than the end of long words before it. */
-	if (len + strlen(words) + 3 > sizeof e->detail)
+	if (len + strlen(words) + 3 > sizeof e->detail) {
 		len = sizeof e->detail - strlen(words) - 3;
+		e->detail[len] = '\0';
+		mpcheck_mend_utf8(e->detail);
+		len = strlen(e->detail);
+	}
 	snprintf(e->detail + len, sizeof e->detail - len, ". %c%s", words[0] - 'a' + 'A',
 		words + 1);
 }
