@@ -14,8 +14,17 @@
 #define IMAGE_MAGIC	   "REEVE SUSPEND 1\n"
 #define IMAGE_MAGIC_DIRECT "REEVE SUSPEND 2\n"
 
+enum {
+	IMAGE_RELEASE_TRIES = 6,
+	/* What was written is on the disk this often: the last sync, for which the guest
+	 * stands still, has little to do. */
+	IMAGE_SYNC_BYTES = 64 << 20,
+	/* For a write with a sync: others' bytes may be ahead of it on their way to the
+	 * disk, and to undo the suspend then helps nobody. */
+	IMAGE_SYNC_MS = 180 * 1000,
+};
+
 /* Of the header: magic, vm, length, actual_kib, checksum; the rest is zero. */
-enum { IMAGE_RELEASE_TRIES = 6 };
 enum { AT_VM = 16, AT_LENGTH = 32, AT_ACTUAL = 40, AT_SUM = 48, HEADER_USED = 56 };
 
 static void put_u64(uint8_t *p, uint64_t v)
@@ -233,6 +242,7 @@ static void image_enter(struct vm_image *i, enum vm_image_phase phase)
 			call.verb = STORAGE_VDI_WRITE;
 			call.data = i->chunk[0].bytes;
 			call.sync = true;
+			call.deadline_ms = IMAGE_SYNC_MS;
 		} else {
 			call.verb = STORAGE_VDI_READ;
 		}
@@ -303,6 +313,11 @@ static void image_write(struct vm_image *i, int which)
 	}
 	c->busy = true;
 	i->offset += c->len;
+	if (i->ended || i->offset - i->synced >= IMAGE_SYNC_BYTES) {
+		i->synced = i->offset;
+		call.sync = true;
+		call.deadline_ms = IMAGE_SYNC_MS;
+	}
 	image_ask(i, &call, (uint64_t)which);
 }
 
@@ -404,6 +419,8 @@ struct hyper_sink vm_image_sink(struct vm_image *i, struct hyper_req *req,
 	i->arg = arg;
 	i->phase = VM_IMAGE_STREAMING;
 	i->offset = VM_IMAGE_HEADER_BYTES;
+	i->synced = 0;
+	i->ended = false;
 	i->length = 0;
 	i->direct = takes_files && i->path[0] && i->size > VM_IMAGE_HEADER_BYTES;
 	if (i->direct)

@@ -7,8 +7,8 @@
  * it is.
  *
  * Else, bounded memory: two chunks, one being filled (or read by the hypervisor) while
- * the other is on its way to (or from) the SR. The header is written last, with a sync:
- * an image is whole or it is none.
+ * the other is on its way to (or from) the SR; now and then one is synced. The header is
+ * written last, with a sync: an image is whole or it is none.
  */
 #ifndef REEVE_VM_VM_IMAGE_H
 #define REEVE_VM_VM_IMAGE_H
@@ -42,6 +42,7 @@ struct vm_image {
 	uint64_t void_generation; /* VM.claims_void; the owner may set it */
 	uint64_t size;		  /* of the VDI */
 	uint64_t offset;	  /* of the next chunk */
+	uint64_t synced;	  /* what is before it is on the disk */
 	uint64_t length;	  /* of the stream, from or for the header */
 	uint64_t actual_kib;	  /* what the guest held, from or for the header */
 	struct vm_image_chunk chunk[2];

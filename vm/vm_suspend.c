@@ -48,6 +48,7 @@ struct suspend {
 	uint64_t size, seen; /* bytes of the stream at the last look ... */
 	int64_t seen_us;     /* ... that found more than the one before */
 	bool asked, waiting, discarded;
+	bool stands; /* the guest: the rest is up to the SR */
 	int tries;
 };
 
@@ -194,6 +195,13 @@ static void enter_discard(struct suspend *s)
 	vm_image_discard(&s->image, suspend_answered, s, op_await(&s->vm.op, 0));
 }
 
+static void suspend_stands(void *arg)
+{
+	struct suspend *s = arg;
+
+	s->stands = true;
+}
+
 static void enter_save(struct suspend *s)
 {
 	struct vm_op *o = &s->vm;
@@ -207,6 +215,8 @@ static void enter_save(struct suspend *s)
 	req = vm_op_call(o, SUSPEND_LOOK_MS);
 	spec.sink = vm_image_sink(
 		&s->image, req, hyper_takes_files(o->host->hyper), suspend_broken, s);
+	spec.suspended = suspend_stands;
+	spec.arg = s;
 	hyper_save(o->host->hyper, req, &s->id, &spec);
 }
 
@@ -449,11 +459,16 @@ static void suspend_deadline(struct op *op)
 		s->vm.hyper.token = op_await(op, SUSPEND_LOOK_MS);
 		return;
 	}
-	op_fail(op, RV_ETIMEDOUT,
-		"VM %s: its guest did not suspend within %d s; it may lack the drivers "
-		"for "
-		"it. Shut it down instead (vm-shutdown)",
-		s->vm.name, SUSPEND_STALL_MS / 1000);
+	if (s->stands)
+		op_fail(op, RV_ETIMEDOUT,
+			"VM %s: nothing of its memory could be written for %d s; look at "
+			"the SR, or suspend it to another (suspend-SR)",
+			s->vm.name, SUSPEND_STALL_MS / 1000);
+	else
+		op_fail(op, RV_ETIMEDOUT,
+			"VM %s: its guest did not suspend within %d s; it may lack the "
+			"drivers for it. Shut it down instead (vm-shutdown)",
+			s->vm.name, SUSPEND_STALL_MS / 1000);
 	op_settle(op, SETTLING, 0);
 	hyper_cancel(&s->vm.hyper);
 }

@@ -206,6 +206,29 @@ static const struct scenario *scenario_of(enum vm_operation kind)
 	return NULL;
 }
 
+/* The last bytes of an image take longer than other requests may. */
+static void test_suspend_on_a_slow_disk(void **state)
+{
+	static const struct storage_sim_faults none;
+	const struct scenario *s = scenario_of(VM_OP_SUSPEND);
+	struct vm_op_args args;
+	struct world *w = prepare(s, 7300, &args);
+	struct uuid task;
+
+	(void)state;
+	w->fail_at = "suspend.saved";
+	w->slow_us = 50 * 1000000;
+	assert_int_equal(world_begin_args(w, s->kind, &args, &task), 0);
+	world_run_ms(w, 110 * 1000);
+	storage_sim_set_faults(w->bytes, &none);
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	assert_int_equal(world_state(w, 0), VM_POWER_STATE_SUSPENDED);
+	settle(w);
+	check_world(w);
+	check_usable(w);
+	world_free(w);
+}
+
 static void test_sr_fails(void **state)
 {
 	(void)state;
@@ -343,6 +366,7 @@ int main(void)
 		cmocka_unit_test(test_storage),
 		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_suspend_on_a_full_disk),
+		cmocka_unit_test(test_suspend_on_a_slow_disk),
 		cmocka_unit_test(test_sr_fails),
 		cmocka_unit_test(test_image_is_discarded_later),
 		cmocka_unit_test(test_seeds),

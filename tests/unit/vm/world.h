@@ -55,7 +55,8 @@ struct world {
 	const char *die_at; /* the daemon dies at this point ... */
 	int die_skip;	    /* ... when it was passed so often */
 	bool died;
-	const char *fail_at;  /* from this point on the SR fails every request */
+	const char *fail_at;  /* from this point on the SR fails every request ... */
+	int64_t slow_us;      /* ... or, if set, takes so long for it */
 	uint64_t points;      /* points passed */
 	const char *seen[64]; /* their names, each once */
 	size_t seen_count;
@@ -192,7 +193,9 @@ static inline bool world_point(void *arg, const char *point, const struct uuid *
 	if (w->died)
 		return true;
 	if (w->fail_at && strcmp(w->fail_at, point) == 0) {
-		struct storage_sim_faults all = {.fail_ppm = 1000000};
+		struct storage_sim_faults all = {.latency_min_us = w->slow_us,
+			.latency_max_us = w->slow_us,
+			.fail_ppm = w->slow_us ? 0 : 1000000};
 
 		storage_sim_set_faults(w->bytes, &all);
 	}
