@@ -342,6 +342,25 @@ static const struct hyper_domain *recorded_in(
 	return d && recorded_as(vm, d) ? d : NULL;
 }
 
+/* The VM is another host's by now, which was not told by this one: it was declared dead,
+ * and came back. What is here of former generations is not the VM any more. A migration's
+ * domains are the migration's. */
+static void look_overtaken(struct vm_host *h, const struct row *vm,
+	const struct hyper_req *req, const struct look_index *x,
+	const struct hyper_domain *d)
+{
+	uint64_t generation = (uint64_t)db_int(vm, VM_OWNER_GENERATION);
+	struct uuid migration = db_ref(vm, VM_MIGRATION);
+
+	if (!uuid_is_none(&migration))
+		return;
+	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
+		next = x->next[d - req->domains];
+		if (d->id.generation < generation)
+			vm_ghost_seen(h, d);
+	}
+}
+
 static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req,
 	const struct look_index *x)
 {
@@ -350,9 +369,12 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 	const struct hyper_domain *d = map_get(&x->first, &uuid, sizeof uuid),
 				  *own = recorded_in(x, vm);
 
-	if (!concerns(h, vm, d) || vm_op_of(h->mgr, &uuid) ||
-		(h->listed && changed_since(vm, h->look_seq)))
+	if (vm_op_of(h->mgr, &uuid) || (h->listed && changed_since(vm, h->look_seq)))
 		return;
+	if (!concerns(h, vm, d)) {
+		look_overtaken(h, vm, req, x, d);
+		return;
+	}
 	if (own && own->state != HYPER_DYING && vm_ghost_take(h, vm, own))
 		return;
 	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {

@@ -230,6 +230,50 @@ static void test_ghost(void **state)
 	world_free(w);
 }
 
+/* This host was declared dead, and its VMs are another's by now: it comes back. Each of
+ * its domains is told of, and can be ended. */
+static void test_overtaken(void **state)
+{
+	struct world *w = world_new(153);
+	struct uuid host = world_uuid(w);
+	struct hyper_domain_id id[2];
+	size_t vm[2];
+	struct txn t;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		vm[i] = world_add_vm(w, 0, 0);
+		world_must(w, VM_OP_START, vm[i]);
+		assert_true(vm_recorded(world_row(w, vm[i]), &id[i]));
+	}
+	w->unchecked = true; /* they run twice */
+	world_txn(w, &t);
+	txn_create(&t, CLASS_HOST, host);
+	txn_set_string(&t, host, HOST_NAME_LABEL, "host2");
+	for (int i = 0; i < 2; i++) {
+		struct hyper_domain_id other = id[i];
+
+		other.handle = world_uuid(w);
+		other.boot_id = host;
+		other.generation += 3;
+		vm_txn_domain(pool_db(w->pool), &t, w->vm[vm[i]], &other, host);
+	}
+	world_commit(w, &t);
+	world_run_ms(w, 25000);
+	for (int i = 0; i < 2; i++)
+		assert_true(vm_ghost_is(w->mgr, &w->host, &id[i]));
+	assert_int_equal(world_messages(w, "DOMAIN_UNKNOWN"), 2);
+	assert_int_equal(hyper_sim_destroy_behind(w->hyper, id[0].domid), 0);
+	/* A migration's own are not: it knows what to do with them. */
+	world_txn(w, &t);
+	txn_set_ref(&t, w->vm[vm[1]], VM_MIGRATION, host);
+	world_commit(w, &t);
+	world_run_ms(w, 25000);
+	for (int i = 0; i < 2; i++)
+		assert_false(vm_ghost_is(w->mgr, &w->host, &id[i]));
+	world_free(w);
+}
+
 /* What VM.adopt records. */
 static void record_adopted(
 	struct world *w, size_t vm, const struct hyper_domain_id *domain, int64_t kib)
@@ -670,6 +714,7 @@ int main(void)
 		cmocka_unit_test(test_host_restarts),
 		cmocka_unit_test(test_daemon_restarts),
 		cmocka_unit_test(test_ghost),
+		cmocka_unit_test(test_overtaken),
 		cmocka_unit_test(test_ghost_is_adopted),
 		cmocka_unit_test(test_adoption_outlives_the_daemon),
 		cmocka_unit_test(test_label_is_tried_again),
