@@ -205,6 +205,14 @@ int file_dir_write(const struct file_dir *d, const char *name, const char *text,
 	return durable ? file_dir_sync(d, e) : 0;
 }
 
+/* What a power failure may leave of a file is zeros alone; others are damage, behind
+ * which the rest of the text would be overlooked. */
+static bool is_text(const char *text, size_t len)
+{
+	return len == 0 || !memchr(text, 0, len) ||
+	       (text[0] == '\0' && memcmp(text, text + 1, len - 1) == 0);
+}
+
 int file_dir_read(
 	const struct file_dir *d, const char *name, char **text, struct rv_error *e)
 {
@@ -235,6 +243,11 @@ int file_dir_read(
 		used += (size_t)r;
 	}
 	close(fd);
+	if (rc == 0 && !is_text(*text, used))
+		rc = rv_error_set(e, RV_ECORRUPT,
+			"%s/%s is damaged, it holds zero bytes: if no host uses what it "
+			"is for, remove that file",
+			d->path, name);
 	if (rc) {
 		free(*text);
 		*text = NULL;

@@ -73,7 +73,8 @@ int file_dir_lock(const struct file_dir *d, struct rv_error *e) RV_MUST_CHECK;
  * error. `durable`: on disk before it returns. */
 int file_dir_write(const struct file_dir *d, const char *name, const char *text,
 	bool exclusive, bool durable, struct rv_error *e) RV_MUST_CHECK;
-/* Reads a small regular file; *text is returned owned. RV_ENOENT when there is none. */
+/* Reads a small regular file; *text is returned owned. RV_ENOENT when there is none,
+ * RV_ECORRUPT when it is no text; one of zeros alone is empty. */
 int file_dir_read(const struct file_dir *d, const char *name, char **text,
 	struct rv_error *e) RV_MUST_CHECK;
 /* Makes renames and unlinks durable. */

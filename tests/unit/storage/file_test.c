@@ -261,6 +261,9 @@ static void test_claims(void **state)
 	put(path, "write what\n", 11);
 	assert_int_equal(
 		call_now(f->st, f->loop, a, activate_call(2, true, 9)), RV_ECORRUPT);
+	put(path, "\0rite what\n", 11);
+	assert_int_equal(
+		call_now(f->st, f->loop, a, activate_call(2, true, 9)), RV_ECORRUPT);
 	put(path, "\0\0\0\0", 4); /* after a power failure */
 	call_ok(f->st, f->loop, a, activate_call(2, true, 9));
 }
