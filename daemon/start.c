@@ -642,6 +642,7 @@ bool daemon_starts_again(const struct daemon *d)
 
 void daemon_fini(struct daemon *d)
 {
+	d->stopping = true; /* calls that end below ask no pool why */
 	listen_close(d);
 	sessions_free(d->sessions);
 	imports_stop(d->imports);
