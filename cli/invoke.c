@@ -81,7 +81,9 @@ static int confirm(struct cli *cli, const struct command *c)
 	if (!cli->in_tty || !cli->err_tty)
 		return cli_usage(cli,
 			"%s asks before it %s: say force=true where nobody can be asked",
-			c->name, c->warns ? "does what can do harm" : "destroys disks");
+			c->name,
+			c->warns ? "does what can do harm"
+				 : "destroys what can't be had back");
 	if (c->warns)
 		fprintf(cli->err, "%s Type 'yes' to go on: ", c->warns);
 	else

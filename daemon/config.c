@@ -227,6 +227,25 @@ static char *read_whole(const char *path, struct rv_error *e)
 	return NULL;
 }
 
+/* Debian's inih reads what is longer as several lines: the end of a comment would be a
+ * setting. */
+enum { LINE_MAX_CHARS = 198 };
+
+static int lines_are_short(const char *text, const char *path, struct rv_error *e)
+{
+	int line = 1;
+
+	for (size_t len; *text; text += len + (text[len] == '\n'), line++) {
+		len = strcspn(text, "\n");
+		if (len > LINE_MAX_CHARS)
+			return rv_error_set(e, RV_EINVAL,
+				"%s line %d is longer than %d characters: break it if it "
+				"is a comment; a longer value can be given by --set",
+				path, line, LINE_MAX_CHARS);
+	}
+	return 0;
+}
+
 int config_read(struct config *c, const char *path, struct rv_error *e)
 {
 	struct reading reading = {c, e};
@@ -237,6 +256,10 @@ int config_read(struct config *c, const char *path, struct rv_error *e)
 	text = read_whole(path, e);
 	if (!text)
 		return e->code;
+	if (lines_are_short(text, path, e)) {
+		free(text);
+		return e->code;
+	}
 	line = ini_parse_string(text, on_line, &reading);
 	free(text);
 	if (line == 0)

@@ -552,8 +552,9 @@ static bool has_strays(struct call *c)
 	call_failf(c, RV_ENOTALLOWED,
 		"domains run on this host that are no VMs of it: %s; a pool must know "
 		"all that runs on its hosts. End them ('xl shutdown NAME', or 'reeve "
-		"host-ghost-destroy domid=N'), or make them VMs ('reeve vm-adopt "
-		"domid=N') and shut those down, then join again",
+		"host-ghost-destroy host=NAME domid=N'), or make them VMs ('reeve "
+		"vm-adopt "
+		"host=NAME domid=N') and shut those down, then join again",
 		names);
 	return true;
 }

@@ -29,12 +29,12 @@ static int say_stray(const struct db *db, const struct vm_observed *o,
 		"VM %s runs on host %s as domain %u (generation %llu), but the database "
 		"says it is %s%s (generation %lld)%s. Its disks may be another domain's "
 		"by now: look at both, and end the one that is not wanted (here: "
-		"host-ghost-destroy domid=%u)",
+		"host-ghost-destroy host=%s domid=%u)",
 		row_name(vm), here ? row_name(here) : "this one", d->id.domid,
 		(unsigned long long)d->id.generation, on ? "on host " : "on no host",
 		on ? row_name(on) : "", (long long)db_int(vm, VM_OWNER_GENERATION),
 		dead ? ": this host was declared dead, and its VMs let go" : "",
-		d->id.domid);
+		here ? row_name(here) : "NAME", d->id.domid);
 }
 
 /* 1: a VM runs on at most one host, and that is the owner the database names; two that

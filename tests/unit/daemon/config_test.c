@@ -118,6 +118,30 @@ static void zero_bytes_are_refused(void **state)
 	unlink(path);
 }
 
+/* No part of a comment is ever a setting. */
+static void long_lines_are_refused(void **state)
+{
+	char path[] = "/tmp/reeve-config-XXXXXX", comment[400];
+	struct rv_error e = {0};
+	struct config c;
+	int fd = mkstemp(path);
+
+	(void)state;
+	for (int extra = 0; extra < 2; extra++) {
+		int len = snprintf(comment, sizeof comment,
+			"[host]\n#%0*d\nname-label = h7\n", 197 + extra, 0);
+
+		config_defaults(&c);
+		assert_int_equal(ftruncate(fd, 0), 0);
+		assert_int_equal(pwrite(fd, comment, (size_t)len, 0), len);
+		assert_int_equal(config_read(&c, path, &e), extra ? RV_EINVAL : 0);
+		assert_string_equal(c.name_label, extra ? "" : "h7");
+	}
+	assert_non_null(strstr(e.detail, " line 2 is longer than 198 characters"));
+	close(fd);
+	unlink(path);
+}
+
 /* reeved --config <(make-config) */
 static void a_pipe_is_read(void **state)
 {
@@ -206,6 +230,7 @@ int main(void)
 		cmocka_unit_test(a_file_overrides),
 		cmocka_unit_test(mistakes_name_line_and_key),
 		cmocka_unit_test(zero_bytes_are_refused),
+		cmocka_unit_test(long_lines_are_refused),
 		cmocka_unit_test(a_pipe_is_read),
 		cmocka_unit_test(what_cannot_be_read_is_told),
 		cmocka_unit_test(the_command_line_sets_one_key),
