@@ -191,7 +191,8 @@ static bool is_worked_on(struct ring *r, const struct ring_vm *v, const struct d
 static void learn_end(
 	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
 {
-	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
+	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK),
+		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	int state = db_enum(vm, VM_POWER_STATE);
 
 	if (v->state == VM_POWER_STATE_RUNNING && state == VM_POWER_STATE_HALTED &&
@@ -199,7 +200,9 @@ static void learn_end(
 		uuid_is_none(&restart) && !v->guest_ended && !is_worked_on(r, v, db))
 		ring_fail(r, "VM %s was protected, nobody ended it, and it is down",
 			v->name);
-	if (state == VM_POWER_STATE_RUNNING && v->state != state)
+	/* A domain runs after it was recorded, and may end before it is said that it
+	 * runs. */
+	if (!uuid_is_none(&handle) && !uuid_eq(&handle, &v->handle))
 		v->guest_ended = false;
 	v->state = state;
 }
