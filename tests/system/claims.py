@@ -4,11 +4,10 @@ with its VMs.
 
 usage: claims.py
 """
-import os
 import signal
 
-import rpc
-from membership import Test, by_name, ghosts, messages, patiently, records, vm
+from host import patiently
+from membership import Test, by_name, ghosts, messages, records, vm
 from pool import form, refused, settled, until
 
 

@@ -23,6 +23,19 @@ def until(what, look, patience=90):
         time.sleep(0.05)
 
 
+def patiently(client, method, /, **params):
+    """A host that has just come up compares first what runs there; what is at work ends by itself.
+    Whatever has `change` may ask."""
+    def attempt():
+        try:
+            client.change(method, **params)
+            return True
+        except rpc.Refused as e:
+            assert e.retryable, e
+            return False
+    until(method, attempt, 60)
+
+
 def refused(code, client, method, **params):
     """The words of the refusal."""
     try:

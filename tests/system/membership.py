@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import rpc
+from host import patiently
 from pool import Member, form, refused, until
 
 BUILD = os.environ["REEVE_BUILD"]
@@ -26,18 +27,6 @@ def by_name(client, cls):
 
 def pool_name(client):
     return list(records(client, "pool").values())[0]["name_label"]
-
-
-def patiently(client, method, /, **params):
-    """A host that has just come up compares first what runs there."""
-    def attempt():
-        try:
-            client.change(method, **params)
-            return True
-        except rpc.Refused as e:
-            assert e.retryable, e
-            return False
-    until(method, attempt, 60)
 
 
 def host_names(member):

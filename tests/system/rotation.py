@@ -18,6 +18,7 @@ import time
 import failover
 import rpc
 from failover import Member, Writer, check_acknowledged, master_of, status, until
+from host import patiently
 
 
 def fingerprint(pem):
@@ -272,18 +273,6 @@ def rotated(members, before):
     """Whether the pool has another CA than that, and no change is under way."""
     p = pool_record(members[0])
     return p["ca_certificate"] != before and not p["ca_next_certificate"] and p["ca_certificate"]
-
-
-def patiently(member, method, /, **params):
-    """A host that has just come up compares first what runs there; what is at work ends by itself."""
-    def attempt():
-        try:
-            member.change(method, **params)
-            return True
-        except rpc.Refused as e:
-            assert e.retryable, e
-            return False
-    until(method, attempt)
 
 
 def test_ejected(base):

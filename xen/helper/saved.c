@@ -295,10 +295,14 @@ static int file_open(struct work *w, int flags)
 	return 0;
 }
 
-static struct work_saved *saved_new(struct work *w, bool writing)
+/* NULL: w->error says why. */
+static struct work_saved *saved_open(struct work *w, bool writing)
 {
-	struct work_saved *s = calloc(1, sizeof *s);
+	struct work_saved *s;
 
+	if (file_open(w, writing ? O_RDWR : O_RDONLY))
+		return NULL;
+	s = calloc(1, sizeof *s);
 	if (!s) {
 		(void)work_fail(w, RV_ENOMEM, "no memory for a saved domain");
 		return NULL;
@@ -320,14 +324,10 @@ int work_saved_begin(struct work *w)
 {
 	struct rlimit most = {.rlim_cur = w->req->file_at + w->req->file_size};
 	struct work_saved *s;
-	int rc;
 
 	if (!w->req->file[0])
 		return 0;
-	rc = file_open(w, O_RDWR);
-	if (rc)
-		return rc;
-	s = saved_new(w, true);
+	s = saved_open(w, true);
 	if (!s)
 		return w->error.code;
 	/* libxenguest does not know how much room there is. */
@@ -474,10 +474,7 @@ int work_saved_open(struct work *w, uint64_t *actual_kib)
 
 	if (!w->req->file[0])
 		return 0;
-	rc = file_open(w, O_RDONLY);
-	if (rc)
-		return rc;
-	s = saved_new(w, false);
+	s = saved_open(w, false);
 	if (!s)
 		return w->error.code;
 	if (read_at(s->fd, block, sizeof block, w->req->file_at) < 0)

@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
+#include "applied.h"
 #include "link/ca.h"
-#include "pool/db/txn.h"
 
 enum { HOSTS = 40 };
 
@@ -41,16 +41,7 @@ static struct uuid host(int i)
 
 static void apply(void)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
-	size_t len;
-
-	if (txn_finish(&f.t, &bytes, &len, &e))
-		fail_msg("%s", e.detail);
-	assert_int_equal(db_apply(f.db, bytes, len, &r), 0);
-	assert_int_equal(r.verdict.code, 0);
-	txn_fini(&f.t);
+	must_apply(f.db, &f.t);
 	txn_init(&f.t, f.db, 1000);
 }
 

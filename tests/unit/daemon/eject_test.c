@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "daemon/pool_ca.h"
 #include "daemon/witness.h"
+#include "applied.h"
 #include "link/ca.h"
 #include "reactor/tls.h"
 
@@ -30,20 +31,11 @@ static struct fixture f;
 
 static void apply(void)
 {
-	const uint8_t *bytes;
-	struct db_result r;
-	struct rv_error e;
-	size_t len;
-
-	if (txn_finish(&f.t, &bytes, &len, &e))
-		fail_msg("%s", e.detail);
-	assert_int_equal(db_apply(f.db, bytes, len, &r), 0);
-	f.verdict = r.verdict;
-	txn_fini(&f.t);
+	f.verdict = applied(f.db, &f.t);
 	txn_init(&f.t, f.db, 1000);
 }
 
-static void applied(void)
+static void must(void)
 {
 	apply();
 	if (f.verdict.code)
@@ -77,7 +69,7 @@ static int setup(void **state)
 	txn_create(&f.t, CLASS_PIF, pif);
 	txn_set_ref(&f.t, pif, PIF_HOST, b);
 	txn_set_ref(&f.t, pif, PIF_NETWORK, network);
-	applied();
+	must();
 	return 0;
 }
 
@@ -115,17 +107,17 @@ static void test_vms(void **state)
 
 	(void)state;
 	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, b);
-	applied();
+	must();
 	refused(RV_ENOTALLOWED, "host-declare-dead host=beta");
 	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
 	refused(RV_ENOTALLOWED, "VMs run on it: web (");
 	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, a);
 	txn_set_ref(&f.t, vm, VM_INTENT_HOST, b);
-	applied();
+	must();
 	refused(RV_EBUSY, "operations on VMs are at work there: web");
 	txn_set_ref(&f.t, vm, VM_INTENT_HOST, UUID_NONE);
 	txn_set_ref(&f.t, vm, VM_MIGRATION_TARGET, b);
-	applied();
+	must();
 	refused(RV_EBUSY, "operations on VMs are at work there: web");
 }
 
@@ -137,12 +129,12 @@ static void test_left_devices(void **state)
 
 	(void)state;
 	txn_set_ref(&f.t, vm, VM_DEVICES_LEFT_ON, b);
-	applied();
+	must();
 	refused(RV_ENOTALLOWED, "host-declare-dead host=beta");
 	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
 	refused(RV_EBUSY, "it has not released all disks and interfaces");
 	txn_set_ref(&f.t, vm, VM_DEVICES_LEFT_ON, a);
-	applied();
+	must();
 	assert_int_equal(eject_check(f.db, b, &e), 0);
 }
 
@@ -157,7 +149,7 @@ static void test_many_names(void **state)
 		make(CLASS_VM, uuid, VM_NAME_LABEL, name);
 		txn_set_ref(&f.t, uuid, VM_RESIDENT_ON, b);
 	}
-	applied();
+	must();
 	refused(RV_ENOTALLOWED, "vm0, vm1, vm2 and 6 more");
 }
 
@@ -166,7 +158,7 @@ static void test_storage(void **state)
 	(void)state;
 	make(CLASS_VDI, vdi, VDI_NAME_LABEL, "precious");
 	txn_set_ref(&f.t, vdi, VDI_SR, sr);
-	applied();
+	must();
 	refused(RV_ENOTALLOWED,
 		"SR disks is reached from it alone, with the disks precious");
 	/* Another way to it, not in use: still nobody else's while this one is. */
@@ -174,16 +166,16 @@ static void test_storage(void **state)
 	txn_set_ref(&f.t, pbd_a, PBD_HOST, a);
 	txn_set_ref(&f.t, pbd_a, PBD_SR, sr);
 	txn_set_bool(&f.t, pbd_b, PBD_CURRENTLY_ATTACHED, true);
-	applied();
+	must();
 	refused(RV_ENOTALLOWED, "SR disks is plugged on no other host");
 	txn_set_ref(&f.t, vdi, VDI_WRITER, b);
 	txn_set_bool(&f.t, pbd_a, PBD_CURRENTLY_ATTACHED, true);
-	applied();
+	must();
 	refused(RV_ENOTALLOWED, "disks open for writing: precious");
 	txn_set_ref(&f.t, vdi, VDI_WRITER, UUID_NONE);
-	applied();
+	must();
 	eject("", 5);
-	applied();
+	must();
 	assert_non_null(db_row(f.db, CLASS_SR, sr));
 	assert_non_null(db_row(f.db, CLASS_VDI, vdi));
 	assert_null(db_row(f.db, CLASS_PBD, pbd_b));
@@ -205,9 +197,9 @@ static void test_all_goes(void **state)
 	txn_set_ref(&f.t, task, TASK_RESIDENT_ON, b);
 	txn_set_ref(&f.t, vm, VM_AFFINITY, b);
 	txn_set_ref(&f.t, pool, POOL_MASTER, b); /* it was, a moment ago */
-	applied();
+	must();
 	eject("ab", 5);
-	applied();
+	must();
 	assert_int_equal(db_count(f.db, CLASS_HOST), 1);
 	assert_int_equal(db_count(f.db, CLASS_PIF), 0);
 	assert_int_equal(db_count(f.db, CLASS_PBD), 0);
@@ -244,7 +236,7 @@ static void test_witness(void **state)
 	txn_set_string(&f.t, pool, POOL_WITNESS_ADDRESS, "tcp:192.0.2.9:7473");
 	txn_delete(&f.t, CLASS_PBD, pbd_b);
 	txn_delete(&f.t, CLASS_PIF, pif);
-	applied();
+	must();
 	assert_int_equal(witness_count_hosts(f.db), 1);
 	assert_string_equal(witness_advice(f.db), "");
 	assert_int_equal(witness_may_join(f.db, &e), RV_ENOTALLOWED);
@@ -252,7 +244,7 @@ static void test_witness(void **state)
 	assert_int_equal(eject_check(f.db, a, &e), RV_ENOTALLOWED);
 	assert_non_null(strstr(e.detail, "besides the witness"));
 	eject("ab", 5);
-	applied();
+	must();
 	assert_int_equal(db_count(f.db, CLASS_HOST), 1);
 	assert_string_equal(db_string(db_pool(f.db), POOL_WITNESS_ADDRESS), "");
 	assert_int_equal(witness_may_join(f.db, &e), 0);
@@ -269,9 +261,9 @@ static void test_next_certificate(void **state)
 	assert_int_equal(ca_new(&b, &ca, &key, &e), 0);
 	assert_int_equal(ca_fingerprint(ca, digest, &e), 0);
 	txn_set_string(&f.t, b, HOST_CERTIFICATE_NEXT, ca);
-	applied();
+	must();
 	eject("ab", 5);
-	applied();
+	must();
 	assert_non_null(db_map_get(db_pool(f.db), POOL_EJECTED, "ab"));
 	assert_non_null(db_map_get(
 		db_pool(f.db), POOL_EJECTED, bytes_hex(digest, sizeof digest, text)));
@@ -287,14 +279,14 @@ static void test_tasks(void **state)
 	(void)state;
 	make(CLASS_TASK, task, TASK_METHOD, "SR.scan");
 	txn_set_ref(&f.t, task, TASK_RESIDENT_ON, b);
-	applied();
+	must();
 	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
 	refused(RV_EBUSY, "tasks are at work there: SR.scan");
 	txn_set_time(&f.t, task, TASK_FINISHED, 3);
 	txn_set_enum(&f.t, task, TASK_STATUS, TASK_STATUS_SUCCESS);
-	applied();
+	must();
 	eject("", 5);
-	applied();
+	must();
 	assert_int_equal(db_enum(db_row(f.db, CLASS_TASK, task), TASK_STATUS),
 		TASK_STATUS_SUCCESS); /* as it was: it had ended */
 }
@@ -309,7 +301,7 @@ static void test_races(void **state)
 	late = f.t;
 	txn_init(&f.t, f.db, 1000);
 	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, b);
-	applied();
+	must();
 	txn_fini(&f.t);
 	f.t = late;
 	apply();
@@ -319,12 +311,12 @@ static void test_races(void **state)
 
 	/* It was ejected and joined again meanwhile. */
 	txn_set_ref(&f.t, vm, VM_RESIDENT_ON, UUID_NONE);
-	applied();
+	must();
 	eject("ab", 5);
 	late = f.t;
 	txn_init(&f.t, f.db, 1000);
 	txn_set_time(&f.t, b, HOST_JOINED, 9);
-	applied();
+	must();
 	txn_fini(&f.t);
 	f.t = late;
 	apply();
@@ -343,9 +335,9 @@ static void test_remembers_so_many(void **state)
 			value, sizeof value, "%d x", 1000 + (i + 100) % EJECT_REMEMBERED);
 		txn_map_put(&f.t, pool, POOL_EJECTED, key, value);
 	}
-	applied();
+	must();
 	eject("ab", 5000);
-	applied();
+	must();
 	assert_int_equal(
 		value_count(row_value(db_pool(f.db), POOL_EJECTED)), EJECT_REMEMBERED);
 	assert_null(db_map_get(db_pool(f.db), POOL_EJECTED, "009c")); /* the oldest */
@@ -360,7 +352,7 @@ static void test_remembered_by_uuid(void **state)
 
 	(void)state;
 	eject("", 8000000);
-	applied();
+	must();
 	row = db_pool(f.db);
 	assert_true(eject_remembers(row, b, 0));
 	assert_true(eject_remembers(row, b, 8000 - TLS_BACKDATE_S));
@@ -368,7 +360,7 @@ static void test_remembered_by_uuid(void **state)
 	assert_false(eject_remembers(row, a, 0));
 	txn_map_put(&f.t, pool, POOL_EJECTED, "cd",
 		"9000000 03000000-0000-0000-0000-000000000000 beta");
-	applied();
+	must();
 	assert_true(eject_remembers(db_pool(f.db), b, 9000 - TLS_BACKDATE_S));
 }
 
@@ -383,9 +375,9 @@ static void test_tokens(void **state)
 		"9 00000000-0000-0000-0000-000000000001 "
 		"02000000-0000-0000-0000-000000000000 ab");
 	txn_map_put(&f.t, pool, POOL_JOIN_TOKENS, "03", "9");
-	applied();
+	must();
 	eject("ab", 5);
-	applied();
+	must();
 	assert_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "01"));
 	assert_non_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "02"));
 	assert_non_null(db_map_get(db_pool(f.db), POOL_JOIN_TOKENS, "03"));
@@ -394,7 +386,7 @@ static void test_tokens(void **state)
 static void change_ca(const char *cross)
 {
 	txn_set_string(&f.t, pool, POOL_CA_CROSS_CERTIFICATE, cross);
-	applied();
+	must();
 }
 
 static void end_change(const char *kept)
@@ -404,7 +396,7 @@ static void end_change(const char *kept)
 	assert_string_equal(text, kept);
 	txn_set_string(&f.t, pool, POOL_CA_CROSS_CERTIFICATE, "");
 	txn_set_string(&f.t, pool, POOL_CA_FORMER_CROSS_CERTIFICATES, text);
-	applied();
+	must();
 	free(text);
 }
 
@@ -419,7 +411,7 @@ static void test_crosses(void **state)
 	change_ca(CROSS("a"));
 	end_change("");
 	eject("ab", 5);
-	applied();
+	must();
 	change_ca(CROSS("b"));
 	end_change(CROSS("b"));
 	change_ca(CROSS("c"));

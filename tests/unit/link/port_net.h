@@ -16,6 +16,7 @@
 #include "link/ca.h"
 #include "link/peers.h"
 #include "link/port.h"
+#include "tests/unit/reactor/run_ms.h"
 
 enum { HOSTS = 3 };
 
@@ -210,21 +211,6 @@ static int setup(void **state)
 	for (int i = 0; i < HOSTS; i++)
 		host_start(p, &p->hosts[i], i);
 	return 0;
-}
-
-static void stop_loop(void *arg)
-{
-	loop_stop(arg);
-}
-
-static void run_ms(struct loop *l, int64_t ms)
-{
-	struct timer t;
-
-	timer_init(&t, l, "test.stop", stop_loop, l);
-	timer_start_ms(&t, ms);
-	loop_run(l);
-	timer_stop(&t);
 }
 
 static int teardown(void **state)

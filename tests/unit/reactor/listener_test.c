@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "ends.h"
+#include "run_ms.h"
 
 struct hall {
 	struct loop *loop;
@@ -74,21 +75,6 @@ static void hall_open(struct hall *h, const char *address, int max)
 
 	if (listener_open(&h->listener, h->loop, address, max, welcome, h, &e) != 0)
 		fail_msg("%s", e.detail);
-}
-
-static void stop_loop(void *arg)
-{
-	loop_stop(arg);
-}
-
-static void run_ms(struct loop *l, int64_t ms)
-{
-	struct timer t;
-
-	timer_init(&t, l, "test.stop", stop_loop, l);
-	timer_start_ms(&t, ms);
-	loop_run(l);
-	timer_stop(&t);
 }
 
 static void echo_once(struct hall *h, const char *address)

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "ends.h"
+#include "run_ms.h"
 
 static int setup(void **state)
 {
@@ -102,21 +103,6 @@ static void test_transfer(void **state)
 	assert_true(a.drained_calls > 0);
 	end_fini(&a);
 	end_fini(&b);
-}
-
-static void stop_loop(void *arg)
-{
-	loop_stop(arg);
-}
-
-static void run_ms(struct loop *l, int64_t ms)
-{
-	struct timer t;
-
-	timer_init(&t, l, "test.stop", stop_loop, l);
-	timer_start_ms(&t, ms);
-	loop_run(l);
-	timer_stop(&t);
 }
 
 /* The reader stops; the writer is held at its high-water mark; nothing is lost. */

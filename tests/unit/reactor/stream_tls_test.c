@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "ends.h"
+#include "run_ms.h"
 
 #define UUID_A "11111111-2222-4333-8444-555555555555"
 #define UUID_B "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
@@ -426,21 +427,6 @@ static void test_transfer(void **state)
 {
 	transfer(*state, true);
 	transfer(*state, false);
-}
-
-static void stop_loop(void *arg)
-{
-	loop_stop(arg);
-}
-
-static void run_ms(struct loop *l, int64_t ms)
-{
-	struct timer t;
-
-	timer_init(&t, l, "test.stop", stop_loop, l);
-	timer_start_ms(&t, ms);
-	loop_run(l);
-	timer_stop(&t);
 }
 
 static void test_back_pressure(void **state)

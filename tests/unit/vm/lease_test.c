@@ -140,6 +140,16 @@ static bool is_running(struct world *w, size_t vm)
 	return false;
 }
 
+/* One that is running. */
+static size_t protected_vm(struct world *w)
+{
+	size_t vm = world_add_vm(w, 1, 0);
+
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	world_must(w, VM_OP_START, vm);
+	return vm;
+}
+
 /* Its save came to nothing, and the pool may start it elsewhere meanwhile. */
 static void test_protected_goes_on_later(void **state)
 {
@@ -174,12 +184,10 @@ static void test_settled_later(void **state)
 {
 	struct gate g = {.shut = false};
 	struct world *w = gated(7, &g);
-	size_t vm = world_add_vm(w, 1, 0);
+	size_t vm = protected_vm(w);
 	struct uuid task;
 
 	(void)state;
-	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
-	world_must(w, VM_OP_START, vm);
 	world_run_ms(w, 1000);
 	w->die_at = "suspend.saved";
 	assert_int_equal(world_begin(w, VM_OP_SUSPEND, vm, &task), 0);
@@ -209,11 +217,9 @@ static void test_protected_and_gone(void **state)
 {
 	struct gate g = {.shut = false};
 	struct world *w = gated(5, &g);
-	size_t vm = world_add_vm(w, 1, 0);
+	size_t vm = protected_vm(w);
 
 	(void)state;
-	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
-	world_must(w, VM_OP_START, vm);
 	assert_int_equal(hyper_sim_destroy_behind(
 				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
 		0);
@@ -228,12 +234,10 @@ static void test_thrown_away(void **state)
 {
 	struct gate g = {.shut = false};
 	struct world *w = gated(9, &g);
-	size_t vm = world_add_vm(w, 1, 0);
+	size_t vm = protected_vm(w);
 	struct txn t;
 
 	(void)state;
-	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
-	world_must(w, VM_OP_START, vm);
 	world_must(w, VM_OP_SUSPEND, vm);
 	world_txn(w, &t);
 	txn_set_ref(&t, w->vm[vm], VM_HA_RESTART_TASK, world_uuid(w));
