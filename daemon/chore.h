@@ -2,9 +2,9 @@
  * Chores: what the daemon itself does with storage, networks and users, as tasks.
  *
  * A chore is framed by two entries. The first journals the task and whatever must be
- *known to undo the chore after a crash; the last records what came of it, together with
- *the task's end. Between them it takes its steps, each one request to a port. When a step
- * fails, or the caller cancels, `undo` takes back what was done.
+ * known to undo the chore after a crash; the last records what came of it, together
+ * with the task's end. Between them it takes its steps, each one request to a port. When
+ * a step fails, or the caller cancels, `undo` takes back what was done.
  *
  *	JOURNAL ──► STEP (once for each) ──► RECORD ──► DONE
  *	              │ failed or cancelled     │ refused

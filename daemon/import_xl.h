@@ -7,9 +7,9 @@
  *	  ╰────────┴──► UNDO ◄╯         ╰──► FAILED
  *
  * Raw files that lie under a file SR of this host become VDIs by another name in the SR;
- *a symbolic link stays where they were. Nothing is copied, and xl's own configuration
- *still works. What can't be taken is told. A guest that runs is only taken with all its
- *disks and interfaces.
+ * a symbolic link stays where they were. Nothing is copied, and xl's own configuration
+ * still works. What can't be taken is told. A guest that runs is only taken with all its
+ * disks and interfaces.
  */
 #ifndef REEVE_DAEMON_IMPORT_XL_H
 #define REEVE_DAEMON_IMPORT_XL_H

@@ -1,7 +1,7 @@
 /*
  * Starting protected VMs elsewhere, on the master: those of a host that is silent for so
  * long that its lease is over and its reeve-fenced has ended them (VM.ha_armed), and
- *those of a host that was declared dead.
+ * those of a host that was declared dead.
  *
  *	armed, host silent ──► RELEASE (one entry): Halted, on no host, and
  *	host declared dead ──►          VM.ha_restart_task = a request's UUID, drawn

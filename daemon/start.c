@@ -6,12 +6,12 @@
  *	  └────────┴────────┴──────────┴──► FAILED (the loop stops, exit status 1)
  *
  * OPEN reads the log; LEAD waits until this host may decide; PROBE asks the hypervisor
- *what the host has; RECORD makes the pool on the very first start and brings the host's
- *record up to date. RPC is served from there on; questions before, where that takes long:
- *the disk is full, or nobody leads (daemon_refuses). ATTACH plugs what is wanted;
- *RECONCILE compares the domains that exist with the database. VM operations wait for UP.
- *A witness has no hypervisor to ask and nothing to plug: it goes from LEAD to RECORD to
- *UP.
+ * what the host has; RECORD makes the pool on the very first start and brings the host's
+ * record up to date. RPC is served from there on; questions before, where that takes
+ * long: the disk is full, or nobody leads (daemon_refuses). ATTACH plugs what is wanted;
+ * RECONCILE compares the domains that exist with the database. VM operations wait for
+ * UP. A witness has no hypervisor to ask and nothing to plug: it goes from LEAD to RECORD
+ * to UP.
  */
 #include "daemon/daemon.h"
 

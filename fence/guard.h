@@ -3,8 +3,9 @@
  * lasts, ends them when it has run out, and says when the watchdog is to be kept quiet.
  *
  *	no domain ──GUARD──► GUARDING ──lease over──► ENDING ──all are gone──► no domain
- *	 watchdog off         kept quiet   ▲           not kept quiet until    watchdog
- *off ╰───────────╯ all have stopped a new lease
+ *	 watchdog             kept       ▲             not kept quiet until     watchdog
+ *	 off                  quiet      │             all have stopped         off
+ *	                                 ╰─ new lease ─╯
  *
  * A domain that was stopped is destroyed, also when there is a lease again; until it is
  * gone it counts as one that may run, since somebody may unpause it.

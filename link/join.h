@@ -1,14 +1,14 @@
 /*
  * Joining a pool: the handshake between the host that joins and a member, over TLS with
  * ALPN "reeve/join". The joiner knows the CA's fingerprint from its token, so it speaks
- *to nobody else; the member knows the joiner by the token.
+ * to nobody else; the member knows the joiner by the token.
  *
  *	joiner                                  member
  *	JOIN_REQUEST  token, key, facts  ──►    callback: checks, compare-and-set
  *	JOIN_GRANT / JOIN_REFUSAL        ◄──    certificate, CA, members, pool
  *
  * Repeating the same request (same request UUID, host, key) is harmless: the member
- *grants it again. What the facts say is checked by the member's callback, not here.
+ * grants it again. What the facts say is checked by the member's callback, not here.
  */
 #ifndef REEVE_LINK_JOIN_H
 #define REEVE_LINK_JOIN_H

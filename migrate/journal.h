@@ -9,7 +9,6 @@
  *	                                    │                        │
  *	                                    ▼                        ▼
  *	                                 ABORTED: the source owns it; empty once it runs
- *on
  *
  * Pure, but for reading the row it is given.
  */

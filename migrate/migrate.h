@@ -20,8 +20,8 @@
  * Progress is in the task's live fields: progress, and progress_note as "round 3, 812
  * MiB at 950 MiB/s, 20 MiB left, pause of about 140 ms". The task's result is text:
  * "downtime_ms=83 total_ms=2310 bytes=2203318272 rounds=4". The downtime is from the
- *moment that the guest was seen suspended to its unpausing; what it takes itself to come
- *to rest before, and to bring its devices up after, only it knows.
+ * moment that the guest was seen suspended to its unpausing; what it takes itself to come
+ * to rest before, and to bring its devices up after, only it knows.
  */
 #ifndef REEVE_MIGRATE_MIGRATE_H
 #define REEVE_MIGRATE_MIGRATE_H

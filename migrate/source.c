@@ -8,7 +8,7 @@
  *
  * SAVE spans the rounds of pre-copy and, from the suspension on, the last pages. While
  * those are sent, disks are drained and deactivated, and the phase FINAL is recorded;
- *only when all three are done is FINAL sent. From the moment that the record of FINAL is
+ * only when all three are done is FINAL sent. From the moment that the record of FINAL is
  * under way the guest goes on only after ABORT is applied: DESIGN.md section 9.
  */
 #include "migrate/source.h"

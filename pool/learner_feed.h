@@ -2,8 +2,8 @@
  * Feeds learners from a voter: the committed entries that are on this host's disk, in
  * order, each learner at its own pace.
  *
- *	ASK ──► entries from memory (learner_tail.h), else from the segments on disk,
- *else, where those are gone or the learner's last entry is not ours, a snapshot
+ *	ASK ──► entries from memory (learner_tail.h), else from the segments on disk;
+ *	        where those are gone, or the learner's last entry is not ours, a snapshot
  *
  * It never gets in the way of commits: a learner has at most LEARN_WINDOW bytes under way
  * on the lowest priority; a callback sends a few messages; files are read in the bulk

@@ -6,8 +6,9 @@
  *	learner                          voter
  *	ASK (session, cursor)       ──►
  *	                            ◄──  BEAT (term, master, commit), each 250 ms
- *	                            ◄──  ENTRIES ... or SNAP_BEGIN, SNAP_DATA ...,
- *SNAP_END ACK (received, on disk)     ──►
+ *	                            ◄──  ENTRIES ..., or
+ *	                                 SNAP_BEGIN, SNAP_DATA ..., SNAP_END
+ *	ACK (received, on disk)     ──►
  *
  * ENTRIES and SNAP_* are the session's data: each carries its position (bytes of data
  * messages before it) and a running checksum, so that a gap, a repeat or other bytes

@@ -8,9 +8,9 @@
  *
  * The meta file names the server (its identity; 0: a learner) and, of a learner, the last
  * id that this host had, and whether the rest of the disk is to be wiped before use. It
- *is replaced as a whole before the first file goes and after the last one went: whatever
- *a crash leaves is a learner that begins anew. The state machine stays: what it holds was
- * committed, and entries that it has are passed over when they come again.
+ * is replaced as a whole before the first file goes and after the last one went: whatever
+ * a crash leaves is a learner that begins anew. The state machine stays: what it holds
+ * was committed, and entries that it has are passed over when they come again.
  */
 #include "pool/rlog.h"
 

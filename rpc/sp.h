@@ -2,11 +2,12 @@
  * The SP ("scalability protocols") wire format as stock NNG 1.x speaks it: pure coding,
  * no I/O, no allocation. Used by rpc/server and by tests.
  *
- *	connection	00 'S' 'P' 00 | protocol, 2 bytes | 00 00	(both sides, at
- *once) message, ipc	01 | length, 8 bytes | body
- *	message, tcp	length, 8 bytes | body			(tls+tcp likewise)
- *	REQ/REP body	hop ids, 4 bytes each, top bit clear | request id, top bit set |
- *data PUB body	data; a subscriber filters by leading bytes, on its own side
+ *	connection	00 'S' 'P' 00 | protocol, 2 bytes | 00 00; both sides, at once
+ *	message, ipc	01 | length, 8 bytes | body
+ *	message, tcp	length, 8 bytes | body; tls+tcp likewise
+ *	REQ/REP body	hop ids, 4 bytes each, top bit clear |
+ *			request id, top bit set | data
+ *	PUB body	data; a subscriber filters by leading bytes, on its own side
  *
  * All numbers are big-endian. The reply carries the request's whole backtrace (hop ids
  * and request id) in front of its data.

@@ -2,8 +2,8 @@
  * db_apply: entry in, new state out.
  *
  *	checksum, msgpack ─► level ─► expectations ─► effects staged ─► checks ─► commit
- *	     │                 │           └──────────────┴───────────────┴─► verdict,
- *no-op RV_ECORRUPT    RV_EUNSUPPORTED
+ *	     │                 │           └──────────────┴───────────────┴─► a verdict:
+ *	RV_ECORRUPT    RV_EUNSUPPORTED                                        a no-op
  */
 #include "pool/db/db.h"
 

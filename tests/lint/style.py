@@ -17,6 +17,8 @@ TEXT_RULES = [
     (re.compile(r"not implemented", re.I), "'not implemented'"),
     (re.compile(r"\b(strcpy|strcat|sprintf|gets|alloca)\s*\("), "unbounded string call"),
 ]
+COMMENT = re.compile(r"/\*.*?\*/", re.S)
+TORN = re.compile(r"^[ \t]*\*[^ \t/\n]", re.M)  # clang-format cut a long line in two here
 BAD_NAMES = re.compile(r"^(common|utils?|misc|helpers?)\.[ch]$")
 
 
@@ -40,6 +42,10 @@ def check(root, path):
     for pattern, what in TEXT_RULES:
         for match in pattern.finditer(text):
             yield f"{path}:{text.count(chr(10), 0, match.start()) + 1}: {what}"
+    for comment in COMMENT.finditer(text):
+        for match in TORN.finditer(text, comment.start() + 1, comment.end()):
+            number = text.count("\n", 0, match.start()) + 1
+            yield f"{path}:{number}: a comment that clang-format tore; wrap it by hand"
     if not tested:
         for start, length in functions(lines):
             if length > MAX_FUNCTION_LINES:

@@ -1,9 +1,10 @@
 /*
  * xenjob: one job of the Xen helper from the command line, for tests on real Xen.
  *
- *	xenjob create|restore|save|migrate|resume|destroy|attach|detach|console
- *key=value...
+ *	xenjob VERB key=value...
  *
+ *	VERB		create, restore, save, migrate, resume, destroy, attach, detach
+ *			or console
  *	handle=N	the domain's (of migrate: the source's; to=N is the new one's)
  *	vm=N name= type=pv|pvh max=KIB target=KIB vcpus=N kernel= ramdisk= cmdline=
  *	pod=1 platform= disk=DEVID,DEVICE,BACKEND,PATH vif=DEVID,MAC,BRIDGE devid=N

@@ -7,7 +7,7 @@
  *	behind it	the table: a sum of each SAVED_FILE_PIECE bytes of the stream
  *
  * The block is written last. The sums are taken while the stream is written, from what
- *the kernel has of it, and compared while libxl reads: a damaged, cut or foreign one is
+ * the kernel has of it, and compared while libxl reads: a damaged, cut or foreign one is
  * refused, and what was restored of it destroyed. Numbers are little-endian. Pure.
  *
  * The sums are XXH64: faster than any disk, and on 64-bit processors without wide vector

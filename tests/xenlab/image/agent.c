@@ -2,8 +2,9 @@
  * Serves the lab's requests in dom0, one TCP connection each, on port 7:
  *	"run LIMIT SIZE\n" and a shell script of SIZE bytes: its output, then a last line
  *		"@status=N"; ended by force after LIMIT seconds, N is 124 then
- *	"clock N\n", as often as wanted: turns the clock by N µs, answers with the time in
- *µs Static and without other programs: under emulation each start of one costs 50 ms.
+ *	"clock N\n", as often as wanted: turns the clock by N µs, answers with the time
+ *		in µs
+ * Static and without other programs: under emulation each start of one costs 50 ms.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
