@@ -316,6 +316,16 @@ int memctl_domain_ready(struct memctl *m, int64_t now_us, uint32_t domid)
 	return 0;
 }
 
+int memctl_domain_limited(struct memctl *m, uint32_t domid, uint64_t maxmem_kib)
+{
+	struct domain *g = domain_find(m, domid);
+
+	if (!g)
+		return RV_ENOENT;
+	g->limit_kib = sane_kib(maxmem_kib);
+	return 0;
+}
+
 int memctl_domain_found(
 	struct memctl *m, uint32_t domid, uint64_t target_kib, uint64_t maxmem_kib)
 {
@@ -324,7 +334,7 @@ int memctl_domain_found(
 	if (!g)
 		return RV_ENOENT;
 	g->d.target_kib = sane_kib(target_kib);
-	g->d.maxmem_kib = sane_kib(maxmem_kib);
+	g->d.maxmem_kib = g->limit_kib = sane_kib(maxmem_kib);
 	g->force = true;
 	g->ordered = false;
 	return 0;
@@ -424,7 +434,8 @@ struct memctl_totals memctl_totals(const struct memctl *m)
 		const struct domain *g = &m->domains[i];
 
 		t.growable_kib += domain_commit(g) - g->d.actual_kib;
-		t.squeezable_kib += domain_squeezable(g);
+		/* With what is on its way already. */
+		t.squeezable_kib += domain_squeezable(g) + domain_settling(g);
 		t.stuck += g->balloon == MEMCTL_STUCK;
 		t.unproven +=
 			g->balloon == MEMCTL_UNPROVEN || g->balloon == MEMCTL_PROBING;
@@ -455,8 +466,9 @@ struct memctl_view memctl_domain_at(const struct memctl *m, size_t i)
 		.d = g->d,
 		.balloon = g->balloon,
 		.promised_kib = g->promised_kib,
+		.limit_kib = max_kib(g->limit_kib, g->d.maxmem_kib),
 		.share_kib = g->share_kib,
-		.squeezable_kib = domain_squeezable(g),
+		.squeezable_kib = domain_squeezable(g) + domain_settling(g),
 		.speed_kib_per_s = g->speed_kib_per_s,
 		.offset_kib = g->offset_kib,
 		.moving = driver_distance(m, g) != 0,

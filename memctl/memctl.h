@@ -9,9 +9,10 @@
  *
  * Who gets what
  * - A guest *counts as* max(actual, maxmem, what was promised to it): Xen lets it grow to
- *   its maxmem whenever it likes. Unpromised memory is free pages minus all that guests
- *   may still grow by, minus reservations, minus the host's reserve; growing and granting
- *   spend only that, so no page is ever promised twice.
+ *   its maxmem whenever it likes, and to a former, greater one until the lower one is in
+ *   place. Unpromised memory is free pages minus all that guests may still grow by, minus
+ *   reservations, minus the host's reserve; growing and granting spend only that, so no
+ *   page is ever promised twice.
  * - *Share*: where every guest ends. Memory beyond the dynamic minimums is divided in
  *   proportion to (dynamic-max - dynamic-min), so all guests sit at the same fraction.
  * - *Race*: while a reservation waits, whoever frees fastest may be asked beyond its
@@ -93,6 +94,7 @@ struct memctl_view {
 	struct memctl_domain d; /* target and maxmem: as last ordered */
 	enum memctl_balloon balloon;
 	uint64_t promised_kib;	  /* what a reservation passed on to it */
+	uint64_t limit_kib;	  /* Xen may still let it have so much */
 	uint64_t share_kib;	  /* where it should end */
 	uint64_t squeezable_kib;  /* what it could still give */
 	uint64_t speed_kib_per_s; /* of its driver as observed; 0: not yet */
@@ -112,7 +114,7 @@ struct memctl_totals {
 
 enum memctl_do {
 	/* Of a domain. */
-	MEMCTL_SET_MAXMEM,     /* kib */
+	MEMCTL_SET_MAXMEM,     /* kib; answer with memctl_domain_limited */
 	MEMCTL_SET_TARGET,     /* kib */
 	MEMCTL_DECLARE_PROVEN, /* write nothing; remember it over restarts */
 	MEMCTL_DECLARE_STUCK,  /* memory/uncooperative; raise a message */
@@ -172,6 +174,12 @@ int memctl_domain_mode(struct memctl *m, int64_t now_us, uint32_t domid,
 int memctl_domain_actual(struct memctl *m, int64_t now_us, uint32_t domid,
 	uint64_t actual_kib) RV_MUST_CHECK;
 int memctl_domain_pod(struct memctl *m, uint32_t domid, uint64_t pod_kib) RV_MUST_CHECK;
+
+/* MEMCTL_SET_MAXMEM was carried out: Xen's limit is this now, and the guest's size was
+ * reported as it was after that. A lowered maxmem frees nothing before: the guest may
+ * have grown on its way. */
+int memctl_domain_limited(
+	struct memctl *m, uint32_t domid, uint64_t maxmem_kib) RV_MUST_CHECK;
 
 /* The guest said that its balloon driver is up: probe it now rather than later. */
 int memctl_domain_ready(struct memctl *m, int64_t now_us, uint32_t domid) RV_MUST_CHECK;

@@ -15,6 +15,7 @@ struct domain {
 	struct memctl_domain d;
 	enum memctl_balloon balloon;
 	uint64_t promised_kib;
+	uint64_t limit_kib; /* Xen's, until a lowered maxmem is known to be in place */
 	uint64_t share_kib; /* a level */
 	int64_t offset_kib;
 	bool force; /* order again, however small the difference */
@@ -68,10 +69,22 @@ static inline uint64_t less_kib(uint64_t a, uint64_t b)
 	return a > b ? a - b : 0;
 }
 
-/* What the guest counts as. */
-static inline uint64_t domain_commit(const struct domain *g)
+/* What the guest counts as when all that was ordered is in place. */
+static inline uint64_t domain_settled(const struct domain *g)
 {
 	return max_kib(max_kib(g->d.actual_kib, g->d.maxmem_kib), g->promised_kib);
+}
+
+/* What it counts as now. */
+static inline uint64_t domain_commit(const struct domain *g)
+{
+	return max_kib(domain_settled(g), g->limit_kib);
+}
+
+/* What is free as soon as its lowered maxmem is known to be in place. */
+static inline uint64_t domain_settling(const struct domain *g)
+{
+	return domain_commit(g) - domain_settled(g);
 }
 
 /* Where the driver will settle. */
@@ -110,7 +123,7 @@ static inline uint64_t domain_squeezable(const struct domain *g)
 {
 	if (!domain_adjustable(g))
 		return 0;
-	return less_kib(domain_commit(g), domain_level(g, g->d.dynamic_min_kib));
+	return less_kib(domain_settled(g), domain_level(g, g->d.dynamic_min_kib));
 }
 
 /* free - growable - reserved - reserve. */

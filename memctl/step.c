@@ -61,6 +61,7 @@ void step_set_maxmem(struct memctl *m, struct domain *g, uint64_t kib)
 
 	if (g->d.maxmem_kib == kib)
 		return;
+	g->limit_kib = max_kib(g->limit_kib, g->d.maxmem_kib);
 	g->d.maxmem_kib = kib;
 	m->spare_kib += (int64_t)before - (int64_t)domain_commit(g);
 	step_emit(m, (struct memctl_action){.what = MEMCTL_SET_MAXMEM,
@@ -101,7 +102,8 @@ static void refuse_hopeless(struct memctl *m)
 	int64_t can = m->spare_kib;
 
 	for (size_t i = 0; i < m->n_domains; i++)
-		can += (int64_t)domain_squeezable(&m->domains[i]);
+		can += (int64_t)(domain_squeezable(&m->domains[i]) +
+				 domain_settling(&m->domains[i]));
 	for (size_t i = 0; i < m->n_reservations; i++)
 		if (!m->reservations[i].granted)
 			can += (int64_t)m->reservations[i].held_kib;
@@ -166,6 +168,16 @@ static void hand_out(struct memctl *m)
 	}
 }
 
+/* What will be free without another order. */
+static uint64_t settling_kib(const struct memctl *m)
+{
+	uint64_t kib = 0;
+
+	for (size_t i = 0; i < m->n_domains; i++)
+		kib += domain_settling(&m->domains[i]);
+	return kib;
+}
+
 /* What is waited for and not yet free. */
 static uint64_t wanted_kib(const struct memctl *m)
 {
@@ -226,9 +238,9 @@ static size_t collect(struct memctl *m)
 		if (!domain_adjustable(g))
 			continue;
 		f->index = (uint32_t)i;
-		f->cap = (double)domain_commit(g);
+		f->cap = (double)domain_settled(g);
 		f->lo = (double)min_kib(
-			domain_level(g, g->d.dynamic_min_kib), domain_commit(g));
+			domain_level(g, g->d.dynamic_min_kib), domain_settled(g));
 		f->hi = (double)max_kib(
 			domain_level(g, g->d.dynamic_max_kib), (uint64_t)f->lo);
 		f->speed = (double)g->speed_kib_per_s / 1e6;
@@ -253,7 +265,7 @@ static void ask(struct memctl *m, struct domain *g, int64_t now, uint64_t level_
 {
 	uint64_t target = domain_target(g, level_kib);
 	uint64_t asked = less_kib(g->d.actual_kib, domain_goal(g));
-	uint64_t more = less_kib(domain_commit(g), domain_level(g, target));
+	uint64_t more = less_kib(domain_settled(g), domain_level(g, target));
 
 	if (target < g->d.target_kib && more > asked + asked / 4)
 		step_order(m, g, now, target);
@@ -316,7 +328,8 @@ static void squeeze(struct memctl *m, int64_t now, uint64_t wanted)
 
 static size_t share_out(struct memctl *m, int64_t now)
 {
-	double sum = m->spare_kib > 0 ? (double)m->spare_kib : 0;
+	int64_t left_kib = m->spare_kib + (int64_t)settling_kib(m);
+	double sum = left_kib > 0 ? (double)left_kib : 0;
 	size_t n = collect(m);
 
 	for (size_t i = 0; i < n; i++) {
@@ -363,7 +376,7 @@ static void share_downwards(struct memctl *m, size_t n, int64_t now)
 			/* Asked for more than was needed: stop where it is. */
 			target = min_kib(target, domain_target(g, g->d.actual_kib));
 			if (target > g->d.target_kib &&
-				domain_level(g, target) <= domain_commit(g))
+				domain_level(g, target) <= domain_settled(g))
 				step_order(m, g, now, target);
 		}
 	}
@@ -441,16 +454,15 @@ struct memctl_step memctl_step(struct memctl *m, int64_t now_us)
 	for (size_t i = 0; i < m->n_domains; i++)
 		driver_judge(m, &m->domains[i], now_us);
 	refuse_hopeless(m);
+	hand_out(m);
 	wanted = wanted_kib(m);
 	if (wanted > 0)
 		lock_in_for(m, wanted);
-	hand_out(m);
-	wanted = wanted_kib(m);
+	wanted = less_kib(wanted, settling_kib(m));
 	if (wanted > 0) {
 		squeeze(m, now_us, wanted);
 		/* What was never taken is free as soon as maxmem says so. */
 		lock_in_for(m, wanted);
-		hand_out(m);
 	}
 	if (wanted_kib(m) == 0)
 		balance(m, now_us);

@@ -8,6 +8,11 @@
 static void memory_send(struct memory_domain *d);
 static void memory_looked(struct memory_domain *d);
 
+static void memory_lost(const struct memory_domain *d)
+{
+	log_error("vm.memory", "domid=%u msg=\"the controller lost a domain\"", d->domid);
+}
+
 static struct memory_domain *memory_find(const struct vm_memory *m, uint32_t domid)
 {
 	return map_get(&m->domains, &domid, sizeof domid);
@@ -32,6 +37,16 @@ void vm_memory_domain_free(struct memory_domain *d)
 	free(d);
 }
 
+/* Raised, nothing became free; lowered, it may have grown until now. */
+static void memory_limited(struct memory_domain *d)
+{
+	d->lowered = !d->maxmem_known || d->sent_kib < d->maxmem_kib;
+	d->maxmem_kib = d->sent_kib;
+	d->maxmem_known = true;
+	if (!d->lowered && memctl_domain_limited(d->memory->ctl, d->domid, d->sent_kib))
+		memory_lost(d);
+}
+
 static void memory_answered(void *arg, struct hyper_req *req)
 {
 	struct memory_domain *d = arg;
@@ -50,11 +65,13 @@ static void memory_answered(void *arg, struct hyper_req *req)
 			d->target_kib = d->sent_kib;
 			d->target_known = true;
 		} else {
-			d->maxmem_kib = d->sent_kib;
-			d->maxmem_known = true;
+			memory_limited(d);
 		}
 		d->put_back = d->put_back && (d->target_due || d->maxmem_due);
-		memory_send(d);
+		if (d->lowered)
+			vm_memory_look(d);
+		else
+			memory_send(d);
 		return;
 	}
 	if (req->rc == RV_ENOENT || req->rc == RV_ESTALE)
@@ -87,7 +104,7 @@ static void memory_retry(void *arg)
 {
 	struct memory_domain *d = arg;
 
-	if (d->unknown) {
+	if (d->unknown || d->lowered) {
 		vm_memory_look(d);
 		return;
 	}
@@ -299,11 +316,6 @@ static bool memory_holds(struct memory_domain *d, const struct hyper_domain *now
 	return true;
 }
 
-static void memory_lost(const struct memory_domain *d)
-{
-	log_error("vm.memory", "domid=%u msg=\"the controller lost a domain\"", d->domid);
-}
-
 static void memory_looked(struct memory_domain *d)
 {
 	const struct hyper_req *req = &d->req;
@@ -313,15 +325,21 @@ static void memory_looked(struct memory_domain *d)
 	if (req->rc) {
 		log_warn("vm.memory", "domid=%u rc=%s msg=\"what it holds: %s\"",
 			d->domid, rv_error_symbol(req->rc), req->error.detail);
-		if (d->unknown)
+		if (d->unknown || d->lowered)
 			timer_start_ms(&d->retry, MEMORY_RETRY_MS);
 		else
 			memory_send(d);
 		return;
 	}
 	/* Its own event may have told in the meantime, and is newer. */
-	if (d->unknown && !memory_holds(d, &req->domain))
+	if ((d->unknown || d->lowered) && !memory_holds(d, &req->domain))
 		memory_lost(d);
+	if (d->lowered) {
+		d->lowered = false;
+		if (memctl_domain_limited(d->memory->ctl, d->domid, d->maxmem_kib))
+			memory_lost(d);
+		defer_start(&d->memory->step);
+	}
 	vm_memory_compare(d, &req->domain);
 	memory_send(d);
 }

@@ -35,6 +35,7 @@ struct memory_domain {
 	bool foreign_told;
 	int64_t foreign_us; /* when it was told last */
 	bool unknown;	    /* restored: booked with its target, it may hold less */
+	bool lowered;	    /* maxmem; what it holds was not read since */
 	struct hyper_req req;
 	struct timer retry, deadline;
 };

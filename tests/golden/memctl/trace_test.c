@@ -5,6 +5,7 @@
  *     free SIZE
  *     domain ID DYNAMIC-MIN DYNAMIC-MAX ACTUAL [unproven]
  *     actual ID SIZE | range ID MIN MAX | mode ID NUMBER | found ID TARGET MAXMEM
+ *     limited ID MAXMEM    an order for it was carried out
  *     reserve NAME SIZE MS | release NAME | build NAME ID SIZE
  *     at MS                the time now
  *     step MS              steps at that time and shows every action
@@ -104,6 +105,8 @@ static void do_line(char *line, FILE *out)
 	else if (strcmp(w[0], "found") == 0)
 		rc = memctl_domain_found(
 			host, (uint32_t)atoi(w[1]), kib(w[2]), kib(w[3]));
+	else if (strcmp(w[0], "limited") == 0)
+		rc = memctl_domain_limited(host, (uint32_t)atoi(w[1]), kib(w[2]));
 	else if (strcmp(w[0], "reserve") == 0)
 		rc = memctl_reserve(
 			host, &owner, kib(w[2]), now + atoll(w[3]) * 1000, &e);

@@ -359,7 +359,7 @@ static void check_memory(struct ring_host *h, const struct memctl *m,
 		/* Up to its maxmem it may grow at any moment: that is promised to it. */
 		if (memctl_domain_get(m, domains[i].id.domid, &v) == 0 &&
 			domains[i].actual_kib > v.d.actual_kib &&
-			domains[i].actual_kib <= v.d.maxmem_kib)
+			domains[i].actual_kib <= v.limit_kib)
 			grown_kib += domains[i].actual_kib - v.d.actual_kib;
 	}
 	for (size_t k = 0; k < memctl_reservation_count(m); k++) {

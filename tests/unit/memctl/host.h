@@ -19,7 +19,7 @@
 #include "base/prng.h"
 #include "memctl/memctl.h"
 
-enum { HOST_GUESTS = 64, HOST_OWNERS = 64 };
+enum { HOST_GUESTS = 64, HOST_OWNERS = 64, HOST_ORDERS = 4096 };
 #define MiB UINT64_C(1024)
 #define GiB (1024 * MiB)
 
@@ -50,6 +50,13 @@ struct host {
 	uint64_t asked[HOST_OWNERS], used[HOST_OWNERS];
 	int64_t next;
 	unsigned long steps, orders;
+	/* Orders are carried out so much later; those on their way, oldest first. */
+	int64_t lag_us;
+	struct host_order {
+		int64_t due;
+		struct memctl_action a;
+	} under_way[HOST_ORDERS];
+	size_t n_under_way;
 };
 
 static inline struct uuid host_owner(unsigned i)
@@ -105,6 +112,38 @@ static inline void host_check(struct host *h)
 			(unsigned long long)h->total);
 }
 
+/* An order arrives. */
+static inline void host_land(struct host *h, const struct memctl_action *a)
+{
+	struct guest *g = host_guest(h, a->domid);
+
+	if (!g)
+		return;
+	if (a->what == MEMCTL_SET_TARGET) {
+		/* Growing: maxmem went first. */
+		assert_true(h->lag_us || a->kib <= g->target || a->kib <= g->maxmem);
+		g->target = a->kib;
+		return;
+	}
+	g->maxmem = a->kib;
+	memctl_host_free(h->m, host_free(h));
+	assert_int_equal(memctl_domain_actual(h->m, h->now, g->domid, g->actual), 0);
+	assert_int_equal(memctl_domain_limited(h->m, g->domid, a->kib), 0);
+	h->next = h->now;
+}
+
+static inline void host_land_due(struct host *h)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < h->n_under_way; i++)
+		if (h->under_way[i].due <= h->now)
+			host_land(h, &h->under_way[i].a);
+		else
+			h->under_way[n++] = h->under_way[i];
+	h->n_under_way = n;
+}
+
 static inline void host_do(struct host *h, const struct memctl_action *a)
 {
 	struct guest *g = host_guest(h, a->domid);
@@ -113,18 +152,18 @@ static inline void host_do(struct host *h, const struct memctl_action *a)
 	h->orders++;
 	switch (a->what) {
 	case MEMCTL_SET_MAXMEM:
-		assert_non_null(g);
-		/* Never below what the guest holds. */
-		assert_true(a->kib >= g->actual);
-		g->maxmem = a->kib;
-		break;
 	case MEMCTL_SET_TARGET:
 		assert_non_null(g);
-		assert_true(a->kib >= g->dmin || a->kib > g->target);
-		assert_true(a->kib <= g->smax);
-		/* Growing: maxmem went first. */
-		assert_true(a->kib <= g->target || a->kib <= g->maxmem);
-		g->target = a->kib;
+		if (a->what == MEMCTL_SET_MAXMEM) {
+			/* Never below what the guest holds. */
+			assert_true(a->kib >= g->actual);
+		} else {
+			assert_true(h->lag_us || a->kib >= g->dmin || a->kib > g->target);
+			assert_true(a->kib <= g->smax);
+		}
+		assert_true(h->n_under_way < HOST_ORDERS);
+		h->under_way[h->n_under_way++] =
+			(struct host_order){h->now + h->lag_us, *a};
 		break;
 	case MEMCTL_DECLARE_PROVEN:
 		g->declared_proven = true;
@@ -165,6 +204,7 @@ static inline void host_step(struct host *h)
 	}
 	h->steps++;
 	h->next = s.next_us;
+	host_land_due(h);
 	host_check(h);
 }
 
@@ -210,6 +250,7 @@ static inline void host_run(struct host *h, int64_t until)
 			if (h->g[i].here)
 				guest_run(h, &h->g[i], to - h->now);
 		h->now = to;
+		host_land_due(h);
 		if (h->next != MEMCTL_NEVER && h->next <= h->now)
 			host_step(h);
 	}
