@@ -71,6 +71,7 @@ static bool is_of_the_moment(enum schema_field_id id)
 	case VM_BALLOON_PROVEN:
 	case VM_PAUSED_BY:
 	case VM_DEVICES_LEFT_ON:
+	case VM_GHOSTS:
 	case VM_CLAIMS_VOID:
 	case VBD_CURRENT_OPERATIONS:
 	case VBD_CURRENTLY_ATTACHED:

@@ -12,6 +12,7 @@
 #include "link/ca.h"
 #include "pool/db/message.h"
 #include "reactor/tls.h"
+#include "vm/vm_ghost_marks.h"
 
 enum { SHOW = 3 }; /* objects listed by name in one reason */
 
@@ -91,6 +92,29 @@ static void check_left(struct reasons *r)
 			"last heard of: %s (bring it back; if it is off for good, "
 			"`reeve host-declare-dead host=%s` lets go of them)",
 			names_end(&left), row_name(host));
+}
+
+/* Once it is in no pool nobody would hear of them, and their VMs could be started. */
+static void check_ghosts(struct reasons *r)
+{
+	const struct row *host = db_row(r->db, CLASS_HOST, r->host);
+	struct names ghosts = {.show = SHOW};
+
+	for (const struct row *vm = NULL; (vm = db_next(r->db, CLASS_VM, vm));)
+		if (vm_ghost_marked_on(vm, r->host))
+			names_add(&ghosts, row_name(vm));
+	if (ghosts.count && db_bool(host, HOST_LIVE))
+		against(r, true,
+			"domains run on it that are left of VMs: %s (host-ghost-list "
+			"host=%s shows them; host-ghost-destroy ends them, vm-adopt "
+			"makes them VMs again)",
+			names_end(&ghosts), row_name(host));
+	else if (ghosts.count)
+		against(r, true,
+			"domains ran on it, when it was last heard of, that are left of "
+			"VMs: %s (bring it back; if it is off for good, `reeve "
+			"host-declare-dead host=%s` lets go of them)",
+			names_end(&ghosts), row_name(host));
 }
 
 static void check_tasks(struct reasons *r)
@@ -180,6 +204,7 @@ int eject_check(const struct db *db, struct uuid host, struct rv_error *e)
 	e->detail[0] = '\0';
 	check_vms(&r);
 	check_left(&r);
+	check_ghosts(&r);
 	check_writers(&r);
 	for (const struct row *pbd = NULL; (pbd = db_next_ref(db, PBD_HOST, host, pbd));)
 		check_sr(&r, pbd);
@@ -334,6 +359,7 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	forget_tokens(pool, host, t);
 	if (witness_is(row))
 		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
+	vm_ghost_unmark_all_txn(db, host, t);
 	txn_delete(t, CLASS_HOST, host);
 	tell(row, message, user, t);
 }

@@ -7,6 +7,7 @@
 #include "daemon/daemon.h"
 #include "daemon/ghosts_internal.h"
 #include "daemon/tasks.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_op.h"
 
 enum {
@@ -155,6 +156,7 @@ static void txn_adopt(void *arg, const struct db *db, struct txn *t)
 	bool paused = a->domain.state == HYPER_PAUSED;
 	uint32_t vcpus = a->domain.vcpus_online ? a->domain.vcpus_online : 1;
 	struct value result = value_ref(a->vm);
+	char host[UUID_TEXT_SIZE];
 
 	if (a->fresh) {
 		txn_expect_name_free(t, CLASS_VM, a->name);
@@ -178,6 +180,9 @@ static void txn_adopt(void *arg, const struct db *db, struct txn *t)
 	vm_txn_attached(db, t, a->vm);
 	if (vm)
 		txn_unblock(a, vm, t);
+	uuid_format(&a->all->daemon->host, host);
+	txn_map_remove(t, a->vm, VM_GHOSTS, host);
+	vm_ghost_unmark_txn(db, a->domain.vm, a->all->daemon->host, t);
 	txn_say(a, db, t);
 	if (a->task_of && !uuid_is_none(&a->task_of->request))
 		tasks_add_finished(a->task_of, t, a->vm, &result);
@@ -207,11 +212,24 @@ static void own_name(struct adoption *a, const struct hyper_domain *d)
 		a->name[len - 9] = '\0';
 }
 
+static bool ghost_elsewhere(
+	const struct daemon *d, const struct row *vm, struct vm_ghost_mark *ghost)
+{
+	for (unsigned i = 0; vm_ghost_marked_at(pool_db(d->pool), vm, &i, ghost);) {
+		struct uuid host = row_uuid(ghost->host);
+
+		if (!uuid_eq(&host, &d->host))
+			return true;
+	}
+	return false;
+}
+
 /* What speaks against it. */
 static int adopt_check(struct adoption *a, const struct hyper_domain *d)
 {
 	struct daemon *daemon = a->all->daemon;
 	const struct row *vm = db_row(pool_db(daemon->pool), CLASS_VM, a->vm);
+	struct vm_ghost_mark ghost;
 	struct rv_error e = {0};
 
 	if (ghost_is_adopted(a->all, &d->id))
@@ -235,6 +253,12 @@ static int adopt_check(struct adoption *a, const struct hyper_domain *d)
 			"VM %s is not halted, or an operation is at work on it: it can't "
 			"have another domain",
 			row_name(vm));
+	if (ghost_elsewhere(daemon, vm, &ghost))
+		return op_fail(&a->op, RV_ESTATE,
+			"VM %s has domain %u (%s) on host %s, too: end that one first "
+			"(host-ghost-destroy host=%s domid=%u)",
+			row_name(vm), ghost.domid, ghost.name, row_name(ghost.host),
+			row_name(ghost.host), ghost.domid);
 	if (db_enum(vm, VM_DOMAIN_TYPE) != (int)d->type)
 		return op_fail(&a->op, RV_ESTATE,
 			"VM %s and domain %u are not of the same type (domain-type)",

@@ -8,6 +8,8 @@
 #include "daemon/daemon.h"
 #include "daemon/ghosts_internal.h"
 #include "rpc/message.h"
+#include "vm/vm_entry.h"
+#include "vm/vm_ghost_marks.h"
 
 enum {
 	ASK_ANSWER_MS = 30 * 1000,
@@ -23,6 +25,10 @@ struct asked {
 	struct timer deadline;
 	uint32_t domid;
 	char name[HYPER_NAME_SIZE];
+	/* host_ghost_destroy */
+	struct hyper_domain_id id;
+	struct uuid vm; /* whose mark it bore; none */
+	struct vm_entry entry;
 };
 
 static bool is_ghost(const struct ghosts *g, const struct hyper_domain *d)
@@ -165,25 +171,59 @@ void host_ghost_list(struct call *c)
 		hyper_list(c->daemon->hyper, &a->req);
 }
 
+/* Its VM may start at once. */
+static void txn_unmark(void *arg, const struct db *db, struct txn *t)
+{
+	struct asked *a = arg;
+
+	vm_ghost_unmark_txn(db, a->vm, a->all->daemon->host, t);
+}
+
+static bool unmark_holds(void *arg, const struct db *db)
+{
+	struct asked *a = arg;
+	const struct row *vm = db_row(db, CLASS_VM, a->vm);
+
+	return !vm || !vm_ghost_marked_on(vm, a->all->daemon->host);
+}
+
+/* The domain is gone, whatever became of the record: a look puts that right. */
+static void unmarked(void *arg, uint64_t token, int rc)
+{
+	struct asked *a = arg;
+
+	(void)token;
+	(void)rc;
+	if (a->all->stopped)
+		return;
+	vm_manager_look(a->call->daemon->vms);
+	call_reply_nil(a->call);
+	asked_free(a);
+}
+
 static void destroyed(void *arg, struct hyper_req *req)
 {
 	struct asked *a = arg;
+	struct daemon *d = a->call->daemon;
 
 	(void)req;
 	if (!asked_ok(a))
 		return;
+	timer_stop(&a->deadline);
 	log_warn("ghosts.destroyed", "domid=%u name=\"%s\" user=\"%s\"", a->domid,
 		a->name, a->call->who.user);
-	vm_manager_look(a->call->daemon->vms);
-	call_reply_nil(a->call);
-	asked_free(a);
+	vm_ghost_gone(d->vms, &d->host, &a->id);
+	if (unmark_holds(a, pool_db(d->pool)) || vm_ghost_of(d->vms, &d->host, &a->vm))
+		unmarked(a, 0, 0);
+	else
+		vm_entry_commit(
+			&a->entry, txn_unmark, unmark_holds, false, unmarked, a, 0);
 }
 
 static void found_to_destroy(void *arg, struct hyper_req *req)
 {
 	struct asked *a = arg;
 	const struct hyper_domain *d;
-	struct hyper_domain_id id;
 	struct rv_error e = {0};
 
 	if (!asked_ok(a))
@@ -198,10 +238,12 @@ static void found_to_destroy(void *arg, struct hyper_req *req)
 		return;
 	}
 	snprintf(a->name, sizeof a->name, "%s", d->name);
-	id = d->id; /* the list is the driver's */
+	a->id = d->id; /* the list is the driver's */
+	a->vm = d->vm;
+	vm_entry_init(&a->entry, a->all->daemon->loop, a->all->daemon->pool);
 	hyper_req_init(&a->req, destroyed, a);
 	timer_start_ms(&a->deadline, DESTROY_ANSWER_MS);
-	hyper_destroy(a->call->daemon->hyper, &a->req, &id);
+	hyper_destroy(a->call->daemon->hyper, &a->req, &a->id);
 }
 
 /* An argument that is a domid. False: the call has been failed. */
@@ -254,8 +296,12 @@ void ghosts_stop(struct ghosts *g)
 	if (!g || g->stopped)
 		return;
 	g->stopped = true;
-	LIST_FOR_EACH (node, &g->asked)
-		timer_stop(&CONTAINER_OF(node, struct asked, node)->deadline);
+	LIST_FOR_EACH (node, &g->asked) {
+		struct asked *a = CONTAINER_OF(node, struct asked, node);
+
+		timer_stop(&a->deadline);
+		vm_entry_stop(&a->entry);
+	}
 	ghost_adoptions_stop(g);
 }
 

@@ -5,6 +5,7 @@
 #include "base/mpcheck.h"
 #include "daemon/names.h"
 #include "pool/db/message.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_lost.h"
 #include "vm/vm_protect.h"
 
@@ -67,6 +68,8 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 		(vm = db_next_ref(db, VM_DEVICES_LEFT_ON, uuid, vm));)
 		if (!is_lost(vm, uuid)) /* those above have been let go of */
 			vm_left_txn(db, vm, t);
+	/* What it was heard to have counts as ended; back, it tells again. */
+	vm_ghost_unmark_all_txn(db, uuid, t);
 	len = snprintf(account, LOST_WORDS_MAX,
 		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),
 		names.count ? ": " : "", names_end(&names));

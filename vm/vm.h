@@ -181,6 +181,12 @@ bool vm_ghost_is(const struct vm_manager *m, const struct uuid *host,
 /* How many such domains a host of ours has, and the names of the first few. */
 size_t vm_ghosts_say(
 	const struct vm_manager *m, const struct uuid *host, char *names, size_t size);
+/* Whether a host of ours has one that bears the VM's mark. */
+bool vm_ghost_of(
+	const struct vm_manager *m, const struct uuid *host, const struct uuid *vm);
+/* It was destroyed. */
+void vm_ghost_gone(
+	struct vm_manager *m, const struct uuid *host, const struct hyper_domain_id *id);
 /* From now on the VM counts as having that domain, so that it can't be started beside it
  * here; none: no VM does. False: it is no ghost. */
 bool vm_ghost_claim(struct vm_manager *m, const struct uuid *host,

@@ -126,6 +126,28 @@ static const char *state_text(enum vm_power_state state)
 	return texts[state];
 }
 
+static int refuse_ghost(const struct vm_condition *c, const struct allowed_rule *r,
+	int rc, const char *name, struct rv_error *e)
+{
+	if (!c->ghost_host[0])
+		return rv_error_set(e, rc,
+			"VM %s is %s in the database, but a domain of it may be there "
+			"that the database does not know, since this host has more of "
+			"them than it can remember: end unknown domains first (xl list, "
+			"xl destroy)",
+			name, state_text(c->power_state));
+	return rv_error_set(e, rc,
+		"VM %s is %s in the database, but host %s has domain %u (%s) of it, "
+		"which "
+		"the database does not know and which may be writing to its disks: no %s "
+		"until that domain is ended (host-ghost-destroy host=%s domid=%u) or "
+		"taken as the VM (vm-adopt host=%s domid=%u vm=%s); host-ghost-list "
+		"host=%s shows it. If that host is off for good: host-declare-dead",
+		name, state_text(c->power_state), c->ghost_host, c->ghost_domid,
+		c->ghost_name, r->verb, c->ghost_host, c->ghost_domid, c->ghost_host,
+		c->ghost_domid, name, c->ghost_host);
+}
+
 int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
 	const char *name, const char *task, struct rv_error *e)
 {
@@ -145,12 +167,7 @@ int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
 						 : "another host's",
 			task ? ", task " : "", task ? task : "");
 	if (c->has_domain && (r->states & (1u << c->power_state)))
-		return rv_error_set(e, rc,
-			"VM %s is %s in the database, but a domain of it exists that the "
-			"database does not know: see the messages (message-list), end "
-			"that "
-			"domain first",
-			name, state_text(c->power_state));
+		return refuse_ghost(c, r, rc, name, e);
 	return rv_error_set(e, rc, "VM %s is %s: %s is not possible. %s", name,
 		state_text(c->power_state), r->verb, r->otherwise);
 }

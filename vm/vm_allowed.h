@@ -43,7 +43,11 @@ int vm_operation_by_name(const char *name); /* -1: none such */
 struct vm_condition {
 	enum vm_power_state power_state;
 	bool is_a_template, is_a_snapshot;
-	bool has_domain; /* halted, but an earlier domain could not be removed yet */
+	/* A domain that is not the VM (a ghost) may be changing its disks. Words say
+	 * where it is; ghost_host "": some domains could not be looked at. */
+	bool has_domain;
+	char ghost_host[64], ghost_name[64];
+	uint32_t ghost_domid;
 	/* The operation at work, or VM_OP_COUNT; whether it can still be cancelled. */
 	enum vm_operation current;
 	bool current_cancellable;

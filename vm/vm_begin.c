@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_op.h"
 
 const struct vm_verb *const vm_verbs[VM_OP_COUNT] = {
@@ -167,6 +168,12 @@ static bool takes_disks(const struct vm_op *o)
 	       o->kind == VM_OP_RESUME || o->kind == VM_OP_VBD_PLUG;
 }
 
+bool vm_op_makes_domain(const struct vm_op *o)
+{
+	return o->kind == VM_OP_START || o->kind == VM_OP_START_ON ||
+	       o->kind == VM_OP_RESUME;
+}
+
 static struct uuid drive_of(const struct vm_op *o)
 {
 	return o->kind == VM_OP_VBD_PLUG ? o->args.device : UUID_NONE;
@@ -215,6 +222,9 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 	}
 	if (takes_disks(o))
 		vm_txn_disks_whole(db, t, o->vm, drive_of(o));
+	/* A host may have found one since this was admitted. */
+	if (vm_op_makes_domain(o))
+		vm_ghost_expect(o->row, t);
 	if (o->verb->intend)
 		o->verb->intend(o, db, t);
 }

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "vm/vm_domain.h"
+#include "vm/vm_ghost_marks.h"
 
 enum {
 	RESERVE,
@@ -279,6 +280,9 @@ static void txn_owner(void *arg, const struct db *db, struct txn *t)
 	txn_expect_ref(t, b->owner->vm, VM_INTENT_TASK, b->owner->task);
 	txn_expect_int(t, b->owner->vm, VM_OWNER_GENERATION,
 		db_int(db_row(db, CLASS_VM, b->owner->vm), VM_OWNER_GENERATION));
+	/* It has not run yet: the last moment at which a ghost can keep it from that. */
+	if (vm_op_makes_domain(b->owner))
+		vm_ghost_expect(b->owner->row, t);
 	vm_txn_domain(db, t, b->owner->vm, &b->id, b->host->uuid);
 	vm_txn_attached(db, t, b->owner->vm);
 }
@@ -331,13 +335,30 @@ static void in_create(struct vm_build *b)
 		op_await(&b->op, 0));
 }
 
+static void not_recorded(struct vm_build *b)
+{
+	const struct db *db = pool_db(b->owner->mgr->pool);
+	const struct row *vm = db_row(db, CLASS_VM, b->owner->vm);
+	struct vm_ghost_mark ghost;
+
+	if (b->entry.rc == RV_ECONFLICT && vm && vm_op_makes_domain(b->owner) &&
+		vm_ghost_marked(db, vm, &ghost))
+		op_fail(&b->op, RV_ESTATE,
+			"VM %s: host %.64s has just reported domain %u (%.64s) of it, "
+			"which may be writing to its disks: end that one "
+			"(host-ghost-destroy) or take it as the VM (vm-adopt) first",
+			b->owner->name, row_name(ghost.host), ghost.domid, ghost.name);
+	else
+		op_fail(&b->op, b->entry.rc, "VM %s: its owner could not be recorded: %s",
+			b->owner->name, b->entry.error.detail);
+}
+
 static void in_record(struct vm_build *b)
 {
 	struct rv_error e;
 
 	if (b->entry.rc)
-		op_fail(&b->op, b->entry.rc, "VM %s: its owner could not be recorded: %s",
-			b->owner->name, b->entry.error.detail);
+		not_recorded(b);
 	else
 		b->recorded = true;
 	if (vm_point(b->owner, "build.recorded"))

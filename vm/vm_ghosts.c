@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_look.h"
 #include "vm/vm_op.h"
 
@@ -116,11 +117,26 @@ void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *d)
 	ghost_tell(h, d);
 }
 
+void vm_ghost_still(struct vm_host *h, const struct hyper_domain *d)
+{
+	struct vm_ghost *known = ghost_find(h, &d->id);
+
+	if (known)
+		known->listed = true;
+}
+
+static void ghost_drop(struct vm_host *h, size_t i)
+{
+	vm_ghost_mark_due(h, h->ghosts[i].vm);
+	h->ghosts[i] = h->ghosts[--h->ghost_count];
+}
+
 void vm_ghost_forget(struct vm_host *h, uint32_t domid)
 {
 	for (size_t i = 0; i < h->ghost_count; i++)
 		if (h->ghosts[i].id.domid == domid) {
-			h->ghosts[i] = h->ghosts[--h->ghost_count];
+			ghost_drop(h, i);
+			vm_ghost_marks(h);
 			return;
 		}
 }
@@ -137,7 +153,8 @@ void vm_ghosts_end(struct vm_host *h)
 		if (h->ghosts[i].listed)
 			i++;
 		else
-			h->ghosts[i] = h->ghosts[--h->ghost_count];
+			ghost_drop(h, i);
+	vm_ghost_marks(h);
 }
 
 size_t vm_ghosts_say(
@@ -161,6 +178,26 @@ bool vm_ghost_is(const struct vm_manager *m, const struct uuid *host,
 	const struct vm_host *h = vm_host_find(m, host);
 
 	return h && ghost_find(h, id) && !is_known(h, id);
+}
+
+bool vm_ghost_of(
+	const struct vm_manager *m, const struct uuid *host, const struct uuid *vm)
+{
+	const struct vm_host *h = vm_host_find(m, host);
+
+	for (size_t i = 0; h && i < h->ghost_count; i++)
+		if (uuid_eq(&h->ghosts[i].vm, vm))
+			return true;
+	return false;
+}
+
+void vm_ghost_gone(
+	struct vm_manager *m, const struct uuid *host, const struct hyper_domain_id *id)
+{
+	struct vm_host *h = vm_host_find(m, host);
+
+	if (h && ghost_find(h, id))
+		vm_ghost_forget(h, id->domid);
 }
 
 bool vm_ghost_claim(struct vm_manager *m, const struct uuid *host,
@@ -206,6 +243,7 @@ static void label_late(void *arg)
 
 void vm_ghosts_init(struct vm_host *h)
 {
+	vm_ghost_marks_init(h);
 	hyper_req_init(&h->label_req, labelled, h);
 	timer_init(&h->label_deadline, h->mgr->loop, "vm.label", label_late, h);
 }
@@ -213,6 +251,7 @@ void vm_ghosts_init(struct vm_host *h)
 void vm_ghosts_stop(struct vm_host *h)
 {
 	timer_stop(&h->label_deadline);
+	vm_ghost_marks_stop(h);
 }
 
 bool vm_ghost_take(

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_invariants.h"
 #include "vm/vm_memory.h"
 
@@ -361,6 +362,16 @@ static void look_overtaken(struct vm_host *h, const struct row *vm,
 	}
 }
 
+/* Not judged this time: what was known as a ghost stays one. */
+static void look_keep(struct vm_host *h, const struct hyper_req *req,
+	const struct look_index *x, const struct hyper_domain *d)
+{
+	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
+		next = x->next[d - req->domains];
+		vm_ghost_still(h, d);
+	}
+}
+
 static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_req *req,
 	const struct look_index *x)
 {
@@ -369,8 +380,10 @@ static void look_vm(struct vm_host *h, const struct row *vm, const struct hyper_
 	const struct hyper_domain *d = map_get(&x->first, &uuid, sizeof uuid),
 				  *own = recorded_in(x, vm);
 
-	if (vm_op_of(h->mgr, &uuid) || (h->listed && changed_since(vm, h->look_seq)))
+	if (vm_op_of(h->mgr, &uuid) || (h->listed && changed_since(vm, h->look_seq))) {
+		look_keep(h, req, x, d);
 		return;
+	}
 	if (!concerns(h, vm, d)) {
 		look_overtaken(h, vm, req, x, d);
 		return;
@@ -522,6 +535,7 @@ static void look_listed(void *arg, struct hyper_req *req)
 	struct vm_host *h = arg;
 	struct vm_manager *m = h->mgr;
 	const struct db *db = pool_db(m->pool);
+	bool all;
 
 	h->looking = false;
 	timer_stop(&h->look_deadline);
@@ -537,13 +551,16 @@ static void look_listed(void *arg, struct hyper_req *req)
 		look_first(h, req);
 	h->ghosts_lost = false; /* unless it comes again */
 	vm_ghosts_begin(h);
-	look_vms(h, req, !h->listed || h->looks++ % LOOK_ALL == 0);
+	all = !h->listed || h->looks++ % LOOK_ALL == 0;
+	look_vms(h, req, all);
 	for (size_t i = 0; i < req->domain_count; i++) {
 		const struct hyper_domain *d = &req->domains[i];
 
 		if (!db_row(db, CLASS_VM, d->vm))
 			vm_ghost_seen(h, d);
 	}
+	if (all)
+		vm_ghost_marks_due_all(h);
 	vm_ghosts_end(h);
 	vm_complain(h, req);
 	vm_discard_look(h);

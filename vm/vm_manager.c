@@ -7,7 +7,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/mpcheck.h"
 #include "sched/sched.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_look.h"
 #include "vm/vm_op.h"
 #include "vm/vm_protect.h"
@@ -40,7 +42,19 @@ bool vm_recorded(const struct row *vm, struct hyper_domain_id *id)
 	return !uuid_is_none(&id->handle);
 }
 
-static bool has_ghost(const struct vm_manager *m, struct uuid vm)
+static void say_ghost(
+	struct vm_condition *c, const struct row *host, uint32_t domid, const char *name)
+{
+	snprintf(c->ghost_host, sizeof c->ghost_host, "%s",
+		host ? row_name(host) : "NAME");
+	snprintf(c->ghost_name, sizeof c->ghost_name, "%s", name);
+	mpcheck_mend_utf8(c->ghost_host);
+	mpcheck_mend_utf8(c->ghost_name);
+	c->ghost_domid = domid;
+}
+
+/* One that this host has seen itself may not be on record yet. */
+static bool has_ghost(const struct vm_manager *m, struct uuid vm, struct vm_condition *c)
 {
 	for (size_t i = 0; i < m->host_count; i++) {
 		const struct vm_host *h = m->hosts[i];
@@ -48,10 +62,26 @@ static bool has_ghost(const struct vm_manager *m, struct uuid vm)
 		if (h->ghosts_lost)
 			return true; /* may be: better none than two */
 		for (size_t j = 0; j < h->ghost_count; j++)
-			if (uuid_eq(&h->ghosts[j].vm, &vm))
+			if (uuid_eq(&h->ghosts[j].vm, &vm)) {
+				say_ghost(c,
+					db_row(pool_db(m->pool), CLASS_HOST, h->uuid),
+					h->ghosts[j].id.domid, h->ghosts[j].name);
 				return true;
+			}
 	}
 	return false;
+}
+
+static void look_for_ghost(
+	const struct vm_manager *m, const struct row *vm, struct vm_condition *c)
+{
+	struct vm_ghost_mark mark;
+
+	c->has_domain = has_ghost(m, row_uuid(vm), c);
+	if (!c->has_domain && vm_ghost_marked(pool_db(m->pool), vm, &mark)) {
+		c->has_domain = true;
+		say_ghost(c, mark.host, mark.domid, mark.name);
+	}
 }
 
 void vm_condition(
@@ -65,9 +95,9 @@ void vm_condition(
 		.power_state = (enum vm_power_state)db_enum(vm, VM_POWER_STATE),
 		.is_a_template = db_bool(vm, VM_IS_A_TEMPLATE),
 		.is_a_snapshot = db_bool(vm, VM_IS_A_SNAPSHOT),
-		.has_domain = has_ghost(m, uuid),
 		.current = VM_OP_COUNT,
 	};
+	look_for_ghost(m, vm, c);
 	if (o) {
 		c->current = o->kind;
 		c->current_cancellable = !o->begun || o->verb->cancellable(o);
@@ -354,6 +384,7 @@ void vm_manager_free(struct vm_manager *m)
 	for (size_t i = 0; i < m->host_count; i++) {
 		vm_memory_free(m->hosts[i]->memory);
 		free(m->hosts[i]->ghosts);
+		vm_ghost_marks_fini(m->hosts[i]);
 		vm_discard_fini(m->hosts[i]);
 		vm_claims_fini(m->hosts[i]);
 		free(m->hosts[i]);

@@ -62,6 +62,9 @@ struct vm_host {
 	struct hyper_req label_req; /* of a domain that is adopted: vm_ghosts.c */
 	struct timer label_deadline;
 	struct uuid label_vm;
+	struct vm_entry mark_entry; /* vm_ghost_marks.c */
+	struct uuid *unmark;	    /* owned: VMs whose ghost may be gone */
+	size_t unmark_count, unmark_room;
 	char refusal[RV_ERROR_DETAIL_MAX / 2]; /* vm_host_refuse */
 	struct vm_discard discard;
 	struct vm_claims claims;
@@ -258,6 +261,8 @@ int vm_op_start_internal(struct vm_manager *m, enum vm_operation kind,
 int vm_op_new(struct vm_manager *m, const struct vm_verb *verb, enum vm_operation kind,
 	const struct vm_op_args *args, struct uuid task, const struct row *vm,
 	struct vm_op **out, struct rv_error *e) RV_MUST_CHECK;
+/* Of a VM that has none: a start or a resume. */
+bool vm_op_makes_domain(const struct vm_op *o);
 /* Its intent is in the database: begins. */
 void vm_op_go(struct vm_op *o);
 
@@ -271,6 +276,8 @@ void vm_guest_ended(struct vm_host *h, const struct hyper_event *event);
 void vm_ghosts_init(struct vm_host *h);
 void vm_ghosts_stop(struct vm_host *h);
 void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *domain);
+/* It is there still, if it was known. */
+void vm_ghost_still(struct vm_host *h, const struct hyper_domain *domain);
 void vm_ghost_forget(struct vm_host *h, uint32_t domid);
 void vm_ghosts_begin(struct vm_host *h);
 void vm_ghosts_end(struct vm_host *h);

@@ -12,7 +12,7 @@ import time
 
 import rpc
 from host import patiently
-from pool import Member, form, refused, until
+from pool import Member, form, refused, settled, until
 
 BUILD = os.environ["REEVE_BUILD"]
 
@@ -325,8 +325,33 @@ def test_declared_dead():
         record = records(other, "VM")[guests[0]]
         assert (record["power_state"], record["resident_on"]) == ("Running", where), record
         assert all(records(other, "VM")[g]["power_state"] == "Halted" for g in guests[1:])
+        left_running(t, client, other, hosts, guests)
         other.close()
         client.close()
+
+
+def left_running(t, client, other, hosts, guests):
+    """Its domains keep their VMs from being started anywhere, whoever is the master, until they
+    have ended or are the VMs again; and the host from leaving."""
+    left = lambda guest: hosts["host3"] in records(other, "VM")[guest]["ghosts"]
+    until("all are on record", lambda: all(left(guest) for guest in guests), 60)
+    for on in ({}, {"on": hosts["host1"]}, {"on": hosts["host3"]}):
+        words = refused("VM_BAD_POWER_STATE", other, "VM.start", self=guests[1], **on)
+        assert "host host3 has domain" in words and "host-ghost-destroy host=host3" in words, words
+    settled(other, "pool.designate_new_master", host=hosts["host2"])
+    print(refused("VM_BAD_POWER_STATE", client, "VM.start", self=guests[1]))
+    words = refused("OPERATION_NOT_ALLOWED", client, "pool.eject", host=hosts["host3"])
+    assert "guest1" in words and "host-ghost-list host=host3" in words, words
+    there = t.members[2].client()
+    domid = {g["marked"]: g["domid"] for g in there.call("host.ghost_list", self=hosts["host3"])}
+    there.change("host.ghost_destroy", self=hosts["host3"], domid=domid["guest1"])
+    patiently(client, "VM.start", self=guests[1], on=hosts["host1"])
+    there.change("VM.adopt", host=hosts["host3"], domid=domid["guest2"], vm=guests[2])
+    record = records(client, "VM")[guests[2]]
+    assert (record["power_state"], record["resident_on"], record["ghosts"]) == ("Running", hosts["host3"], {}), record
+    there.change("host.ghost_destroy", self=hosts["host3"], domid=domid["guest0"])
+    assert not any(left(guest) for guest in guests)
+    there.close()
 
 
 def test_emergency():

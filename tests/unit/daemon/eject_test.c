@@ -138,6 +138,25 @@ static void test_left_devices(void **state)
 	assert_int_equal(eject_check(f.db, b, &e), 0);
 }
 
+/* Its VM could be started, once nobody hears of the domain that is left of it. */
+static void test_ghosts(void **state)
+{
+	struct value live = value_bool(true);
+	char key[UUID_TEXT_SIZE];
+	struct rv_error e;
+
+	(void)state;
+	txn_map_put(&f.t, vm, VM_GHOSTS, uuid_format(&b, key), "7 web");
+	must();
+	refused(RV_ENOTALLOWED, "host-declare-dead host=beta");
+	assert_int_equal(db_set_live(f.db, b, HOST_LIVE, &live, &e), 0);
+	refused(RV_ENOTALLOWED, "left of VMs: web (host-ghost-list host=beta");
+	txn_map_remove(&f.t, vm, VM_GHOSTS, key);
+	txn_map_put(&f.t, vm, VM_GHOSTS, uuid_format(&a, key), "7 web");
+	must();
+	assert_int_equal(eject_check(f.db, b, &e), 0);
+}
+
 static void test_many_names(void **state)
 {
 	(void)state;
@@ -435,6 +454,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_vms),
 		TEST(test_left_devices),
+		TEST(test_ghosts),
 		TEST(test_many_names),
 		TEST(test_storage),
 		TEST(test_all_goes),

@@ -177,13 +177,14 @@ static void test_left_there_and_started(void **state)
 /* What the host has not released is let go of, too; its claims are void. */
 static void test_left_there(void **state)
 {
-	char account[LOST_WORDS_MAX];
+	char account[LOST_WORDS_MAX], key[UUID_TEXT_SIZE];
 	struct uuid left;
 
 	(void)state;
 	make_vm(back, "halted", VM_POWER_STATE_HALTED);
 	txn_set_ref(&t, back, VM_DEVICES_LEFT_ON, b);
 	txn_set_ref(&t, vbd, VBD_VM, back);
+	txn_map_put(&t, back, VM_GHOSTS, uuid_format(&b, key), "7 halted");
 	assert_int_equal(apply(), 0);
 	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
 	assert_int_equal(apply(), 0);
@@ -192,6 +193,7 @@ static void test_left_there(void **state)
 	assert_false(db_bool(db_row(db, CLASS_VBD, vbd), VBD_CURRENTLY_ATTACHED));
 	assert_int_equal(db_int(vm(back), VM_CLAIMS_VOID), 7);
 	assert_int_equal(db_int(vm(back), VM_OWNER_GENERATION), 7);
+	assert_int_equal(value_count(row_value(vm(back), VM_GHOSTS)), 0);
 	/* Of those that were released by the loss, and what they were about to have. */
 	assert_int_equal(db_int(vm(runs), VM_CLAIMS_VOID), 8);
 	assert_true(db_int(vm(runs), VM_OWNER_GENERATION) > 8);

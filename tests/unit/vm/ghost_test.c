@@ -1,0 +1,213 @@
+/* Ghosts that are on record (VM.ghosts): found here, they are told to the whole pool;
+ * found on another host, they keep their VM from being started. */
+#include "scenario.h"
+
+#include "vm/vm_ghost_marks.h"
+
+static struct uuid add_host(struct world *w, const char *name)
+{
+	struct uuid host = world_uuid(w);
+	struct txn t;
+
+	world_txn(w, &t);
+	txn_create(&t, CLASS_HOST, host);
+	txn_set_string(&t, host, HOST_NAME_LABEL, name);
+	world_commit(w, &t);
+	return host;
+}
+
+/* As host-declare-dead: the VM is let go of, and its domain runs on. */
+static void let_go(struct world *w, size_t vm)
+{
+	struct txn t;
+
+	world_txn(w, &t);
+	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_HALTED);
+	txn_set_ref(&t, w->vm[vm], VM_RESIDENT_ON, UUID_NONE);
+	txn_set_int(&t, w->vm[vm], VM_DOMID, -1);
+	txn_set_ref(&t, w->vm[vm], VM_DOMAIN_HANDLE, UUID_NONE);
+	txn_set_ref(&t, w->vm[vm], VM_HOST_BOOT_ID, UUID_NONE);
+	txn_set_int(&t, w->vm[vm], VM_OWNER_GENERATION,
+		db_int(world_row(w, vm), VM_OWNER_GENERATION) + 2);
+	world_commit(w, &t);
+}
+
+static void txn_ghost(struct world *w, struct txn *t, size_t vm, struct uuid host)
+{
+	char key[UUID_TEXT_SIZE];
+
+	txn_map_put(t, w->vm[vm], VM_GHOSTS, uuid_format(&host, key), "7 web-0123");
+}
+
+static void ghost_on(struct world *w, size_t vm, struct uuid host)
+{
+	struct txn t;
+
+	world_txn(w, &t);
+	txn_ghost(w, &t, vm, host);
+	world_commit(w, &t);
+}
+
+static bool is_marked(struct world *w, size_t vm)
+{
+	return vm_ghost_marked_on(world_row(w, vm), w->host);
+}
+
+/* What this host finds is recorded until it is gone, also over a restart. */
+static void test_recorded(void **state)
+{
+	struct world *w = world_new(300);
+	size_t vm = world_add_vm(w, 0, 0), other = world_add_vm(w, 0, 0);
+	struct vm_ghost_mark mark;
+	struct hyper_domain_id id;
+	struct uuid host;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	w->unchecked = true; /* it runs, and is no VM */
+	let_go(w, vm);
+	world_run_ms(w, 25000);
+	assert_true(vm_ghost_is(w->mgr, &w->host, &id));
+	assert_true(vm_ghost_marked(pool_db(w->pool), world_row(w, vm), &mark));
+	host = row_uuid(mark.host);
+	assert_true(uuid_eq(&host, &w->host));
+	assert_int_equal(mark.domid, id.domid);
+	assert_int_equal(strncmp(mark.name, "vm0", 3), 0);
+	assert_false(is_marked(w, other));
+	/* A VM that changes at each look keeps it. */
+	for (int i = 0; i < 300; i++) {
+		world_set_enum(w, vm, VM_ACTIONS_AFTER_CRASH,
+			i % 2 ? VM_AFTER_RESTART : VM_AFTER_DESTROY);
+		world_run_ms(w, 100);
+		assert_true(is_marked(w, vm));
+	}
+	/* Taken out by somebody else, it comes again. */
+	{
+		struct txn t;
+
+		world_txn(w, &t);
+		vm_ghost_unmark_all_txn(pool_db(w->pool), w->host, &t);
+		world_commit(w, &t);
+		assert_false(is_marked(w, vm));
+	}
+	world_run_ms(w, 25000);
+	assert_true(is_marked(w, vm));
+	world_restart(w);
+	world_run_ms(w, 25000);
+	assert_true(is_marked(w, vm));
+	assert_int_equal(hyper_sim_destroy_behind(w->hyper, id.domid), 0);
+	world_run_ms(w, 25000);
+	assert_false(is_marked(w, vm));
+	w->unchecked = false;
+	world_must(w, VM_OP_START, vm);
+	world_free(w);
+}
+
+/* Gone while the daemon was away: what is on record of this host is looked through. */
+static void test_forgotten(void **state)
+{
+	struct world *w = world_new(301);
+	size_t vm = world_add_vm(w, 0, 0);
+
+	(void)state;
+	world_kill(w);
+	world_start(w);
+	ghost_on(w, vm, w->host);
+	world_manage(w);
+	world_run_ms(w, 25000);
+	assert_false(is_marked(w, vm));
+	ghost_on(w, vm, w->host);
+	world_run_ms(w, 400 * 1000); /* all VMs are looked at again */
+	assert_false(is_marked(w, vm));
+	world_free(w);
+}
+
+/* Another host's: no start here, in words that can be followed. */
+static void test_kept_from_starting(void **state)
+{
+	struct world *w = world_new(302);
+	size_t vm = world_add_vm(w, 1, 0), suspended = world_add_vm(w, 0, 0);
+	struct uuid host = add_host(w, "host2"), task;
+	struct txn t;
+
+	(void)state;
+	world_must(w, VM_OP_START, suspended);
+	world_must(w, VM_OP_SUSPEND, suspended);
+	ghost_on(w, vm, host);
+	ghost_on(w, suspended, host);
+	assert_int_equal(world_begin(w, VM_OP_RESUME, suspended, &task), RV_ESTATE);
+	assert_int_equal(world_begin(w, VM_OP_DESTROY, vm, &task), RV_ESTATE);
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
+	for (size_t i = 0; i < 6; i++) {
+		static const char *const words[] = {"VM vm0", "host host2 has domain 7",
+			"web-0123", "host-ghost-destroy host=host2 domid=7",
+			"vm-adopt host=host2 domid=7 vm=vm0", "host-declare-dead"};
+
+		if (!strstr(w->accepted_error.detail, words[i]))
+			fail_msg("%s: %s", words[i], w->accepted_error.detail);
+	}
+	/* Declared dead, the host's word counts no more; nor does one that has left. */
+	world_txn(w, &t);
+	txn_set_bool(&t, host, HOST_DECLARED_DEAD, true);
+	world_commit(w, &t);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	world_txn(w, &t);
+	txn_delete(&t, CLASS_HOST, host);
+	world_commit(w, &t);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_RESUME, suspended);
+	world_free(w);
+}
+
+/* It is found at the very moment of a start: in the log before the intent, or before the
+ * domain is recorded. The domain has not run then, and never does. */
+static void test_found_meanwhile(void **state)
+{
+	struct world *w = world_new(303);
+	size_t vm = world_add_vm(w, 1, 1);
+	struct uuid host = add_host(w, "host2"), task;
+	struct world_commit c = {.done = false};
+	struct rv_error e;
+	struct txn t;
+
+	(void)state;
+	world_txn(w, &t);
+	txn_ghost(w, &t, vm, host);
+	assert_int_equal(pool_commit(w->pool, &c.commit, &t, world_committed, &e), 0);
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
+	assert_non_null(strstr(w->accepted_error.detail, "host-ghost-destroy"));
+	world_txn(w, &t);
+	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
+	world_commit(w, &t);
+
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
+	ghost_on(w, vm, host);
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	assert_non_null(
+		strstr(world_why(w, task), "host host2 has just reported domain 7"));
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	world_txn(w, &t);
+	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
+	world_commit(w, &t);
+	/* One that runs is not stopped for it, and may reboot. */
+	world_must(w, VM_OP_START, vm);
+	ghost_on(w, vm, host);
+	world_must(w, VM_OP_HARD_REBOOT, vm);
+	world_assert_runs(w, vm);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_recorded),
+		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_kept_from_starting),
+		cmocka_unit_test(test_found_meanwhile),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
