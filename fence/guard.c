@@ -46,27 +46,55 @@ static uint32_t keep_stopped(struct guard_book *b)
 	return kept;
 }
 
+static bool named_before(const struct fence_message *m, uint32_t index)
+{
+	for (uint32_t i = 0; i < index; i++)
+		if (domain_eq(&m->domains[i], &m->domains[index]))
+			return true;
+	return false;
+}
+
+/* How many stopped ones the list does not name: they stay beside it. */
+static uint32_t stopped_beside(const struct guard_book *b, const struct fence_message *m)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < b->count; i++) {
+		const struct guarded *g = &b->domains[i];
+		bool named = false;
+
+		for (uint32_t j = 0; j < m->count && g->stopped && !named; j++)
+			named = domain_eq(&m->domains[j], &g->domain);
+		count += g->stopped && !named;
+	}
+	return count;
+}
+
 int guard_book_list(struct guard_book *b, const struct fence_message *m, int64_t now_ms,
 	struct rv_error *e)
 {
-	uint32_t fresh = 0;
+	uint32_t fresh = 0, named = 0, beside = stopped_beside(b, m);
 
-	for (uint32_t i = 0; i < m->count; i++)
+	for (uint32_t i = 0; i < m->count; i++) {
 		fresh += !find(b, &m->domains[i]);
+		named += !named_before(m, i);
+	}
 	if (fresh && now_ms >= b->until_ms)
 		return rv_error_set(e, RV_ESTATE,
 			"this host has no lease: no domain is guarded from now on");
+	/* Before anything is changed: what is guarded now was promised to be. */
+	if (named + beside > FENCE_MAX_DOMAINS)
+		return rv_error_set(e, RV_ELIMIT,
+			"%u protected domains, beside %u that were stopped and are yet "
+			"to be destroyed, are more than the %d that can be guarded: the "
+			"former list stays until those are gone",
+			named, beside, FENCE_MAX_DOMAINS);
 	b->seq = m->seq;
 	b->count = keep_stopped(b);
-	for (uint32_t i = 0; i < m->count; i++) {
-		if (find(b, &m->domains[i]))
-			continue;
-		if (b->count == FENCE_MAX_DOMAINS)
-			return rv_error_set(e, RV_ELIMIT,
-				"no more than %d domains can be guarded",
-				FENCE_MAX_DOMAINS);
-		b->domains[b->count++] = (struct guarded){.domain = m->domains[i]};
-	}
+	for (uint32_t i = 0; i < m->count; i++)
+		if (!find(b, &m->domains[i]))
+			b->domains[b->count++] =
+				(struct guarded){.domain = m->domains[i]};
 	return 0;
 }
 

@@ -57,8 +57,9 @@ int guard_book_lease(struct guard_book *b, int64_t until_ms, int64_t now_ms,
 	struct rv_error *e) RV_MUST_CHECK;
 
 /* A GUARD has come: the list in place of the former. RV_ESTATE: it names a domain that
- * was not guarded, and the lease is over: nothing is changed. Domains that were stopped
- * already stay, whatever the list says. */
+ * was not guarded, and the lease is over; RV_ELIMIT: with the stopped ones these are too
+ * many. Then nothing is changed. Domains that were stopped already stay, whatever the
+ * list says. */
 int guard_book_list(struct guard_book *b, const struct fence_message *m, int64_t now_ms,
 	struct rv_error *e) RV_MUST_CHECK;
 

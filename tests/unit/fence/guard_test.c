@@ -234,8 +234,10 @@ static void test_a_former_one_died(void **state)
 	expect(1, GUARD_OFF, 0);
 }
 
+/* A list that has no room changes nothing: what was acknowledged stays guarded. */
 static void test_full(void **state)
 {
+	static struct guard_book before;
 	struct rv_error e;
 
 	(void)state;
@@ -243,9 +245,25 @@ static void test_full(void **state)
 	lease(10000, 0);
 	assert_int_equal(guard(FENCE_MAX_DOMAINS, 0), 0);
 	did(GUARD_STOP, 0, true, 0);
+	before = book;
+	/* The one that was stopped is named no more, and has no room beside the others.
+	 */
+	list.seq++;
 	for (uint32_t i = 0; i < list.count; i++)
-		list.domains[i].handle.b[5] = 1;
+		list.domains[i].handle.b[5] = i % 2;
+	list.domains[0].handle.b[5] = 1;
 	assert_int_equal(guard_book_list(&book, &list, 0, &e), RV_ELIMIT);
+	assert_memory_equal(&book, &before, sizeof book);
+	/* The same ones in another order are no more than before, nor is one named twice.
+	 */
+	list.seq++;
+	for (uint32_t i = 0; i < list.count; i++)
+		list.domains[i] =
+			before.domains[FENCE_MAX_DOMAINS - 1 - i / 2 * 2].domain;
+	assert_int_equal(guard_book_list(&book, &list, 0, &e), 0);
+	assert_int_equal(book.count, FENCE_MAX_DOMAINS / 2 + 1);
+	assert_int_equal(guard(FENCE_MAX_DOMAINS, 0), 0);
+	assert_int_equal(book.count, FENCE_MAX_DOMAINS);
 	assert_true(book.domains[0].stopped);
 }
 
