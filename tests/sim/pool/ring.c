@@ -318,7 +318,7 @@ static void ring_draw(struct ring *r)
 	r->left = 20 + (unsigned)prng_below(&r->prng, 60);
 	r->think_ms = (int64_t[]){50, 300, 1000, 3000}[prng_below(&r->prng, 4)];
 	r->fault_every_ms = (int64_t[]){300, 1000, 3000, 8000}[prng_below(&r->prng, 4)];
-	for (int f = 0; f < RING_FAULT_COUNT; f++)
+	for (int f = 0; f < RING_FAULT_DRAWN; f++)
 		if (prng_below(&r->prng, 3) == 0)
 			r->faults |= UINT64_C(1) << f;
 	/* Migrations are short: what strikes them is given more chances. */

@@ -5,9 +5,9 @@
  * and one life of a daemon after the other: pool, ports, VM manager and migrate wired as
  * daemon/ does it. The SR is shared. Links between hosts are ring_link.c's, clients
  * ring_client.c's and ring_register.c's, the adversary ring_faults.c's, ring_aim.c's and
- * ring_learn.c's; leases are ring_lease.c's, fencing ring_fence.c's, and VMs that start
- * again elsewhere ring_restart.c's; what must be so after every event and at rest is
- * ring_model.c's.
+ * ring_learn.c's and ring_slow.c's; leases are ring_lease.c's, fencing ring_fence.c's,
+ * and VMs that start again elsewhere ring_restart.c's; what must be so after every event
+ * and at rest is ring_model.c's, of the log ring_log.c's.
  *
  * The same seed gives the same events. A broken rule ends the process: ring_fail.
  */
@@ -222,7 +222,8 @@ struct ring_host {
 	uint64_t used;	 /* the greatest id that raft knew it by */
 	uint64_t stored; /* as a learner it told that it has this on its disk */
 	uint64_t installs;
-	bool found; /* this life's log has been looked at */
+	bool found;	    /* this life's log has been looked at */
+	uint64_t committed; /* raft's index, as last seen; UINT64_MAX: not seen */
 };
 
 /* One direction of a link. */
@@ -304,6 +305,10 @@ struct ring {
 	int64_t think_ms, fault_every_ms;
 	uint64_t faults; /* bits of enum ring_fault that this seed has */
 	struct ring_aim aim;
+	struct {
+		struct prng prng;
+		struct timer turn;
+	} slow;
 	struct timer race; /* the source gives up while the target takes over */
 	int point;	   /* where the next host to pass it dies; -1: nowhere */
 	bool point_power;
@@ -468,10 +473,20 @@ const char *ring_blow_name(enum ring_blow blow);
 void ring_learn_start(struct ring *r);
 void ring_learn_event(struct ring *r); /* after every event */
 void ring_learn_tell(struct ring *r);
-/* What a host is about to send to another's log. */
-void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len);
 /* Takes a vote or a place from somebody, or has a learner begin anew. */
 bool ring_learn_unsettle(struct ring *r, enum ring_fault fault);
+
+/* --- ring_log.c --- */
+
+void ring_log_event(struct ring_host *h); /* after every event */
+/* What a host is about to send to another's log. */
+void ring_log_sent(struct ring_host *h, const uint8_t *bytes, size_t len);
+
+/* --- ring_slow.c --- */
+
+void ring_slow_start(struct ring *r);
+void ring_slow_stop(struct ring *r);
+void ring_slow_heal(struct ring *r); /* all disks are as fast as ever */
 
 /* --- ring_faults.c --- */
 

@@ -227,7 +227,13 @@ static void strike(struct ring *r, const struct source *s)
 			ring_faults_disk_full(master);
 		break;
 	case RING_FAILURE_ERROR:
-		if (r->aim.phase == RING_PHASE_PREPARE && prng_below(p, 2))
+		/* It runs, and that is said to have failed: it may have run. */
+		if ((r->aim.phase == RING_PHASE_HANDOVER ||
+			    r->aim.phase == RING_PHASE_OWNED) &&
+			s->journal.migration.b[1] % 2)
+			ring_faults_inject(to, HYPER_CALL_UNPAUSE,
+				HYPER_SIM_FAULT_EFFECT_ERROR, 1, 0);
+		else if (r->aim.phase == RING_PHASE_PREPARE && prng_below(p, 2))
 			/* It leaves a half-made domain behind. */
 			ring_faults_inject(
 				to, HYPER_CALL_RESTORE, HYPER_SIM_FAULT_CRASH, 1, 0);

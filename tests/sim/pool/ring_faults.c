@@ -471,7 +471,7 @@ static void faults_turn(void *arg)
 	enum ring_fault fault;
 
 	do
-		fault = (enum ring_fault)prng_below(p, RING_FAULT_COUNT);
+		fault = (enum ring_fault)prng_below(p, RING_FAULT_DRAWN);
 	while (!((r->faults >> fault) & 1));
 	timer_start_ms(&r->fault, prng_range(p, 1, 2 * r->fault_every_ms));
 	strike(r, fault, p);
@@ -509,6 +509,7 @@ void ring_faults_start(struct ring *r)
 	r->faults_on = true;
 	ring_aim_start(r);
 	ring_learn_start(r);
+	ring_slow_start(r);
 	timer_start_ms(&r->fault, 10);
 	timer_start_ms(&r->heal, 5000);
 }
@@ -519,6 +520,7 @@ void ring_faults_stop(struct ring *r)
 	timer_stop(&r->fault);
 	timer_stop(&r->heal);
 	ring_aim_stop(r);
+	ring_slow_stop(r);
 	heal_all(r);
 	for (int i = 0; i < r->count; i++) {
 		struct ring_host *h = &r->hosts[i];

@@ -55,13 +55,17 @@
 	X(FENCE_FAILS, "fenced-fails")                                                   \
 	X(FENCE_DIES, "fenced-dies")                                                     \
 	X(WAIT_MASTER, "master-changes-in-the-wait")                                     \
-	X(CHANGE_MASTER, "master-dies-in-a-change-of-places")
+	X(CHANGE_MASTER, "master-dies-in-a-change-of-places")                            \
+	X(DISK_SLOW, "disk-slow")                                                        \
+	X(MASTER_STOPPED, "master-stopped")
 
 enum ring_fault {
 #define X(symbol, name) RING_FAULT_##symbol,
 	RING_FAULTS(X)
 #undef X
-		RING_FAULT_COUNT
+		RING_FAULT_COUNT,
+	/* From here on: ring_slow.c's, which seeds don't draw. */
+	RING_FAULT_DRAWN = RING_FAULT_DISK_SLOW
 };
 
 /* What came of leases and protection. */

@@ -7,8 +7,6 @@
 
 #include "pool/learner_internal.h"
 #include "pool/life.h"
-#include "pool/raft_io_internal.h"
-#include "pool/raft_message.h"
 #include "pool/rlog_internal.h"
 #include "ring.h"
 
@@ -42,6 +40,14 @@ const char *ring_blow_name(enum ring_blow blow)
 /* Whatever it told as stored is there after any crash, until it is told to begin anew. */
 static void check_stored(struct ring_host *h, const struct learner *l)
 {
+	/* Files are judged by their index: what is left of a log that is not older would
+	 * be taken for what follows the snapshot. */
+	if (l->install.state == INSTALL_DATA && l->written_index >= l->install.meta.index)
+		ring_fail(h->ring,
+			"host%d takes a snapshot of entry %llu, and keeps a log up to "
+			"%llu",
+			h->index + 1, (unsigned long long)l->install.meta.index,
+			(unsigned long long)l->written_index);
 	if (l->discard || l->install.state == INSTALL_WIPE) {
 		h->stored = 0;
 		h->found = true;
@@ -77,23 +83,6 @@ static void check_id(struct ring_host *h, const struct rlog *log)
 	if (id && log->raft_live &&
 		(log->raft.configuration.n > 0 || term > life_base_of(term)))
 		h->used = id;
-}
-
-/* A vote is an answer about the log as it is on the disk: none is given meanwhile. But a
- * leader may step down for a candidate: nobody counts what it is writing, and its vote
- * asks for a log that has that, too. */
-void ring_learn_sent(struct ring_host *h, const uint8_t *bytes, size_t len)
-{
-	const struct rlog *log = pool_log(h->pool);
-	struct raft_message m;
-
-	if (len < 16 + 2 || bytes[9] != RAFT_IO_REQUEST_VOTE_RESULT ||
-		raft_message_decode(&m, bytes + 8, len - 16))
-		return;
-	if (m.request_vote_result.vote_granted && log->rio && log->state != RLOG_LEADER &&
-		(!rio_ops_empty(&log->rio->ops) || !rio_ops_empty(&log->rio->done)))
-		ring_fail(h->ring, "host%d votes while its log is being written",
-			h->index + 1);
 }
 
 static void check_log(struct ring_host *h, const struct rlog *log)
@@ -282,6 +271,7 @@ void ring_learn_event(struct ring *r)
 		if (!h->pool || h->death_due || h->dead_at_point)
 			continue;
 		check_log(h, pool_log(h->pool));
+		ring_log_event(h);
 		if (!r->faults_on || !r->learn.armed || now < r->learn.from_us)
 			continue;
 		stage = stage_of(pool_log(h->pool));

@@ -96,7 +96,7 @@ int ring_link_send(struct pool_messenger *m, const struct uuid *host,
 	if (!w->up)
 		return RV_ECLOSED;
 	if (type == POOL_MESSAGE_RAFT)
-		ring_learn_sent(from, bytes, len);
+		ring_log_sent(from, bytes, len);
 	f = calloc(1, sizeof *f + len);
 	if (!f)
 		abort();

@@ -137,6 +137,17 @@ static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
 /* --- the truth: what anybody applied, for then the quorum had it ---------------------
  */
 
+/* The source has let go of the disk before the target may have it: its claim is what
+ * would keep the target's daemon from it, not what should. */
+static void check_left(struct ring *r, const struct ring_vm *v, const struct uuid *source)
+{
+	struct storage_sim_claims c = storage_sim_vdi_claims(r->bytes, v->vdi);
+
+	if (c.writers && uuid_eq(&c.writer_host, source))
+		ring_fail(r, "VM %s was handed over, and its source has its disk still",
+			v->name);
+}
+
 /* The hand-over: never after an abort, and always to a new owner generation. */
 static void learn_migration(struct ring *r, struct ring_vm *v, const struct row *vm)
 {
@@ -152,6 +163,9 @@ static void learn_migration(struct ring *r, struct ring_vm *v, const struct row 
 		db_int(vm, VM_OWNER_GENERATION) == v->generation)
 		ring_fail(r, "VM %s went to another host, its generation is %lld still",
 			v->name, (long long)v->generation);
+	if (phase == VM_MIGRATION_PHASE_COMMITTED && phase != v->phase &&
+		!uuid_eq(&on, &v->on))
+		check_left(r, v, &v->on);
 	v->migration = migration;
 	v->phase = phase;
 }
