@@ -189,6 +189,9 @@ int listen_open(struct daemon *d, struct rv_error *e)
 	char url[CONFIG_TEXT_MAX + 32];
 	int rc;
 
+	if (config.max_connections < RV_MAX_RPC_CONNECTIONS)
+		config.full_advice = "raise the hard limit of open files "
+				     "(LimitNOFILE=65536 in reeved.service)";
 	rc = worker_new(&d->worker, d->loop, "daemon.password");
 	if (rc)
 		return rv_error_set(e, rc, "no thread for passwords");

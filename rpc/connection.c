@@ -69,6 +69,81 @@ static struct connection_owner *owner_find(struct rpc_server *s, uid_t uid)
 	return o;
 }
 
+/* --- places ------------------------------------------------------------------ */
+
+int connection_places(const struct rpc_server *s, enum rpc_transport transport)
+{
+	int max = s->config.max_connections;
+
+	/* What ipc has above `max` is root's. */
+	return transport == RPC_IPC ? max + max / 64 + 4 : max - max / 16;
+}
+
+int connection_surplus_max(const struct rpc_server *s)
+{
+	int most = s->config.max_connections / 32;
+
+	return most < 1 ? 1 : most > 4 ? 4 : most;
+}
+
+void connection_full_words(const struct rpc_server *s, struct rv_error *e)
+{
+	(void)rv_error_set(e, RV_ELIMIT,
+		"too many clients: %llu are connected to this host, which serves %d; try "
+		"again when others have left",
+		(unsigned long long)s->stats.connections, s->config.max_connections);
+}
+
+/* Rare: of many only the first is told. */
+static void connection_full(struct rpc_server *s, const char *what)
+{
+	uint32_t held;
+
+	if (blame_may_log(&s->blame, "full", loop_now_us(s->config.loop), &held))
+		log_warn("rpc.full",
+			"clients=%llu most=%d left_out=%u msg=\"too many RPC clients: "
+			"%s. End clients that sit idle%s%s\"",
+			(unsigned long long)s->stats.connections,
+			s->config.max_connections, held, what,
+			s->config.full_advice ? ", or " : "",
+			s->config.full_advice ? s->config.full_advice : "");
+}
+
+/* The one that can best be spared for root's next; NULL: all are at work, or have just
+ * been. */
+static struct connection *connection_idlest(struct rpc_server *s)
+{
+	int64_t before = loop_now_us(s->config.loop) - (int64_t)RPC_IDLE_MS * 1000;
+	struct connection *best = NULL;
+
+	LIST_FOR_EACH (node, &s->connections) {
+		struct connection *c = CONTAINER_OF(node, struct connection, node);
+
+		if (c->doomed || c->outstanding || c->self != SP_REP)
+			continue;
+		if (!c->surplus && (c->used_us > before || (best && best->surplus)))
+			continue;
+		if (!best || c->surplus > best->surplus || c->used_us < best->used_us)
+			best = c;
+	}
+	return best;
+}
+
+/* False: there is no place for root's next either. */
+static bool connection_make_place(struct rpc_server *s)
+{
+	struct connection *c;
+
+	if ((int)s->stats.connections < connection_places(s, RPC_IPC))
+		return true;
+	c = connection_idlest(s);
+	if (!c)
+		return false;
+	connection_full(s, "one that was idle was closed for root's next");
+	connection_doom(c);
+	return true;
+}
+
 /* The last local connections are kept for root, and nobody else may take them all. */
 static int connection_owner_ref(struct rpc_server *s, enum rpc_transport transport,
 	int fd, struct connection_owner **out, struct rv_error *e)
@@ -79,12 +154,21 @@ static int connection_owner_ref(struct rpc_server *s, enum rpc_transport transpo
 
 	*out = NULL;
 	if (transport != RPC_IPC)
-		return 0;
+		return (int)s->stats.connections < connection_places(s, transport)
+			       ? 0
+			       : rv_error_set(e, RV_ELIMIT,
+					 "%d connections over TCP, the most there may be",
+					 connection_places(s, transport));
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
 		return rv_error_set(e, RV_EIO, "who connects is not known");
 	if (peer.uid == 0 || peer.uid == geteuid())
-		return 0;
-	if ((int)s->stats.connections >= s->config.max_connections)
+		return connection_make_place(s)
+			       ? 0
+			       : rv_error_set(e, RV_ELIMIT,
+					 "%d connections, and all of them are at work",
+					 connection_places(s, RPC_IPC));
+	/* Those that are turned away have none of the places. */
+	if ((int)s->stats.connections - s->surplus >= s->config.max_connections)
 		return rv_error_set(e, RV_ELIMIT,
 			"uid %u: %d connections are open, the rest is kept for root",
 			(unsigned)peer.uid, s->config.max_connections);
@@ -131,6 +215,7 @@ void connection_close(struct connection *c)
 	stream_free(c->stream);
 	c->stream = NULL;
 	s->stats.connections--;
+	s->surplus -= c->surplus;
 	server_count_changed(s);
 	requests_gone(c);
 	connection_unref(c);
@@ -182,6 +267,13 @@ static bool connection_may_read(const struct connection *c)
 	       unsent < RPC_PAUSE_BYTES;
 }
 
+/* One that is turned away has no more time for that. */
+static void connection_owes_nothing(struct connection *c)
+{
+	if (!c->surplus)
+		connection_await_nothing(c);
+}
+
 static void connection_block(struct connection *c)
 {
 	if (c->paused || c->doomed)
@@ -189,7 +281,7 @@ static void connection_block(struct connection *c)
 	c->paused = true;
 	c->server->stats.paused++;
 	/* The peer owes nothing while we don't read. */
-	connection_await_nothing(c);
+	connection_owes_nothing(c);
 	stream_pause(c->stream);
 	list_push_back(&c->server->paused, &c->pause_node);
 	if (!timer_active(&c->server->deadline))
@@ -229,7 +321,7 @@ static bool connection_greet(struct connection *c, const uint8_t *data)
 		return false;
 	}
 	c->greeted = true;
-	connection_await_nothing(c);
+	connection_owes_nothing(c);
 	if (c->self == SP_PUB)
 		list_push_back(&c->server->subscribers, &c->sub_node);
 	return true;
@@ -291,7 +383,7 @@ static size_t connection_frames(struct connection *c, const uint8_t *data, size_
 		if (at < len && ++handled % CONNECTION_CLOCK_EVERY == 0 &&
 			monotonic_us() >= until) {
 			/* Others first; the rest is offered again by the waker. */
-			connection_await_nothing(c);
+			connection_owes_nothing(c);
 			stream_pause(c->stream);
 			list_remove(&c->yield_node);
 			list_push_back(&c->server->yielded, &c->yield_node);
@@ -302,10 +394,10 @@ static size_t connection_frames(struct connection *c, const uint8_t *data, size_
 	if (at < len && !c->doomed) {
 		/* Progress restarts the clock: a frame's own, not the connection's. */
 		if (at > 0)
-			connection_await_nothing(c);
+			connection_owes_nothing(c);
 		connection_await(c, &c->server->frame, "the rest of a message");
 	} else {
-		connection_await_nothing(c);
+		connection_owes_nothing(c);
 	}
 	return at;
 }
@@ -412,6 +504,23 @@ static int connection_open_stream(struct connection *c, int fd, struct rv_error 
 	return stream_open(&c->stream, s->config.loop, fd, true, &config, e);
 }
 
+/* There is no place for it. True: it may stay until it has been told so in words. */
+static bool connection_turn_away(
+	struct server_listener *sl, struct connection *c, const struct rv_error *e)
+{
+	struct rpc_server *s = sl->server;
+
+	if (e->code != RV_ELIMIT)
+		return false;
+	connection_full(s, e->detail);
+	s->stats.refused++;
+	if (sl->self != SP_REP || s->surplus >= connection_surplus_max(s))
+		return false;
+	c->surplus = true;
+	s->surplus++;
+	return true;
+}
+
 /* Before anything is known of the peer. */
 static void connection_refused(struct rpc_server *s, const struct rv_error *e)
 {
@@ -430,10 +539,13 @@ void connection_accept(struct server_listener *sl, int fd)
 	struct iovec piece = {hello, sizeof hello};
 	struct rv_error e;
 
-	if (!c || connection_owner_ref(s, sl->transport, fd, &c->owner, &e)) {
-		if (c)
-			connection_refused(s, &e);
-		s->stats.refused++;
+	if (!c || (connection_owner_ref(s, sl->transport, fd, &c->owner, &e) &&
+			  !connection_turn_away(sl, c, &e))) {
+		if (!c || e.code != RV_ELIMIT) {
+			if (c)
+				connection_refused(s, &e);
+			s->stats.refused++;
+		}
 		free(c);
 		close(fd);
 		return;
@@ -446,6 +558,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	if (connection_open_stream(c, fd, &e) != 0) {
 		connection_refused(s, &e);
 		s->stats.refused++;
+		s->surplus -= c->surplus;
 		owner_unref(c->owner);
 		free(c->groups);
 		free(c);
@@ -458,6 +571,7 @@ void connection_accept(struct server_listener *sl, int fd)
 	list_init(&c->pause_node);
 	list_push_back(&s->connections, &c->node);
 	c->refs = 1;
+	c->used_us = loop_now_us(s->config.loop);
 	s->refs++;
 	s->stats.connections++;
 	s->stats.accepted++;

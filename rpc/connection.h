@@ -47,7 +47,8 @@ struct rpc_server {
 	struct defer reaper, waker;
 	struct rpc_server_stats stats;
 	struct blame blame;
-	int refs; /* the owner's, and one per connection struct */
+	int surplus; /* of the connections */
+	int refs;    /* the owner's, and one per connection struct */
 	bool closed;
 
 	/* Replies are packed here: those to `current`, the connection whose bytes are
@@ -99,6 +100,8 @@ struct connection {
 	bool greeted;	       /* the peer's hello came */
 	bool doomed;	       /* closing: ignore what still comes */
 	bool paused;	       /* by flow control */
+	bool surplus;	       /* let in to be told that there is no place */
+	int64_t used_us;       /* when it last asked or was answered */
 	const char *waits_for; /* names the deadline, for the log */
 	int64_t deadline_us;
 };
@@ -119,6 +122,12 @@ struct request {
 
 /* What each uid but root's and the daemon's own may have open of local connections. */
 int connection_owner_max(const struct rpc_server *s);
+/* How many may be open over the transport before others are turned away, and how many of
+ * those are there at once. */
+int connection_places(const struct rpc_server *s, enum rpc_transport transport);
+int connection_surplus_max(const struct rpc_server *s);
+/* What they are told. */
+void connection_full_words(const struct rpc_server *s, struct rv_error *e);
 /* Takes the descriptor. */
 void connection_accept(struct server_listener *sl, int fd);
 /* Ends it from the loop, soon; safe inside its callbacks. */

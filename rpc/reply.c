@@ -220,8 +220,15 @@ bool request_arrived(
 		if (!r)
 			rc = rv_error_set(e, RV_ENOMEM, "out of memory for a request");
 	}
+	c->used_us = loop_now_us(s->config.loop);
 	if (rc) {
 		answer_bad(c, m.id, body, backtrace, e);
+	} else if (c->surplus) {
+		connection_full_words(s, e);
+		request_fill(r, &m);
+		memcpy(r->backtrace, body, backtrace);
+		r->backtrace_bytes = backtrace;
+		rpc_reply_failure(&r->pub, e);
 	} else {
 		memcpy(r->backtrace, body, backtrace);
 		r->backtrace_bytes = backtrace;
@@ -346,6 +353,7 @@ static void reply_finish(struct request *r)
 	size_t size = buf_len(&s->stage) - s->reply_start;
 
 	s->replying = NULL;
+	c->used_us = loop_now_us(s->config.loop);
 	if (!c->stream || c->doomed) {
 		s->stats.replies_dropped++;
 		stage_cut(s, s->reply_start);

@@ -23,14 +23,14 @@ static void queue_expire(struct rpc_server *s, struct connection_queue *q, int64
 
 		if (c->deadline_us > now)
 			return;
-		if (blame_peer(&s->blame, &c->peer, now, &held))
+		if (!c->surplus && blame_peer(&s->blame, &c->peer, now, &held))
 			log_warn("rpc.connection",
 				"peer=%s left_out=%u msg=\"closed: %s did not come "
 				"within "
 				"%lld s\"",
 				c->peer.name, held, c->waits_for,
 				(long long)(q->timeout_us / 1000000));
-		s->stats.bad_connections++;
+		s->stats.bad_connections += !c->surplus;
 		connection_doom(c);
 	}
 }
@@ -178,10 +178,9 @@ void rpc_server_get_stats(const struct rpc_server *s, struct rpc_server_stats *o
 
 static int listener_limit(const struct rpc_server *s, enum rpc_transport transport)
 {
-	int max = s->config.max_connections;
-
-	/* What ipc has above `max` is root's: see connection.c. */
-	return transport == RPC_IPC ? max + max / 64 + 4 : max - max / 16;
+	/* Root's next comes in before the one that is closed for it has gone. */
+	return connection_places(s, transport) +
+	       (transport == RPC_IPC ? 2 : connection_surplus_max(s));
 }
 
 void server_count_changed(struct rpc_server *s)

@@ -28,6 +28,8 @@ enum {
 	RPC_PUB_QUEUED_BYTES = 4 << 20, /* unsent messages of one subscriber */
 	RPC_HELLO_TIMEOUT_MS = 10000,	/* until the SP header is here */
 	RPC_FRAME_TIMEOUT_MS = 60000,	/* from a frame's first byte to its last */
+	RPC_TURNED_AWAY_MS = RPC_HELLO_TIMEOUT_MS,
+	RPC_IDLE_MS = 5000, /* one that is younger is not closed for root's */
 };
 
 struct rpc_server;
@@ -41,8 +43,11 @@ struct rpc_server_config {
 	rpc_handler_fn *handler; /* for REP sockets */
 	void *arg;
 	struct tls_context
-		*tls;	       /* for tls+tcp; borrowed (reference taken); may be NULL */
-	int max_connections;   /* 0: RV_MAX_RPC_CONNECTIONS */
+		*tls;	     /* for tls+tcp; borrowed (reference taken); may be NULL */
+	int max_connections; /* 0: RV_MAX_RPC_CONNECTIONS */
+	/* What an admin can do about too few of them, for the log; borrowed; may be NULL.
+	 */
+	const char *full_advice;
 	bool allow_remote_tcp; /* plain tcp on other addresses than loopback */
 };
 
@@ -59,7 +64,12 @@ void rpc_server_free(struct rpc_server *s);
  * `self` is SP_REP or SP_PUB. *port (may be NULL) is the TCP port taken. A sixteenth of
  * the connection limit is kept for ipc, so that a flood over TCP can't shut out the
  * administrator. Over ipc a uid has a quarter of it at most, and some connections above
- * it are root's (and the daemon's own uid's) alone. */
+ * it are root's (and the daemon's own uid's) alone; where root has those, too, the REP
+ * connection that was idle longest is closed for the next of root's.
+ *
+ * Of those for whom there is no place a few are let in for RPC_TURNED_AWAY_MS: each of
+ * their requests is answered with RV_ELIMIT and "too many clients" in words. One line in
+ * the log, at most each half minute or so, tells the admin. */
 int rpc_server_listen(struct rpc_server *s, enum sp_protocol self, const char *url,
 	int *port, struct rv_error *e) RV_MUST_CHECK;
 

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 
+import msgpack
+
 import host
 import rpc
 
@@ -32,15 +34,28 @@ def start(h):
 
 
 def sit_there(port, context):
-    """A client that has said hello, and nothing more; None: it was not let in."""
+    """A client that has asked once, and nothing more; None: it was not let in, and told why."""
     s = socket.create_connection(("127.0.0.1", port), timeout=15)
-    try:
-        s = context.wrap_socket(s)
-        s.sendall(b"\0SP\0" + struct.pack(">HH", rpc.REQ, 0))
-        return s if s.recv(8) else None
-    except OSError:
-        s.close()
-        return None
+    s = context.wrap_socket(s)
+    asked = struct.pack(">I", 1 << 31) + msgpack.packb([0, 1, "pool.get_all", {}])
+    s.sendall(b"\0SP\0" + struct.pack(">HH", rpc.REQ, 0) + struct.pack(">Q", len(asked)) + asked)
+    answer = b""
+    while b"message" not in answer:
+        more = s.recv(4096)
+        assert more, answer
+        answer += more
+    if b"too many clients" not in answer:
+        return s
+    print(answer)
+    s.close()
+    return None
+
+
+def sit_idle(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    s.sendall(b"\0SP\0" + struct.pack(">HH", rpc.REQ, 0))
+    return s
 
 
 def start_vm(client, vm):
@@ -80,6 +95,17 @@ def main():
             "name_label": "vm", "memory_static_max": 256 << 20, "PV_kernel": "/boot/vmlinuz"})
         start_vm(local, vm)
         assert local.call("VM.get_record", self=vm)["power_state"] == "Running"
+        with open(h.log) as log:
+            full = [line for line in log if "rpc.full" in line]
+        assert full and "LimitNOFILE" in full[0] and len(full) < 10, full
+        print(full[0].strip())
+        # Scripts of root's that never hang up: who comes next gets in all the same.
+        local.close()
+        sitting += [sit_idle(h.socket) for _ in range(FILES)]
+        time.sleep(6)
+        last = rpc.Client(h.socket)
+        last.call("pool.get_all")
+        last.close()
         h.stop()
     finally:
         for client in sitting:

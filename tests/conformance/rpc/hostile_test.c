@@ -391,19 +391,38 @@ static void subscribers_may_not_talk(void **state)
 	close(fd);
 }
 
-/* More connections than allowed wait; one that leaves makes room. */
+/* The error reply to a request, as bytes. */
+static void told_that_it_is_full(int fd)
+{
+	static const uint8_t echo[] = {0x94, 0x00, 0x01, 0xa4, 'e', 'c', 'h', 'o',
+		0x80}; /* [0, 1, "echo", {}] */
+	uint8_t body[4096];
+	long n;
+
+	raw_request(fd, SP_FRAMING_TCP, 1, echo, sizeof echo);
+	n = raw_frame(fd, SP_FRAMING_TCP, body, sizeof body);
+	assert_true(n > 0);
+	assert_non_null(memmem(body, (size_t)n, "too many clients", 16));
+}
+
+/* Of more connections than allowed one is told so, the others wait; one that leaves makes
+ * room. */
 static void connections_are_bounded(void **state)
 {
 	enum { MAX = 32 };
 	struct harness small;
-	int fds[MAX], waiting[2];
+	int fds[MAX], told, waiting[2];
 	uint8_t hello[SP_HELLO_BYTES];
 
 	(void)state;
 	harness_start(&small, MAX, 0);
 	for (int i = 0; i < MAX - MAX / 16; i++)
 		fds[i] = raw_open(&small, SP_FRAMING_TCP);
-	/* tcp has had its share: two more wait unaccepted, while ipc has a reserve. */
+	/* tcp has had its share: one is told, and two more wait unaccepted, while ipc has
+	 * a reserve. */
+	told = raw_open(&small, SP_FRAMING_TCP);
+	told_that_it_is_full(told);
+	told_that_it_is_full(told);
 	sp_hello_encode(hello, SP_REQ);
 	for (int i = 0; i < 2; i++) {
 		waiting[i] = raw_tcp(&small);
@@ -411,10 +430,16 @@ static void connections_are_bounded(void **state)
 	}
 	usleep(50000);
 	close(raw_open(&small, SP_FRAMING_IPC));
-	assert_int_equal(harness_stat(&small, "connections"), MAX - MAX / 16 + 1);
+	assert_int_equal(harness_stat(&small, "connections"), MAX - MAX / 16 + 2);
+	/* Its time is over, whatever it asks, so that others are told. */
+	for (int i = 0; i < 6 && !raw_closed(told); i++)
+		;
+	assert_true(raw_closed(told));
+	close(told);
 	close(waiting[0]);
 	close(waiting[1]);
 	close(fds[0]);
+	harness_wait_stat(&small, "connections", true, MAX - MAX / 16 + 1);
 	fds[0] = raw_open(&small, SP_FRAMING_TCP);
 	for (int i = 0; i < MAX - MAX / 16; i++)
 		close(fds[i]);

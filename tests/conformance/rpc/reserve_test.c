@@ -11,9 +11,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "rpc/server.h"
 #include "tests/conformance/rpc/harness.h"
 
-enum { MAX = 64, USERS = 6, TRIED = MAX / 2, SKIPPED = 77 };
+enum { MAX = 64, USERS = 6, TRIED = MAX / 2, ROOTS = 20, FIRST = 60000, SKIPPED = 77 };
 
 #define CHECK(what)                                                                      \
 	do {                                                                             \
@@ -23,16 +24,39 @@ enum { MAX = 64, USERS = 6, TRIED = MAX / 2, SKIPPED = 77 };
 		}                                                                        \
 	} while (0)
 
-/* A user who opens connections and holds them; says how many the server greeted. */
+/* Whether it is greeted and served; *told: it is greeted, and told why it is not. */
+static bool serves(int fd, bool *told)
+{
+	static const uint8_t echo[] = {0x94, 0x00, 0x01, 0xa4, 'e', 'c', 'h', 'o',
+		0x80}; /* [0, 1, "echo", {}] */
+	uint8_t hello[SP_HELLO_BYTES], body[4096];
+	long n;
+
+	*told = false;
+	if (!raw_recv(fd, hello, sizeof hello))
+		return false;
+	sp_hello_encode(hello, SP_REQ);
+	raw_send(fd, hello, sizeof hello);
+	raw_request(fd, SP_FRAMING_IPC, 1, echo, sizeof echo);
+	n = raw_frame(fd, SP_FRAMING_IPC, body, sizeof body);
+	CHECK(n > 0);
+	*told = memmem(body, (size_t)n, "too many clients", 16) != NULL;
+	return !*told;
+}
+
+/* A user who opens connections and holds them; says how many are served. */
 static void user(const struct harness *h, uid_t uid, int in, int out)
 {
-	uint8_t hello[SP_HELLO_BYTES];
 	int greeted = 0;
+	bool told, any = false;
 	char go;
 
 	CHECK(setgroups(0, NULL) == 0 && setgid(uid) == 0 && setuid(uid) == 0);
-	for (int i = 0; i < TRIED; i++)
-		greeted += raw_recv(raw_ipc(h), hello, sizeof hello);
+	for (int i = 0; i < TRIED; i++) {
+		greeted += serves(raw_ipc(h), &told);
+		any |= told;
+	}
+	CHECK(any || uid != FIRST);
 	CHECK(write(out, &greeted, sizeof greeted) == sizeof greeted);
 	CHECK(read(in, &go, 1) == 0);
 	_exit(0);
@@ -41,7 +65,8 @@ static void user(const struct harness *h, uid_t uid, int in, int out)
 int main(void)
 {
 	struct harness h;
-	int hold[2], told[2], fds[USERS], greeted, sum = 0;
+	int hold[2], told[2], fds[ROOTS], greeted, sum = 0;
+	bool refused;
 
 	if (geteuid() != 0) {
 		fprintf(stderr, "SKIPPED: needs root\n");
@@ -56,7 +81,7 @@ int main(void)
 		CHECK(child >= 0);
 		if (child == 0) {
 			close(hold[1]);
-			user(&h, (uid_t)(60000 + i), hold[0], told[1]);
+			user(&h, (uid_t)(FIRST + i), hold[0], told[1]);
 		}
 		CHECK(read(told[0], &greeted, sizeof greeted) == sizeof greeted);
 		printf("user %d has %d connections\n", i, greeted);
@@ -70,6 +95,15 @@ int main(void)
 		CHECK(fds[i] >= 0);
 	}
 	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+	/* However many sit there idle, of others and of its own: root's next is served.
+	 */
+	usleep((RPC_IDLE_MS + 500) * 1000);
+	for (int i = 0; i < ROOTS; i++) {
+		fds[i] = raw_ipc(&h);
+		CHECK(serves(fds[i], &refused));
+	}
+	for (int i = 0; i < ROOTS; i++)
 		close(fds[i]);
 	/* What they leave is there again. */
 	close(hold[1]);
