@@ -9,6 +9,9 @@ changing; medians, and the quartiles as spread. What Reeve adds should be at mos
 50 ms. Emulated hosts are slow and noisy: only the difference in one run means something.
 Ended by Ctrl-C it tells what it has.
 
+Between two steps there is time for what the first leaves to be done, Reeve's next helper
+and xl's daemon among it.
+
 Like beside like: a resume ends with its image deleted, so xl's restore ends with its file
 deleted. Reeve's migrations are encrypted and both ends prove who they are, so xl's go
 through socat with TLS 1.3 and a certificate on both sides, not through a bare connection.
@@ -85,14 +88,14 @@ TURN = {
     "xl": """
 ballooned $(xl domid x) xl mem-set x SMALL
 xl mem-set x FULL; sleep 2
-timed save xl save x /srv/vms/x.save
+timed save xl save x /srv/vms/x.save; sleep 2
 timed restore restored /srv/vms/x.save; sleep 2
 """,
     "reeve": """
 domid=$(reeve vm-param-get vm=r param-name=domid)
 ballooned $domid reeve vm-memory-dynamic-range-set vm=r min=SMALLMiB max=SMALLMiB
 reeve vm-memory-dynamic-range-set vm=r min=FULLMiB max=FULLMiB; sleep 2
-timed save reeve vm-suspend vm=r
+timed save reeve vm-suspend vm=r; sleep 2
 timed restore reeve vm-resume vm=r; sleep 2
 """,
 }
@@ -162,7 +165,7 @@ def on_one_host(pairs, samples):
         for number in range(-1, pairs):
             lab.say(f"create, pair {number + 1} of {pairs}" if number >= 0 else "create, to warm up")
             for who in in_turn(number):
-                for step, ms in measured(host.machine, CREATE[who] + END[who]).items():
+                for step, ms in measured(host.machine, CREATE[who] + END[who] + "sleep 2\n").items():
                     if number >= 0:
                         samples[step][who].append(ms)
         both_run(host)

@@ -5,7 +5,7 @@ import time
 
 from lab import Failed, Lab
 from life_job import clear, counting, free_kib, left_over, listed, one_host
-from reeve import Guest, guest_words, programs, until
+from reeve import HELPERS, Guest, guest_words, programs, until
 
 CASES = {}
 # A guest that hears neither of Xen's requests, to suspend and to give memory.
@@ -31,7 +31,7 @@ def steady(host):
 
 def strike_helper(machine, after_s=0.0):
     """A background job that kills the next helper process a while after it started."""
-    machine.start_job("strike", "n=0; until p=$(pidof reeve-xen-helper); do sleep 0.05; n=$((n+1));"
+    machine.start_job("strike", HELPERS + "n=0; until p=$(helpers); [ -n \"$p\" ]; do sleep 0.05; n=$((n+1));"
                       f"[ $n -lt 800 ] || exit 1; done; sleep {after_s}; kill -9 $p")
 
 
@@ -196,7 +196,7 @@ def reeved_killed_in_start(lab, host):
     was = left_over(host.machine)
     host.run(*guest_words("begun"))
     host.machine.start_job("begin", f"timeout 200 reeve vm-start vm=begun on={host.machine.name}")
-    host.machine.sh("n=0; until pidof reeve-xen-helper; do sleep 0.05; n=$((n+1)); [ $n -lt 800 ]; done;"
+    host.machine.sh(HELPERS + "n=0; until [ -n \"$(helpers)\" ]; do sleep 0.05; n=$((n+1)); [ $n -lt 800 ]; done;"
                     "kill -9 $(pidof reeved)")
     host.start()
     host.machine.end_job("begin", 210)

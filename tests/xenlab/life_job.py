@@ -2,7 +2,7 @@
 import time
 
 from lab import Failed, Lab
-from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
+from reeve import HELPERS, RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
 
 MIB = 96
 SR = "/srv/vms"
@@ -25,10 +25,10 @@ def one_host(lab, **options):
 def left_over(machine):
     """What remains of guests in Xen and in xenstore; '' is what an empty host has."""
     return machine.sh(
-        "xl list | tail -n +3 | cut -c1-46; xenstore-list /libxl 2>/dev/null | grep -vx 0;"
+        HELPERS + "xl list | tail -n +3 | cut -c1-46; xenstore-list /libxl 2>/dev/null | grep -vx 0;"
         "xenstore-list /local/domain | grep -vx 0; xenstore-list /reeve/domain 2>/dev/null;"
         "for k in vbd vif console; do xenstore-list /local/domain/0/backend/$k 2>/dev/null; done;"
-        "pidof reeve-xen-helper; losetup -a; true").strip()
+        "helpers; losetup -a; true").strip()
 
 
 def free_kib(machine):

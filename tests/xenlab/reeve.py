@@ -17,6 +17,9 @@ USER, PASSWORD = "lab", "lab-password"
 # For the tests of the lab itself: the pool without real guests.
 DRIVER = os.environ.get("REEVE_LAB_DRIVER", "xen")
 LIMIT = 300
+# Helpers at work: they have a worker. The one that waits for its request has none.
+HELPERS = ('helpers() { for p in $(pidof reeve-xen-helper); do'
+           ' [ -z "$(cat /proc/$p/task/$p/children 2>/dev/null)" ] || echo $p; done; }\n')
 MARK = "--- what it complained of"
 
 

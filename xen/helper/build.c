@@ -3,13 +3,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum {
-	CLAIM_AGAIN_US = 5 * 1000,
+	CLAIM_AGAIN_US = 10 * 1000,
 	CLAIM_PATIENCE_US = 20 * 1000 * 1000,
 };
 
@@ -64,39 +64,50 @@ static int admit(struct work *w, uint64_t kib)
 
 /* --- the claim of a restore -------------------------------------------------------- */
 
-/* Until Xen takes the claim: the domain must be there and have its maxmem. */
-static void claim_until_taken(struct work *w, uint64_t kib)
-{
-	int64_t until = work_now_us() + CLAIM_PATIENCE_US;
+struct claimer {
+	struct work *w;
+	uint64_t kib;
+	xc_interface *xc; /* its own: a handle is one thread's */
+	pthread_t thread;
+	bool runs, over; /* over: the restore has ended; atomic */
+};
 
-	w->xc = xc_interface_open(NULL, NULL, 0);
-	while (w->xc && work_now_us() < until) {
+/* Until Xen takes the claim: the domain must be there and have its maxmem. */
+static void *claim_until_taken(void *arg)
+{
+	struct claimer *c = arg;
+	int64_t until = work_now_us() + CLAIM_PATIENCE_US;
+	struct work own = {.req = c->w->req, .xc = c->xc};
+
+	while (!__atomic_load_n(&c->over, __ATOMIC_ACQUIRE) && work_now_us() < until) {
 		xc_domaininfo_t info;
 
-		if (work_find(w, &w->req->handle, HYPER_DOMID_ANY, &info) == 0 &&
+		if (work_find(&own, &own.req->handle, HYPER_DOMID_ANY, &info) == 0 &&
 			xc_domain_claim_pages(
-				w->xc, info.domain, kib / (XC_PAGE_SIZE / 1024)) == 0)
-			return;
+				own.xc, info.domain, c->kib / (XC_PAGE_SIZE / 1024)) == 0)
+			break;
 		usleep(CLAIM_AGAIN_US);
 	}
+	return NULL;
 }
 
 /* libxl claims the memory of what it builds, but not of what it restores, and takes its
- * time over a stream. So a process beside it claims what is still to come, as soon as the
- * domain is there: no other guest can take it meanwhile. It goes to the supervisor as an
- * orphan, since libxl collects this process's own children, and ends with our group. */
-static void claim_beside(struct work *w, uint64_t kib)
+ * time over a stream. So a thread beside it claims what is still to come, as soon as the
+ * domain is there: no other guest can take it meanwhile. */
+static void claim_start(struct claimer *c, struct work *w, uint64_t kib)
 {
-	pid_t pid = fork();
-	int status;
+	*c = (struct claimer){.w = w, .kib = kib};
+	c->xc = xc_interface_open(NULL, NULL, 0);
+	c->runs = c->xc && pthread_create(&c->thread, NULL, claim_until_taken, c) == 0;
+}
 
-	if (pid == 0) {
-		if (fork() == 0)
-			claim_until_taken(w, kib);
-		_exit(0);
-	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+static void claim_end(struct claimer *c)
+{
+	__atomic_store_n(&c->over, true, __ATOMIC_RELEASE);
+	if (c->runs)
+		pthread_join(c->thread, NULL);
+	if (c->xc)
+		xc_interface_close(c->xc);
 }
 
 /* --- building ----------------------------------------------------------------------- */
@@ -135,6 +146,7 @@ static int files_there(struct work *w, const libxl_domain_config *c)
 static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 {
 	libxl_domain_restore_params params;
+	struct claimer claimer;
 	int r, rc;
 
 	work_begun(w);
@@ -148,13 +160,14 @@ static int build(struct work *w, libxl_domain_config *c, uint32_t *domid)
 	}
 	libxl_domain_restore_params_init(&params);
 	params.stream_version = 2;
-	claim_beside(w, boot_kib(w->req));
 	rc = work_saved_check(w);
 	if (rc)
 		return rc;
+	claim_start(&claimer, w, boot_kib(w->req));
 	r = libxl_domain_create_restore(
 		w->ctx, c, domid, w->data_fd, -1, &params, NULL, NULL);
 	libxl_domain_restore_params_dispose(&params);
+	claim_end(&claimer);
 	if (r != 0) {
 		work_hotplug_words(w, *domid);
 		rc = work_fail(w, RV_EHYPERVISOR, "the guest can't be restored (%d)", r);

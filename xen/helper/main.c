@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/mpcheck.h"
+#include "xen/real/request.h"
 
 struct supervisor {
 	struct helper_request *req;
@@ -31,6 +32,7 @@ struct supervisor {
 	pid_t worker;
 	int inner_fd; /* from the worker */
 	bool begun, asked, answered, cancelled;
+	bool told;  /* the daemon has its result */
 	int status; /* of the worker's end */
 	struct helper_result result;
 };
@@ -72,6 +74,17 @@ static void worker_main(struct supervisor *s, int inner_fd)
 	_exit(0);
 }
 
+/* Who reads what the worker writes is to see its end, and so is who writes to it. */
+static void data_leave(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	(void)dup3(null, HELPER_FD_DATA, O_CLOEXEC);
+	close(null);
+}
+
 static int worker_start(struct supervisor *s)
 {
 	int pair[2];
@@ -97,6 +110,7 @@ static int worker_start(struct supervisor *s)
 		return -1;
 	}
 	(void)setpgid(s->worker, s->worker);
+	data_leave();
 	s->inner_fd = pair[0];
 	return 0;
 }
@@ -156,6 +170,29 @@ static void signals_drain(struct supervisor *s, bool *term)
 			*term = true;
 }
 
+static void result_send(struct supervisor *s)
+{
+	struct helper_message m = {.kind = HELPER_RESULT, .result = s->result};
+	struct work w = {.control_fd = HELPER_FD_CONTROL};
+
+	/* What is cut in the middle of a character would not pass. */
+	m.result.detail[mpcheck_utf8((const uint8_t *)m.result.detail,
+		strnlen(m.result.detail, sizeof m.result.detail - 1))] = '\0';
+	work_send(&w, &m);
+}
+
+/* What is well done is told at once: the worker has closed what it had, and its end takes
+ * as long as its page tables. A cancel that comes later comes too late. */
+static void tell_early(struct supervisor *s)
+{
+	struct pollfd life = {.fd = HELPER_FD_LIFE};
+
+	if (s->told || !s->answered || s->result.rc != 0 || poll(&life, 1, 0) > 0)
+		return;
+	result_send(s);
+	s->told = true;
+}
+
 /* Runs one worker to its end. `heed`: a cut life line or SIGTERM ends it early. */
 static void worker_run(struct supervisor *s, bool heed)
 {
@@ -172,7 +209,7 @@ static void worker_run(struct supervisor *s, bool heed)
 		struct pollfd p[3] = {
 			{.fd = s->signal_fd, .events = POLLIN},
 			{.fd = s->inner_fd, .events = POLLIN},
-			{.fd = heed && !killed ? HELPER_FD_LIFE : -1, .events = 0},
+			{.fd = heed && !killed && !s->told ? HELPER_FD_LIFE : -1},
 		};
 		bool term = false;
 
@@ -180,7 +217,9 @@ static void worker_run(struct supervisor *s, bool heed)
 		if (p[1].revents && !inner_read(s) && (p[1].revents & POLLHUP))
 			p[1].revents = 0;
 		signals_drain(s, &term);
-		if (heed && !killed && (term || p[2].revents)) {
+		if (heed && !killed)
+			tell_early(s);
+		if (heed && !killed && !s->told && (term || p[2].revents)) {
 			killed = s->cancelled = true;
 			worker_kill(s);
 		}
@@ -276,17 +315,6 @@ static void undo(struct supervisor *s)
 /* --- the operation
  * -------------------------------------------------------------------------- */
 
-static void result_send(struct supervisor *s)
-{
-	struct helper_message m = {.kind = HELPER_RESULT, .result = s->result};
-	struct work w = {.control_fd = HELPER_FD_CONTROL};
-
-	/* What is cut in the middle of a character would not pass. */
-	m.result.detail[mpcheck_utf8((const uint8_t *)m.result.detail,
-		strnlen(m.result.detail, sizeof m.result.detail - 1))] = '\0';
-	work_send(&w, &m);
-}
-
 /* What the worker's end means. */
 static void judge(struct supervisor *s)
 {
@@ -317,13 +345,17 @@ static int request_read(struct supervisor *s)
 	static uint8_t packet[HELPER_WIRE_MAX];
 	struct helper_message m = {.request = s->req};
 	struct rv_error e = {0};
+	int data_fd;
 	ssize_t r;
 
-	do
-		r = recv(HELPER_FD_CONTROL, packet, sizeof packet, 0);
-	while (r < 0 && errno == EINTR);
+	r = xen_request_receive(HELPER_FD_CONTROL, packet, sizeof packet, &data_fd);
 	if (r <= 0)
 		return -1; /* the daemon went away again */
+	if (data_fd >= 0) {
+		if (dup3(data_fd, HELPER_FD_DATA, O_CLOEXEC) < 0)
+			return -1;
+		close(data_fd);
+	}
 	if (helper_wire_decode(&m, packet, (size_t)r, &e) == 0) {
 		if (m.kind == HELPER_REQUEST && s->req->version == HELPER_WIRE_VERSION &&
 			s->req->call != WORK_UNDO_SAVE)
@@ -379,6 +411,8 @@ static int operate(struct supervisor *s)
 	if (scripts_find(s) < 0)
 		return 3;
 	worker_run(s, true);
+	if (s->told)
+		return 0;
 	judge(s);
 	if (s->result.rc != 0)
 		undo(s);

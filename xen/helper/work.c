@@ -137,5 +137,7 @@ void work_run(struct work *w)
 	if (rc)
 		memcpy(w->result.detail, w->error.detail, sizeof w->result.detail);
 	work_saved_free(w);
+	/* Before the result is told: nobody waits for our end. */
+	close(w->data_fd);
 	/* Xen's libraries are left to the process's end: nothing is to be flushed. */
 }

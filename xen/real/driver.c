@@ -282,6 +282,7 @@ static void real_free(struct hyper *h)
 
 	while (!list_empty(&r->at_work))
 		call_free(CONTAINER_OF(r->at_work.next, struct real_call, node));
+	xen_helpers_fini(&r->helpers);
 	/* First: no callback of its requests may find a domain that is gone. */
 	stored_free(r->stored);
 	while (!list_empty(&r->domains))
@@ -344,6 +345,7 @@ int real_new(struct hyper **out, struct loop *l, const struct real_parts *parts,
 	timer_init(&r->look, l, "xen.real.look", real_look, r);
 	timer_init(&r->reload, l, "xen.real.reload", real_reload, r);
 	snprintf(r->helper, sizeof r->helper, "%s", config->helper);
+	xen_helpers_init(&r->helpers, l, r->helper);
 	snprintf(r->scripts, sizeof r->scripts, "%s",
 		config->scripts != NULL ? config->scripts : "");
 	r->infos = calloc(HYPER_MAX_DOMAINS + 1, sizeof *r->infos);

@@ -24,6 +24,7 @@
 #include "xen/real/hypercall.h"
 #include "xen/real/job.h"
 #include "xen/real/label.h"
+#include "xen/real/process.h"
 #include "xen/real/staged.h"
 #include "xen/real/stored.h"
 
@@ -126,6 +127,7 @@ struct real {
 	void *calls_arg;
 	const struct real_jobs *jobs;
 	char helper[HYPER_TEXT_SIZE], scripts[HYPER_TEXT_SIZE];
+	struct xen_helpers helpers;
 	struct stored *stored;
 	struct uuid boot_id;
 	struct list domains, at_work;

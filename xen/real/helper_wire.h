@@ -15,7 +15,7 @@
 #include "xen/hyper.h"
 
 enum {
-	HELPER_WIRE_VERSION = 2,
+	HELPER_WIRE_VERSION = 3,
 	HELPER_WIRE_MAX = 128 * 1024, /* bytes of one message */
 	HELPER_CMDLINE_SIZE = 4096,
 	HELPER_PLATFORM_SIZE = 2048,
@@ -23,7 +23,9 @@ enum {
 	HELPER_WORD_SIZE = 64, /* backends, devices */
 	/* The helper's descriptors. */
 	HELPER_FD_CONTROL = 3,
-	HELPER_FD_DATA = 4, /* a pipe: a save writes, a restore reads; else /dev/null */
+	/* A pipe, which comes with the request (request.h): a save writes, a restore
+	 * reads; else /dev/null. */
+	HELPER_FD_DATA = 4,
 	HELPER_FD_LIFE = 5, /* a pipe that ends when the helper is to undo and end */
 };
 

@@ -25,11 +25,11 @@
 #include <unistd.h>
 
 #include "xen/real/job_internal.h"
+#include "xen/real/request.h"
 
 enum {
 	JOB_PIPE_BYTES = 1 << 20,   /* what the helper may be ahead, or behind */
 	JOB_PACKETS_PER_EVENT = 16, /* a helper sends a handful in its life */
-	JOB_SOCKET_BYTES = 2 * HELPER_WIRE_MAX,
 };
 
 static void job_step(struct xen_job *j);
@@ -51,10 +51,10 @@ static void job_fail(struct xen_job *j, const struct rv_error *e)
 
 static void life_cut(struct xen_job *j)
 {
-	if (j->life_fd < 0)
+	if (j->cut)
 		return;
-	close(j->life_fd);
-	j->life_fd = -1;
+	j->cut = true;
+	xen_process_cut(j->process);
 	timer_start_ms(&j->undo, XEN_JOB_UNDO_MS);
 }
 
@@ -62,7 +62,7 @@ static void life_cut(struct xen_job *j)
 void xen_job_stop(struct xen_job *j, const struct rv_error *e)
 {
 	job_fail(j, e);
-	if (j->child)
+	if (j->process)
 		life_cut(j);
 	defer_start(&j->step);
 }
@@ -71,9 +71,9 @@ static void undo_expired(void *arg)
 {
 	struct xen_job *j = arg;
 
-	if (j->child && !j->killed) {
+	if (j->process && !j->killed) {
 		j->killed = true;
-		child_kill(j->child);
+		child_kill(j->process->child);
 	}
 }
 
@@ -94,8 +94,8 @@ static void job_release(struct xen_job *j)
 	timer_stop(&j->undo);
 	fd_close(&j->control_fd, &j->control);
 	fd_close(&j->data_fd, &j->data);
-	if (j->life_fd >= 0)
-		close(j->life_fd);
+	if (j->process)
+		xen_process_let_go(j->process);
 	envelope_writer_fini(&j->writer);
 	envelope_reader_fini(&j->reader);
 	buf_fini(&j->out);
@@ -106,7 +106,8 @@ static void job_release(struct xen_job *j)
 /* Every byte of the stream, to its end, has been taken. */
 static bool save_is_out(const struct xen_job *j)
 {
-	return j->file || (j->ended && envelope_writer_idle(&j->writer));
+	return !is_stream(j, HYPER_CALL_SAVE) ||
+	       (j->ended && envelope_writer_idle(&j->writer));
 }
 
 /* The helper's own account of what happened, or what we make of its silence. */
@@ -174,7 +175,7 @@ static void job_ended(void *arg, const struct child_result *result)
 	struct xen_job *j = arg;
 	struct rv_error e = {0};
 
-	j->child = NULL;
+	j->process = NULL;
 	timer_stop(&j->undo);
 	child_describe(result, "the Xen helper", &e);
 	snprintf(j->silence, sizeof j->silence,
@@ -186,7 +187,8 @@ static void job_ended(void *arg, const struct child_result *result)
 
 /* --- messages ------------------------------------------------------------------ */
 
-static void job_send(struct xen_job *j, const struct helper_message *m)
+/* `data_fd`: goes with it, or -1. */
+static void job_send_with(struct xen_job *j, const struct helper_message *m, int data_fd)
 {
 	struct rv_error e = {0};
 	ssize_t r;
@@ -196,15 +198,17 @@ static void job_send(struct xen_job *j, const struct helper_message *m)
 		xen_job_stop(j, &e);
 		return;
 	}
-	do
-		r = send(
-			j->control_fd, buf_data(&j->out), buf_len(&j->out), MSG_NOSIGNAL);
-	while (r < 0 && errno == EINTR);
+	r = xen_request_send(j->control_fd, buf_data(&j->out), buf_len(&j->out), data_fd);
 	if (r >= 0 || errno == EPIPE || errno == ECONNRESET)
 		return; /* it has ended; its end is told elsewhere */
 	(void)rv_error_set(
 		&e, RV_ECHILD, "the Xen helper can't be written to: %s", strerror(errno));
 	xen_job_stop(j, &e);
+}
+
+static void job_send(struct xen_job *j, const struct helper_message *m)
+{
+	job_send_with(j, m, -1);
 }
 
 /* Rates of the round that the helper just finished, as the policy wants them. */
@@ -308,80 +312,68 @@ static void data_ready(void *arg, int events)
 	job_step(arg);
 }
 
-static int pair_failed(struct rv_error *e)
+/* Ours is watched, the helper's comes in *its. */
+static int data_open(struct xen_job *j, int *its, struct rv_error *e)
 {
-	return rv_error_set(e, rv_error_from_errno(errno),
-		"can't make a channel to the Xen helper: %s", strerror(errno));
+	int ends[2], ours = j->call == HYPER_CALL_SAVE ? 0 : 1;
+
+	*its = -1;
+	if (j->file || (j->call != HYPER_CALL_SAVE && j->call != HYPER_CALL_RESTORE))
+		return 0;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return rv_error_set(e, rv_error_from_errno(errno),
+			"can't make a channel to the Xen helper: %s", strerror(errno));
+	j->data_fd = ends[ours];
+	*its = ends[!ours];
+	/* A small one serves too, slower. */
+	(void)fcntl(j->data_fd, F_SETPIPE_SZ, JOB_PIPE_BYTES);
+	if (fcntl(j->data_fd, F_SETFL, O_NONBLOCK) == 0 &&
+		io_init(&j->data, j->loop, "xen.job.data", j->data_fd, data_ready, j) ==
+			0)
+		return 0;
+	return rv_error_set(e, RV_ENOMEM, "can't watch the Xen helper");
 }
 
-static void pipe_close(int ends[2])
+static int process_take(struct xen_job *j, struct rv_error *e)
 {
-	for (int i = 0; i < 2; i++)
-		if (ends[i] >= 0)
-			close(ends[i]);
+	int rc = xen_process_get(&j->process, j->helpers, job_ended, j, e);
+
+	if (rc)
+		return rc;
+	j->control_fd = j->process->control_fd;
+	j->process->control_fd = -1;
+	rc = io_init(
+		&j->control, j->loop, "xen.job.control", j->control_fd, control_ready, j);
+	if (!rc)
+		return 0;
+	xen_process_abandon(j->process);
+	j->process = NULL;
+	return rv_error_set(e, rc, "can't watch the Xen helper");
 }
 
-/* The three channels; ours go into *j, the helper's into fds. */
-static int channels_open(struct xen_job *j, int fds[3], struct rv_error *e)
+static void request_send(struct xen_job *j, int data_fd)
 {
-	int control[2] = {-1, -1}, data[2] = {-1, -1}, life[2] = {-1, -1};
-	int ours = j->call == HYPER_CALL_SAVE ? 0 : 1;
-	int size = JOB_SOCKET_BYTES;
+	struct helper_message m = {.kind = HELPER_REQUEST, .request = j->request};
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0 ||
-		pipe2(life, O_CLOEXEC) < 0 || pipe2(data, O_CLOEXEC) < 0 ||
-		fcntl(data[ours], F_SETFL, O_NONBLOCK) < 0) {
-		(void)pair_failed(e);
-		pipe_close(control);
-		pipe_close(life);
-		pipe_close(data);
-		return e->code;
-	}
-	/* Small ones serve too, slower. */
-	(void)setsockopt(control[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-	(void)fcntl(data[ours], F_SETPIPE_SZ, JOB_PIPE_BYTES);
-	j->control_fd = control[0];
-	j->life_fd = life[1];
-	j->data_fd = data[ours];
-	fds[0] = control[1];
-	fds[1] = data[!ours];
-	fds[2] = life[0];
-	return 0;
+	job_send_with(j, &m, data_fd);
 }
 
 static int helper_start(struct xen_job *j, struct rv_error *e)
 {
-	const char *argv[] = {j->program, "--job", NULL};
-	struct helper_message m = {.kind = HELPER_REQUEST, .request = j->request};
-	struct child_spec spec = {.argv = argv, .fd_count = 3};
-	int rc = channels_open(j, spec.fds, e);
+	int its_data, rc = data_open(j, &its_data, e);
 
-	if (rc)
-		return rc;
-	rc = io_init(
-		&j->control, j->loop, "xen.job.control", j->control_fd, control_ready, j);
 	if (!rc)
-		rc = io_init(
-			&j->data, j->loop, "xen.job.data", j->data_fd, data_ready, j);
-	if (rc)
-		(void)rv_error_set(e, rc, "can't watch the Xen helper");
-	else
-		rc = child_start(
-			&j->child, j->loop, "xen.job.child", &spec, job_ended, j, e);
-	for (int i = 0; i < 3; i++)
-		close(spec.fds[i]);
-	if (rc == RV_ENOENT) /* of the program; for the port it would be the domain */
-		rc = e->code = RV_ECHILD;
-	if (rc)
-		return rc;
-	j->started = true;
-	io_want(&j->control, IO_READ);
-	job_send(j, &m);
-	if (is_stream(j, HYPER_CALL_SAVE))
-		envelope_writer_head(&j->writer, &j->head);
-	else if (!is_stream(j, HYPER_CALL_RESTORE))
-		fd_close(&j->data_fd, &j->data);
-	return 0;
+		rc = process_take(j, e);
+	if (!rc) {
+		j->started = true;
+		io_want(&j->control, IO_READ);
+		request_send(j, its_data);
+		if (is_stream(j, HYPER_CALL_SAVE))
+			envelope_writer_head(&j->writer, &j->head);
+	}
+	if (its_data >= 0)
+		close(its_data);
+	return rc;
 }
 
 /* --- the save's bytes ------------------------------------------------------------ */
@@ -554,19 +546,28 @@ static void restore_step(struct xen_job *j)
 
 /* --- the step ---------------------------------------------------------------------- */
 
+/* All is done and told: what its process still does is to end, and that takes long where
+ * page tables are Xen's. */
+static bool is_done(const struct xen_job *j)
+{
+	if (!j->answered || j->answer.result.rc != 0 || j->error.code)
+		return false;
+	return is_stream(j, HYPER_CALL_RESTORE) ? j->ended : save_is_out(j);
+}
+
 static bool job_over(struct xen_job *j)
 {
 	if (!j->started)
 		return j->error.code != 0;
-	if (j->child)
-		return false;
+	if (j->process)
+		return is_done(j);
 	return !is_stream(j, HYPER_CALL_SAVE) || j->error.code || !j->answered ||
 	       j->answer.result.rc != 0 || (j->ended && envelope_writer_idle(&j->writer));
 }
 
 static void job_step(struct xen_job *j)
 {
-	if (j->started && !j->child && j->control_fd >= 0 && !control_read(j))
+	if (j->started && !j->process && j->control_fd >= 0 && !control_read(j))
 		fd_close(&j->control_fd, &j->control);
 	if (is_stream(j, HYPER_CALL_SAVE))
 		save_step(j);
@@ -605,8 +606,9 @@ void xen_job_kick(struct xen_job *j)
 
 void xen_job_abandon(struct xen_job *j)
 {
-	if (j->child)
-		child_abandon(j->child);
+	if (j->process)
+		xen_process_abandon(j->process);
+	j->process = NULL;
 	job_release(j);
 }
 
@@ -622,7 +624,7 @@ int xen_job_start(struct xen_job **out, struct loop *l, const struct xen_job_spe
 	j->loop = l;
 	j->done = done;
 	j->arg = arg;
-	j->control_fd = j->data_fd = j->life_fd = -1;
+	j->control_fd = j->data_fd = -1;
 	defer_init(&j->step, l, "xen.job.step", step_due, j);
 	timer_init(&j->undo, l, "xen.job.undo", undo_expired, j);
 	buf_init(&j->out, HELPER_WIRE_MAX * 2);

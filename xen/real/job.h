@@ -3,10 +3,11 @@
  * side of it. The other side is xen/helper/.
  *
  * A job is started with its question, may be kicked and cancelled, and answers once by
- * `done`, from the loop, when its process is surely gone: nothing happens later. What a
- * helper that failed or was cancelled had begun, it has undone by then; where it could
- * not (it was killed, or the undoing failed) the code is RV_EOUTCOME and `left` tells
- * that a domain may be there: start a DESTROY by handle until it answers 0.
+ * `done`, from the loop, when its process is surely gone, or has nothing left to do but
+ * to end, with all of the job's files closed: nothing happens later. What a helper that
+ * failed or was cancelled had begun, it has undone by then; where it could not (it was
+ * killed, or the undoing failed) the code is RV_EOUTCOME and `left` tells that a domain
+ * may be there: start a DESTROY by handle until it answers 0.
  *
  * Jobs know one domain and one operation. That no two are at work on one domain, that
  * generations match, and deadlines are the caller's (xen/real/): it calls xen_job_cancel.
@@ -31,11 +32,14 @@ enum {
 };
 
 struct xen_job;
+struct xen_helpers; /* process.h */
 
 struct xen_job_spec {
-	/* The helper's path, and where its block and vif scripts are. Borrowed for the
-	 * call. scripts NULL: the helper's own folder. */
-	const char *program, *scripts;
+	/* Whose process does it; outlives the job. */
+	struct xen_helpers *helpers;
+	/* Where the helper's block and vif scripts are, borrowed for the call. NULL: the
+	 * helper's own folder. */
+	const char *scripts;
 	/* CREATE, RESTORE, SAVE, RESUME, DESTROY, ATTACH_ and DETACH_VBD and _VIF,
 	 * CONSOLE; others are refused with RV_EINVAL. */
 	enum hyper_call call;

@@ -2,27 +2,27 @@
 #ifndef REEVE_XEN_REAL_JOB_INTERNAL_H
 #define REEVE_XEN_REAL_JOB_INTERNAL_H
 
-#include "reactor/child.h"
 #include "reactor/io.h"
 #include "xen/real/envelope.h"
 #include "xen/real/helper_wire.h"
 #include "xen/real/job.h"
+#include "xen/real/process.h"
 
 struct xen_job {
 	struct loop *loop;
 	xen_job_done_fn *done;
 	void *arg;
 	enum hyper_call call;
-	char program[HELPER_PATH_SIZE];
 	char name[HYPER_NAME_SIZE];	/* for messages; or empty */
 	struct helper_request *request; /* owned */
 	struct hyper_save_spec save;
 	struct hyper_source source;
 	struct envelope_head head; /* to be written; or what a restore wants */
 
-	struct child *child; /* NULL before it is started and after its end */
-	bool started, killed;
-	int control_fd, data_fd, life_fd; /* -1: closed */
+	struct xen_helpers *helpers;
+	struct xen_process *process; /* NULL before it is taken and after its end */
+	bool started, cut, killed;
+	int control_fd, data_fd; /* -1: closed */
 	struct io control, data;
 	struct defer step;
 	struct timer undo;

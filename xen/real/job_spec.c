@@ -133,10 +133,9 @@ int xen_job_take(struct xen_job *j, const struct xen_job_spec *spec, struct rv_e
 		spec->name			 ? spec->name
 		: spec->spec && spec->spec->name ? spec->spec->name
 						 : "");
-	rc = take_path(j->program, spec->program, "reeve-xen-helper", e);
-	if (!rc)
-		rc = take_path(j->request->scripts, spec->scripts ? spec->scripts : "",
-			"the hotplug scripts", e);
+	j->helpers = spec->helpers;
+	rc = take_path(j->request->scripts, spec->scripts ? spec->scripts : "",
+		"the hotplug scripts", e);
 	if (!rc)
 		rc = take_call(j, spec, e);
 	return rc;

@@ -23,7 +23,7 @@ static int start(struct real_call *call, const struct xen_job_spec *spec,
 	struct real *r = call->real;
 	int rc;
 
-	whole.program = r->helper;
+	whole.helpers = &r->helpers;
 	whole.scripts = r->scripts[0] != '\0' ? r->scripts : NULL;
 	rc = r->jobs->start(&call->job, r->hyper.loop, &whole, done, call, e);
 	if (rc != 0)

@@ -234,7 +234,7 @@ static void build(struct real_call *call)
 	struct hyper_req *req = call->req;
 	struct real *r = call->real;
 	struct xen_job_spec spec = {
-		.program = r->helper,
+		.helpers = &r->helpers,
 		.scripts = r->scripts[0] != '\0' ? r->scripts : NULL,
 		.call = req->call,
 		.spec = &call->staged.spec,

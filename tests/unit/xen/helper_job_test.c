@@ -20,6 +20,8 @@
 #include "xen/real/envelope.h"
 #include "xen/real/helper_wire.h"
 #include "xen/real/job.h"
+#include "xen/real/process.h"
+#include "xen/real/request.h"
 
 enum {
 	PATIENCE_MS = 60 * 1000,
@@ -121,6 +123,10 @@ static void fake_save(const char *how)
 		raise(SIGKILL);
 	fake_write(STREAM_BYTES / 2, STREAM_BYTES);
 	fake_result(0, "", 0, true);
+	if (strcmp(how, "save-lingers") == 0) {
+		close(HELPER_FD_DATA);
+		fake_wait();
+	}
 }
 
 static void fake_restore(const char *how)
@@ -185,9 +191,15 @@ static int fake_helper(void)
 	struct helper_request *req = calloc(1, sizeof *req);
 	struct helper_message m = {.request = req};
 	struct rv_error e = {0};
-	ssize_t r = recv(HELPER_FD_CONTROL, packet, sizeof packet, 0);
+	int data_fd;
+	ssize_t r =
+		xen_request_receive(HELPER_FD_CONTROL, packet, sizeof packet, &data_fd);
 	const char *how;
 
+	if (data_fd >= 0) {
+		dup2(data_fd, HELPER_FD_DATA);
+		close(data_fd);
+	}
 	if (!req || r <= 0 || helper_wire_decode(&m, packet, (size_t)r, &e) != 0 ||
 		m.kind != HELPER_REQUEST)
 		_exit(5);
@@ -217,6 +229,9 @@ static int fake_helper(void)
 	} else if (strcmp(how, "undo-fails") == 0) {
 		fake_wait();
 		fake_result(RV_EOUTCOME, "could not be undone", 0, true);
+	} else if (strcmp(how, "lingers") == 0) {
+		fake_result(0, "", 9, false);
+		fake_wait();
 	} else if (strcmp(how, "refuses") == 0) {
 		fake_result(RV_EMEMORY, "7 KiB are free", 0, false);
 	} else {
@@ -231,6 +246,7 @@ static int fake_helper(void)
 
 struct probe {
 	struct loop *loop;
+	struct xen_helpers helpers;
 	struct timer patience, later;
 	struct xen_job *job;
 	struct xen_job_result result;
@@ -348,7 +364,6 @@ static void on_suspended(void *arg)
 static struct xen_job_spec job_spec(enum hyper_call call, const char *how)
 {
 	return (struct xen_job_spec){
-		.program = "/proc/self/exe",
 		.scripts = how,
 		.call = call,
 		.handle = {{1}},
@@ -382,18 +397,21 @@ static void probe_init(struct probe *p)
 	p->bytes = malloc(SINK_BYTES);
 	assert_non_null(p->bytes);
 	assert_int_equal(loop_new(&p->loop, &e), 0);
+	xen_helpers_init(&p->helpers, p->loop, "/proc/self/exe");
 	timer_init(&p->patience, p->loop, "test.patience", out_of_patience, p);
 	timer_init(&p->later, p->loop, "test.later", kick_later, p);
 }
 
-static void probe_run(struct probe *p, const struct xen_job_spec *spec)
+static void probe_run(struct probe *p, const struct xen_job_spec *given)
 {
+	struct xen_job_spec spec = *given;
 	struct rv_error e = {0};
 
 	p->done = false;
 	p->turns = 0;
 	timer_start_ms(&p->patience, PATIENCE_MS);
-	if (xen_job_start(&p->job, p->loop, spec, probe_done, p, &e) != 0)
+	spec.helpers = &p->helpers;
+	if (xen_job_start(&p->job, p->loop, &spec, probe_done, p, &e) != 0)
 		fail_msg("%s", e.detail);
 	assert_false(p->done);
 	loop_run(p->loop);
@@ -406,6 +424,7 @@ static void probe_fini(struct probe *p)
 {
 	timer_stop(&p->patience);
 	timer_stop(&p->later);
+	xen_helpers_fini(&p->helpers);
 	loop_free(p->loop);
 	free(p->bytes);
 }
@@ -534,7 +553,7 @@ static void a_missing_program_is_told(void **state)
 
 	(void)state;
 	probe_init(&p);
-	spec.program = "/nonexistent/reeve-xen-helper";
+	p.helpers.program = "/nonexistent/reeve-xen-helper";
 	probe_run(&p, &spec);
 	/* RV_ENOENT would be the domain. */
 	assert_int_equal(p.result.rc, RV_ECHILD);
@@ -606,6 +625,24 @@ static void a_save_ends_early(void **state)
 	probe_fini(&p);
 }
 
+/* What is done is not held up by a process that takes its time to end. */
+static void an_end_is_not_waited_for(void **state)
+{
+	struct probe p;
+
+	(void)state;
+	probe_init(&p);
+	run_create(&p, "lingers");
+	assert_int_equal(p.result.rc, 0);
+	assert_int_equal(p.result.domid, 9);
+	run_save(&p, "save-lingers");
+	assert_int_equal(p.result.rc, 0);
+	assert_int_equal(p.result.stream_bytes, p.len);
+	run_restore(&p, "restore", NULL);
+	assert_int_equal(p.result.rc, 0);
+	probe_fini(&p);
+}
+
 static void a_slow_sink_holds_the_helper_back(void **state)
 {
 	struct probe p;
@@ -657,6 +694,7 @@ static void an_abandoned_one_is_gone(void **state)
 	(void)state;
 	probe_init(&p);
 	spec.spec = &domain;
+	spec.helpers = &p.helpers;
 	assert_int_equal(xen_job_start(&p.job, p.loop, &spec, probe_done, &p, &e), 0);
 	xen_job_abandon(p.job); /* not yet started */
 	assert_int_equal(xen_job_start(&p.job, p.loop, &spec, probe_done, &p, &e), 0);
@@ -678,6 +716,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_cancel_waits_for_the_undoing),
 		cmocka_unit_test(a_saved_stream_is_restored),
 		cmocka_unit_test(a_save_ends_early),
+		cmocka_unit_test(an_end_is_not_waited_for),
 		cmocka_unit_test(a_slow_sink_holds_the_helper_back),
 		cmocka_unit_test(a_wrong_stream_is_refused),
 		cmocka_unit_test(an_abandoned_one_is_gone),

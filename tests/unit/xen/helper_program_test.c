@@ -17,11 +17,13 @@
 
 #include "xen/real/helper_wire.h"
 #include "xen/real/job.h"
+#include "xen/real/process.h"
 
 enum { PATIENCE_MS = 60 * 1000 };
 
 struct probe {
 	struct loop *loop;
+	struct xen_helpers helpers;
 	struct timer patience;
 	struct rv_error error;
 	struct xen_job_result result;
@@ -61,7 +63,7 @@ static void run(struct probe *p, enum hyper_call call, bool cancel)
 		.backend = "phy",
 		.params = "/dev/null"};
 	struct xen_job_spec spec = {
-		.program = HELPER_PROGRAM,
+		.helpers = &p->helpers,
 		.call = call,
 		.spec = &domain,
 		.domid = 3,
@@ -96,6 +98,7 @@ static void says_that_there_is_no_xen(void **state)
 		access("/proc/xen/privcmd", F_OK) == 0)
 		skip();
 	assert_int_equal(loop_new(&p.loop, &e), 0);
+	xen_helpers_init(&p.helpers, p.loop, HELPER_PROGRAM);
 	timer_init(&p.patience, p.loop, "test.patience", out_of_patience, &p);
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
 		run(&p, calls[i], false);
@@ -106,6 +109,7 @@ static void says_that_there_is_no_xen(void **state)
 	run(&p, HYPER_CALL_CREATE, true);
 	assert_int_equal(p.result.rc, RV_ECANCELLED);
 	timer_stop(&p.patience);
+	xen_helpers_fini(&p.helpers);
 	loop_free(p.loop);
 }
 

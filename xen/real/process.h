@@ -1,0 +1,61 @@
+/*
+ * Processes of reeve-xen-helper: one for each job, and one more that waits for the next.
+ *
+ * To start the program takes about as long as all else that a job adds to Xen's own work:
+ * its libraries are loaded and bound. So some time after a job one is started that waits
+ * for a request, and the next job begins at once. It has opened nothing and holds
+ * nothing; it ends when the daemon does, since its control channel ends.
+ *
+ * A job whose result is there need not wait for the process's end: xen_process_let_go.
+ */
+#ifndef REEVE_XEN_REAL_PROCESS_H
+#define REEVE_XEN_REAL_PROCESS_H
+
+#include "base/list.h"
+#include "reactor/child.h"
+#include "xen/real/helper_wire.h"
+
+enum {
+	/* After the last job: what follows at once has the processor for itself. */
+	XEN_HELPERS_SPARE_MS = 1000,
+};
+
+struct xen_helpers;
+
+struct xen_process {
+	struct xen_helpers *helpers;
+	struct child *child; /* NULL after its end */
+	int control_fd;	     /* the job's, once taken */
+	int life_fd;	     /* closed: it is to undo and end */
+	child_done_fn *ended;
+	void *arg;
+	struct list node; /* of helpers->all */
+};
+
+struct xen_helpers {
+	struct loop *loop;
+	const char *program; /* borrowed */
+	struct list all;
+	struct xen_process *spare; /* or NULL */
+	struct timer later;
+};
+
+void xen_helpers_init(struct xen_helpers *h, struct loop *l, const char *program);
+/* Kills what is there, without undoing. Idempotent. */
+void xen_helpers_fini(struct xen_helpers *h);
+
+/* The one that waits, or a new one. `ended` is called once, with the process freed after
+ * it, unless it was let go. RV_ECHILD (no such program), RV_ENOMEM, RV_EIO. */
+int xen_process_get(struct xen_process **out, struct xen_helpers *h, child_done_fn *ended,
+	void *arg, struct rv_error *e) RV_MUST_CHECK;
+
+/* Nobody waits for its end any more: it ends by itself. */
+void xen_process_let_go(struct xen_process *p);
+
+/* It undoes what it began, and ends. Idempotent. */
+void xen_process_cut(struct xen_process *p);
+
+/* Kills it without undoing, and frees it; `ended` is not called. */
+void xen_process_abandon(struct xen_process *p);
+
+#endif
