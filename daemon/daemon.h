@@ -1,8 +1,9 @@
 /*
  * reeved: everything of one host, wired together.
  *
- * main.c reads the configuration and runs the loop; start.c brings the parts up in order
- * and down again; call.c and the files of methods serve RPC; metrics.c measures.
+ * main.c reads the configuration and runs the loop; daemon.c makes the parts and ends
+ * them; start.c brings them up, in steps; follow.c has them look when the database has
+ * changed; call.c and the files of methods serve RPC; metrics.c measures.
  */
 #ifndef REEVE_DAEMON_DAEMON_H
 #define REEVE_DAEMON_DAEMON_H
@@ -53,6 +54,25 @@ struct known_method {
 
 enum { DAEMON_METHODS_KNOWN = 64 };
 
+/* SR.virtual_allocation, being summed up: daemon/object_live.c. */
+struct object_sums {
+	struct uuid sr, vdi; /* in whose middle, the last that counts; none: at rest */
+	int64_t sum;
+	bool again; /* disks have changed meanwhile */
+};
+
+/* Who looks when the database has changed: daemon/follow.h. */
+struct follow {
+	struct pool_subscriber subscriber;
+	struct defer look;
+	struct timer turn; /* the rest of them, after the sockets */
+	size_t next;	   /* who looks next */
+	bool looking;	   /* some have, the others are to */
+	bool changed;	   /* meanwhile: all look again */
+	bool once_more;	   /* the one that looks isn't through */
+	int64_t begun_us;  /* this callback, by the thread's own time */
+};
+
 struct daemon {
 	const struct config *config; /* borrowed */
 	struct loop *loop;	     /* borrowed */
@@ -102,8 +122,7 @@ struct daemon {
 	struct list chores;	  /* struct chore */
 	struct list designations; /* pool_status.c */
 	struct timer recover;	  /* recover.c */
-	struct pool_subscriber subscriber;
-	struct defer look; /* the database changed: see who waits for it */
+	struct follow follow;
 
 	struct op start;		/* start.c */
 	struct pool_commit back_commit; /* daemon/declare.c */
@@ -118,6 +137,7 @@ struct daemon {
 	struct loader_plugin policy_plugin;
 	struct changes_token vm_live_token, object_live_token;
 	struct timer object_live_turn, vm_live_turn;
+	struct object_sums sums;
 	struct buf vm_live_due; /* UUIDs of VMs to be looked at; daemon/vm_live.c */
 	bool restart;		/* begin anew after the loop has ended: see main.c */
 	bool serving, stopping;

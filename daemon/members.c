@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/eject.h"
 #include "daemon/emergency.h"
+#include "daemon/follow.h"
 #include "daemon/forward.h"
 #include "daemon/lease.h"
 #include "link/peers.h"
@@ -23,6 +24,7 @@ struct keeping {
 };
 
 enum {
+	FOLLOW_BATCH = 16, /* changes of hosts in one go */
 	/* How much calmer a link is kept that no decision waits for ... */
 	CALM = 16,
 	VOTERS_CALM = 4, /* two voters of which neither leads: raft looks after itself */
@@ -432,26 +434,34 @@ out:
 	free(now);
 }
 
+/* Of this life of the pool, so that what the token says of the database holds. */
+static bool follows_on(const struct members *m, const struct db *db)
+{
+	struct uuid generation =
+		db_pool(db) ? db_ref(db_pool(db), POOL_GENERATION_ID) : UUID_NONE;
+
+	return uuid_eq(&generation, &m->token.generation);
+}
+
 void members_follow(struct members *m)
 {
 	const struct db *db = pool_db(m->daemon->pool);
-	enum changes_status status;
-	bool fresh = false;
+	enum changes_status status = CHANGES_NONE;
 
 	members_calm(m);
 	do {
-		struct uuid generation =
-			db_pool(db) ? db_ref(db_pool(db), POOL_GENERATION_ID) : UUID_NONE;
-
+		/* After a snapshot, or a while away, certificates are read, too. */
+		if (status != CHANGES_NONE && follow_is_long(m->daemon)) {
+			follow_once_more(m->daemon);
+			return;
+		}
 		/* Live fields change often, addresses and certificates hardly ever. */
-		m->followed_seq =
-			uuid_eq(&generation, &m->token.generation) ? m->token.seq : 0;
-		if (changes_since(db, &m->token, CHANGES_CLASS(CLASS_HOST), 64,
+		m->followed_seq = follows_on(m, db) ? m->token.seq : 0;
+		if (changes_since(db, &m->token, CHANGES_CLASS(CLASS_HOST), FOLLOW_BATCH,
 			    member_changed, m, &status))
 			return;
-		fresh |= status == CHANGES_FRESH;
+		m->compare_due |= status == CHANGES_FRESH;
 	} while (status == CHANGES_SOME || status == CHANGES_FRESH);
-	m->compare_due |= fresh;
 	if (m->compare_due)
 		members_compare(m);
 	if (m->keep_due)

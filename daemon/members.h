@@ -40,7 +40,7 @@ const char *members_address(const struct members *m); /* what others dial; borro
 /* The pool is open: hosts are dialled and let in from now on. */
 void members_attach(struct members *m);
 
-/* The database changed. */
+/* The database changed: for daemon/follow.c. */
 void members_follow(struct members *m);
 
 /* What the link's probes say about its clock. False: it is not linked, or not yet known.

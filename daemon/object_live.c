@@ -30,20 +30,75 @@ static void task_one(struct daemon *d, const struct row *task)
 		set_live(d, task, TASK_PROGRESS, value_float(1));
 }
 
-/* The master tells. */
-static void sr_all(struct daemon *d)
+/* --- what the disks of each SR come to ---------------------------------------------- */
+
+static void sums_begin(struct daemon *d)
+{
+	const struct row *sr = db_next(pool_db(d->pool), CLASS_SR, NULL);
+
+	d->sums = (struct object_sums){.sr = sr ? row_uuid(sr) : UUID_NONE};
+	if (sr)
+		timer_start_ms(&d->object_live_turn, 0);
+}
+
+static void sums_told(struct daemon *d, const struct row *sr)
 {
 	const struct db *db = pool_db(d->pool);
 
-	for (const struct row *sr = NULL; (sr = db_next(db, CLASS_SR, sr));) {
-		int64_t sum = 0;
-
-		for (const struct row *vdi = NULL;
-			(vdi = db_next_ref(db, VDI_SR, row_uuid(sr), vdi));)
-			sum += db_int(vdi, VDI_VIRTUAL_SIZE);
-		set_live(d, sr, SR_VIRTUAL_ALLOCATION, value_int(sum));
-	}
+	set_live(d, sr, SR_VIRTUAL_ALLOCATION, value_int(d->sums.sum));
+	sr = db_next(db, CLASS_SR, db_row(db, CLASS_SR, d->sums.sr));
+	d->sums.sr = sr ? row_uuid(sr) : UUID_NONE;
+	d->sums.vdi = UUID_NONE;
+	d->sums.sum = 0;
 }
+
+/* Where the last turn ended; false: that is gone. `vdi` NULL: at the SR's first. */
+static bool sums_at(struct daemon *d, const struct row **sr, const struct row **vdi)
+{
+	const struct db *db = pool_db(d->pool);
+	const struct object_sums *s = &d->sums;
+	struct uuid of;
+
+	*sr = db_row(db, CLASS_SR, s->sr);
+	*vdi = db_row(db, CLASS_VDI, s->vdi);
+	of = *vdi ? db_ref(*vdi, VDI_SR) : UUID_NONE;
+	return *sr && (uuid_is_none(&s->vdi) || uuid_eq(&of, &s->sr));
+}
+
+static void sums_next(struct daemon *d)
+{
+	struct object_sums *s = &d->sums;
+	const struct row *sr, *vdi;
+
+	if (!pool_is_master(d->pool) || !sums_at(d, &sr, &vdi)) {
+		s->sr = UUID_NONE; /* a change: it begins anew, where this host leads */
+		return;
+	}
+	vdi = db_next_ref(pool_db(d->pool), VDI_SR, s->sr, vdi);
+	if (!vdi) {
+		sums_told(d, sr);
+		return;
+	}
+	s->sum += db_int(vdi, VDI_VIRTUAL_SIZE);
+	s->vdi = row_uuid(vdi);
+}
+
+/* The master tells, a batch of disks in each turn. What changes meanwhile has all of it
+ * summed up once more, when this is through: so it comes to an end however often disks
+ * change, and to rest with what is so. */
+static void sums_turn(struct daemon *d)
+{
+	struct object_sums *s = &d->sums;
+
+	for (int i = 0; i < OBJECT_LIVE_BATCH && !uuid_is_none(&s->sr); i++)
+		sums_next(d);
+	if (!uuid_is_none(&s->sr))
+		timer_start_ms(&d->object_live_turn, 0);
+	else if (s->again)
+		sums_begin(d);
+}
+
+/* --- what changed ------------------------------------------------------------------ */
 
 struct object_walk {
 	struct buf tasks; /* their UUIDs */
@@ -85,15 +140,19 @@ void object_live_look(struct daemon *d)
 			task_one(d, task);
 	}
 	buf_fini(&w.tasks);
-	if (w.disks && pool_is_master(d->pool))
-		sr_all(d);
+	d->sums.again |= w.disks && pool_is_master(d->pool);
+	if (uuid_is_none(&d->sums.sr) && d->sums.again)
+		sums_begin(d);
 	if (!rc && (status == CHANGES_SOME || status == CHANGES_FRESH))
 		timer_start_ms(&d->object_live_turn, 0);
 }
 
 static void object_live_turn(void *arg)
 {
-	object_live_look(arg);
+	struct daemon *d = arg;
+
+	object_live_look(d);
+	sums_turn(d);
 }
 
 void object_live_init(struct daemon *d)

@@ -12,7 +12,7 @@
  * has no former database (it founded the pool that it leaves), its next life makes a new
  * pool of its own.
  *
- * Users: daemon/join.c and daemon/eject.c plan, daemon/start.c carries out. Blocking.
+ * Users: daemon/join.c and daemon/eject.c plan, daemon/daemon.c carries out. Blocking.
  */
 #ifndef REEVE_DAEMON_TURNOVER_H
 #define REEVE_DAEMON_TURNOVER_H
