@@ -204,7 +204,7 @@ static void unpause(struct target *s)
 		op_await(&o->op, MIGRATE_RETRY_MS);
 		return;
 	}
-	hyper_unpause(o->host->hyper, vm_op_call(o, o->mgr->config.answer_ms), &s->id);
+	vm_unpause(o, vm_op_call(o, o->mgr->config.answer_ms), &s->id);
 }
 
 static void enter_unpause(struct target *s)

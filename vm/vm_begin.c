@@ -293,9 +293,20 @@ void vm_op_go(struct vm_op *o)
 		op_cancel(&o->op);
 }
 
+/* It was found out late that the intent is on record: the master had given this host up
+ * by then, and has ended what it had not yet begun. */
+static bool intent_overtaken(const struct vm_op *o)
+{
+	const struct row *task = db_row(pool_db(o->mgr->pool), CLASS_TASK, o->task);
+
+	return !task || !vm_task_open(task);
+}
+
 static void intent_done(void *arg, uint64_t token, int rc)
 {
 	struct vm_op *o = arg;
+	struct vm_manager *m = o->mgr;
+	struct uuid vm = o->vm;
 
 	(void)token;
 	if (rc) {
@@ -305,6 +316,12 @@ static void intent_done(void *arg, uint64_t token, int rc)
 	waits_tell(o->mgr, &o->task, 0, NULL);
 	if (o->accepted)
 		o->accepted(o->accepted_arg, 0, NULL);
+	if (intent_overtaken(o)) {
+		op_unlist(o);
+		op_free(o);
+		waits_run(m, &vm);
+		return;
+	}
 	if (vm_point(o, "op.intent"))
 		return;
 	vm_op_go(o);

@@ -378,7 +378,7 @@ static void in_record(struct vm_build *b)
 	}
 	op_move(&b->op, UNPAUSE);
 	b->req.token = op_await(&b->op, b->owner->mgr->config.answer_ms);
-	hyper_unpause(b->host->hyper, &b->req, &b->id);
+	vm_unpause(b->owner, &b->req, &b->id);
 }
 
 static void look(struct vm_build *b)
@@ -394,7 +394,7 @@ static void in_unpause(struct vm_build *b)
 		return;
 	if (b->req.rc == 0) {
 		built(b);
-	} else if (is_refusal(b->req.rc)) {
+	} else if (is_refusal(b->req.rc) || b->req.rc == RV_EAGAIN) {
 		op_fail(&b->op, b->req.rc, "VM %s: %s", b->owner->name,
 			b->req.error.detail);
 		undo(b);

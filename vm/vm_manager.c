@@ -166,6 +166,16 @@ int vm_may_run(const struct vm_op *o, struct rv_error *e)
 	return rc ? rv_error_prefix(e, "VM %s", o->name) : 0;
 }
 
+static int may_run_still(void *arg, struct rv_error *e)
+{
+	return vm_host_may_run(((const struct vm_op *)arg)->host, e);
+}
+
+void vm_unpause(struct vm_op *o, struct hyper_req *req, const struct hyper_domain_id *id)
+{
+	hyper_unpause_if(o->host->hyper, req, id, may_run_still, o);
+}
+
 int vm_may_resume(struct vm_op *o, struct rv_error *e)
 {
 	const struct row *vm = db_row(pool_db(o->mgr->pool), CLASS_VM, o->vm);

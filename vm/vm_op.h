@@ -173,6 +173,8 @@ void vm_op_progress(struct vm_op *o, double progress, const char *note);
 /* vm_manager_config.may_run: call it right before a domain is let run. 0, or RV_EAGAIN
  * with words that name the VM. */
 int vm_may_run(const struct vm_op *o, struct rv_error *e) RV_MUST_CHECK;
+/* hyper_unpause_if on that condition: asked once more when the domain goes on. */
+void vm_unpause(struct vm_op *o, struct hyper_req *req, const struct hyper_domain_id *id);
 /* The same for a host, without a VM's name. */
 int vm_host_may_run(const struct vm_host *h, struct rv_error *e) RV_MUST_CHECK;
 /* The same for a guest that was suspended for a save or a migration and is to go on where

@@ -88,7 +88,7 @@ static void in_call(struct pause *s)
 		if (wants_paused(s))
 			hyper_pause(o->host->hyper, req, &s->id);
 		else
-			hyper_unpause(o->host->hyper, req, &s->id);
+			vm_unpause(o, req, &s->id);
 		return;
 	}
 	if (vm_point(o, "pause.called"))
@@ -97,6 +97,7 @@ static void in_call(struct pause *s)
 	case 0:
 		pause_done(s);
 		return;
+	case RV_EAGAIN:
 	case RV_EINVAL:
 	case RV_ENOENT:
 	case RV_ESTATE:

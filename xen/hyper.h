@@ -315,6 +315,9 @@ const char *hyper_reason_name(enum hyper_reason reason); /* "poweroff" */
 struct hyper_req;
 typedef void hyper_done_fn(void *arg, struct hyper_req *req);
 
+/* Whether a domain may be let go on at this moment: 0, or an error with its words. */
+typedef int hyper_may_run_fn(void *arg, struct rv_error *e);
+
 struct hyper_req {
 	hyper_done_fn *done;
 	void *arg;
@@ -334,6 +337,10 @@ struct hyper_req {
 			struct uuid vm;
 			uint64_t generation;
 		} label;
+		struct {
+			hyper_may_run_fn *fn; /* NULL: it may */
+			void *arg;
+		} may_run; /* unpause */
 	} in;
 	struct hyper_save_spec save;
 	struct hyper_source source;
@@ -519,12 +526,23 @@ static inline void hyper_pause(
 	hyper_submit(h, req, HYPER_CALL_PAUSE);
 }
 
-/* A running one: 0. RV_ESTATE unless paused. */
+/* A running one: 0. RV_ESTATE unless paused. `may_run` is asked from the loop right
+ * before the domain goes on, which may be much later than this call (the driver waits,
+ * the machine slept): what it refuses with is the answer, and nothing was done. Whoever
+ * pauses the domain in between, or while it is asked, wins. */
+static inline void hyper_unpause_if(struct hyper *h, struct hyper_req *req,
+	const struct hyper_domain_id *id, hyper_may_run_fn *may_run, void *arg)
+{
+	req->id = *id;
+	req->in.may_run.fn = may_run;
+	req->in.may_run.arg = arg;
+	hyper_submit(h, req, HYPER_CALL_UNPAUSE);
+}
+
 static inline void hyper_unpause(
 	struct hyper *h, struct hyper_req *req, const struct hyper_domain_id *id)
 {
-	req->id = *id;
-	hyper_submit(h, req, HYPER_CALL_UNPAUSE);
+	hyper_unpause_if(h, req, id, NULL, NULL);
 }
 
 /* Asks the guest to end: HYPER_REASON_POWEROFF, _REBOOT or _SUSPEND. Answers when the

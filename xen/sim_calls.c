@@ -343,12 +343,24 @@ static int effect_pause(struct sim_domain *d, struct rv_error *e)
 	return 0;
 }
 
-static int effect_unpause(struct sim_domain *d, struct rv_error *e)
+/* Xen counts pauses: without a question whether it may run, one unpause undoes one. */
+static int effect_unpause(
+	struct sim_domain *d, const struct hyper_req *req, struct rv_error *e)
 {
+	int rc;
+
 	if (d->r.state == HYPER_RUNNING)
 		return 0;
 	if (d->r.state != HYPER_PAUSED)
 		return wrong_state(d, e, "only a paused one can be unpaused");
+	if (req->in.may_run.fn) {
+		rc = req->in.may_run.fn(req->in.may_run.arg, e);
+		if (rc)
+			return rc;
+	} else if (d->r.fenced) {
+		return wrong_state(d, e, "it was paused to be ended");
+	}
+	d->r.fenced = 0;
 	sim_run(&d->r, loop_now_us(d->sim->hyper.loop));
 	return 0;
 }
@@ -360,6 +372,10 @@ static int effect_resume(struct sim_domain *d, struct rv_error *e)
 	if (d->r.state != HYPER_SHUTDOWN || d->r.reason != HYPER_REASON_SUSPEND)
 		return wrong_state(d, e, "only a suspended one can be resumed");
 	sim_run(&d->r, loop_now_us(d->sim->hyper.loop));
+	if (d->r.fenced) {
+		sim_stop(&d->r, loop_now_us(d->sim->hyper.loop));
+		d->r.state = HYPER_PAUSED;
+	}
 	return 0;
 }
 
@@ -480,7 +496,7 @@ int sim_effect(struct sim_job *job, struct rv_error *e)
 		rc = effect_pause(d, e);
 		break;
 	case HYPER_CALL_UNPAUSE:
-		rc = effect_unpause(d, e);
+		rc = effect_unpause(d, req, e);
 		break;
 	case HYPER_CALL_RESUME:
 		rc = effect_resume(d, e);

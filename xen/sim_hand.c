@@ -125,6 +125,16 @@ void hyper_sim_fence_tell(struct hyper *h)
 	}
 }
 
+/* Also one that stands still: whoever lets it go on undoes only his own pause. */
+static void sim_fence(struct sim_record *r, int64_t now_us)
+{
+	r->fenced = 1;
+	if (r->state != HYPER_RUNNING)
+		return;
+	sim_stop(r, now_us);
+	r->state = HYPER_PAUSED;
+}
+
 static void fence_record(struct hyper_sim_machine *m, uint32_t domid,
 	const struct uuid *handle, bool destroy, int64_t now_us)
 {
@@ -134,10 +144,7 @@ static void fence_record(struct hyper_sim_machine *m, uint32_t domid,
 		if (!sim_machine_load(m, slot, &r) || r.domid != domid ||
 			!uuid_eq(&r.handle, handle))
 			continue;
-		if (r.state == HYPER_RUNNING) {
-			sim_stop(&r, now_us);
-			r.state = HYPER_PAUSED;
-		}
+		sim_fence(&r, now_us);
 		r.in_use = !destroy;
 		sim_machine_store(m, slot, &r);
 		return;
@@ -155,12 +162,9 @@ void hyper_sim_fence(struct hyper_sim_machine *m, struct hyper *h, uint32_t domi
 	}
 	if (d == NULL || d->r.domid != domid)
 		return;
-	if (d->r.state == HYPER_RUNNING) {
-		sim_stop(&d->r, now_us);
-		d->r.state = HYPER_PAUSED;
-		sim_domain_store(d);
-		sim_domain_schedule(d);
-	}
+	sim_fence(&d->r, now_us);
+	sim_domain_store(d);
+	sim_domain_schedule(d);
 	if (destroy)
 		sim_domain_fence(d);
 }

@@ -40,7 +40,8 @@ struct sim_record {
 	/* Time. It has run ran_us, and now_us - since_us more if it runs. */
 	uint64_t ran_us;
 	int64_t since_us, stopped_us;
-	uint64_t has_run, longest_gap_us, last_gap_us;
+	uint32_t has_run, fenced; /* fenced: paused once more, by who fences */
+	uint64_t longest_gap_us, last_gap_us;
 	struct sim_end asked, script;
 	/* Balloon: looked at when the guest had run balloon_ran_us; what is left of a
 	 * page in KiB·µs/s; whether it is shrinking past its target. */

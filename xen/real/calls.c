@@ -26,8 +26,15 @@ static int do_pause(struct real_domain *d, struct rv_error *e)
 	return r->calls->pause(r->calls_arg, d->info.domid, e);
 }
 
-/* Pauses are counted: another tool may have added some. */
-static int do_unpause(struct real_domain *d, struct rv_error *e)
+static int may_run(const struct hyper_req *req, struct rv_error *e)
+{
+	return req->in.may_run.fn ? req->in.may_run.fn(req->in.may_run.arg, e) : 0;
+}
+
+/* Pauses are counted: another tool may have added some. One that is added after the
+ * question, by who fences, outlasts the one unpause that follows it. */
+static int do_unpause(
+	struct real_domain *d, const struct hyper_req *req, struct rv_error *e)
 {
 	uint32_t domid = d->info.domid;
 	struct real *r = d->real;
@@ -38,7 +45,9 @@ static int do_unpause(struct real_domain *d, struct rv_error *e)
 	if (real_state(d) != HYPER_PAUSED)
 		return real_wrong_state(d, "only a paused one can be unpaused", e);
 	for (int i = 0; rc == 0 && i < 256; i++) {
-		rc = r->calls->unpause(r->calls_arg, domid, e);
+		rc = may_run(req, e);
+		if (rc == 0)
+			rc = r->calls->unpause(r->calls_arg, domid, e);
 		if (rc == 0)
 			rc = real_rescan(r, e);
 		d = real_by_domid(r, domid);
@@ -192,7 +201,7 @@ static int begin_one(struct real_call *call, struct rv_error *e)
 	case HYPER_CALL_PAUSE:
 		return do_pause(d, e);
 	case HYPER_CALL_UNPAUSE:
-		return do_unpause(d, e);
+		return do_unpause(d, req, e);
 	case HYPER_CALL_SET_MAXMEM:
 		return do_maxmem(d, req->in.kib, e);
 	case HYPER_CALL_REQUEST_SHUTDOWN:

@@ -98,6 +98,48 @@ static void test_unpauses_nothing(void **state)
 	world_free(w);
 }
 
+static bool is_running(struct world *w, size_t vm)
+{
+	struct hyper_domain domains[WORLD_MAX_VMS];
+	struct uuid uuid = row_uuid(world_row(w, vm));
+	size_t n = world_truth(w, domains);
+
+	for (size_t i = 0; i < n; i++)
+		if (uuid_eq(&domains[i].vm, &uuid))
+			return domains[i].state == HYPER_RUNNING;
+	return false;
+}
+
+/* It ends on the unpause's way to the hypervisor: what comes of it late is nothing. */
+static void test_unpauses_nothing_late(void **state)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(5, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid task;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_PAUSE, vm);
+	hyper_sim_inject(w->hyper, HYPER_CALL_UNPAUSE, HYPER_SIM_FAULT_LATE, 1, 2000000);
+	assert_int_equal(world_begin(w, VM_OP_UNPAUSE, vm, &task), 0);
+	world_run_ms(w, 1000);
+	g.shut = true;
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_PAUSED);
+	assert_false(is_running(w, vm));
+	g.shut = false;
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	hyper_sim_inject(w->hyper, HYPER_CALL_UNPAUSE, HYPER_SIM_FAULT_LATE, 1, 2000000);
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
+	world_run_ms(w, 1000);
+	g.shut = true;
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	world_free(w);
+}
+
 /* Stops, pauses and what runs need no lease; a resume does, and keeps its image. */
 static void test_goes_on(void **state)
 {
@@ -126,18 +168,6 @@ static void test_goes_on(void **state)
 static bool is_told(struct world *w)
 {
 	return world_messages(w, "VM_WAITS_FOR_LEASE") == 1;
-}
-
-static bool is_running(struct world *w, size_t vm)
-{
-	struct hyper_domain domains[WORLD_MAX_VMS];
-	struct uuid uuid = row_uuid(world_row(w, vm));
-	size_t n = world_truth(w, domains);
-
-	for (size_t i = 0; i < n; i++)
-		if (uuid_eq(&domains[i].vm, &uuid))
-			return domains[i].state == HYPER_RUNNING;
-	return false;
 }
 
 /* One that is running. */
@@ -283,6 +313,7 @@ int main(void)
 		cmocka_unit_test(test_starts_nothing),
 		cmocka_unit_test(test_waits_for_it),
 		cmocka_unit_test(test_unpauses_nothing),
+		cmocka_unit_test(test_unpauses_nothing_late),
 		cmocka_unit_test(test_goes_on),
 		cmocka_unit_test(test_protected_goes_on_later),
 		cmocka_unit_test(test_settled_later),

@@ -216,6 +216,41 @@ static void faults_of_one_step(void **state)
 	host_fini(&h);
 }
 
+static int it_may(void *arg, struct rv_error *e)
+{
+	return *(bool *)arg ? 0 : rv_error_set(e, RV_EAGAIN, "it may not");
+}
+
+static int unpause_if(struct host *h, struct guest *g, bool may)
+{
+	struct hyper_req req;
+
+	hyper_req_init(&req, on_done, h);
+	hyper_unpause_if(h->hyper, &req, &g->id, it_may, &may);
+	wait_done(h);
+	return req.rc;
+}
+
+/* Paused once more by who fences, it goes on only where that is asked for and granted. */
+static void fenced_stays_paused(void **state)
+{
+	struct host h;
+	struct guest g;
+
+	(void)state;
+	host_init(&h, false);
+	guest_spec(&h, &g);
+	assert_int_equal(create(&h, &g), 0);
+	hyper_sim_fence(
+		NULL, h.hyper, g.id.domid, &g.id.handle, false, loop_now_us(h.loop));
+	assert_int_equal(call(&h, &g, hyper_unpause), RV_ESTATE);
+	assert_int_equal(unpause_if(&h, &g, false), RV_EAGAIN);
+	assert_int_equal(state_of(&h, &g), HYPER_PAUSED);
+	assert_int_equal(unpause_if(&h, &g, true), 0);
+	assert_int_equal(state_of(&h, &g), HYPER_RUNNING);
+	host_fini(&h);
+}
+
 static void faults_of_create_and_destroy(void **state)
 {
 	struct host h;
@@ -747,6 +782,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(faults_of_one_step),
+		cmocka_unit_test(fenced_stays_paused),
 		cmocka_unit_test(faults_of_create_and_destroy),
 		cmocka_unit_test(memory_is_claimed_once),
 		cmocka_unit_test(foreign_hands),
