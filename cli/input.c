@@ -82,13 +82,15 @@ int input_parse(
 		return parse_enum(in, text, out, e);
 	if (in->type == VALUE_BOOL && parse_bool(text, out))
 		return 0;
-	if (in->ms && in->type == VALUE_INT && *text && text[0] != '-') {
-		if (units_parse_ms(text, &ms))
+	if (in->ms && in->type == VALUE_INT && *text) {
+		bool minus = text[0] == '-';
+
+		if (units_parse_ms(text + minus, &ms) || ms > INT64_MAX)
 			return rv_error_set(e, RV_EPARAM,
 				"%s: \"%.64s\" is no time such as 500ms, 30s or 5m, nor "
 				"a number of milliseconds",
 				in->key, text);
-		*out = value_int((int64_t)ms);
+		*out = value_int(minus ? -(int64_t)ms : (int64_t)ms);
 		return 0;
 	}
 	if (!*text && (in->type == VALUE_BOOL || in->type == VALUE_INT ||

@@ -120,6 +120,11 @@ static int filter_read(struct cli *cli, const struct schema_class *cls, struct w
 	if (len > 5 && name_is(w->key + len - 5, 5, "-uuid") &&
 		!schema_field_by_typed(cls, w->key, len))
 		len -= 5;
+	if (!schema_field_by_typed(cls, w->key, len) && schema_name_field(cls) &&
+		name_is(w->key, len, command_self_key(cls, key)))
+		return cli_usage(cli,
+			"%s has no %s=; to find one: name-label=%.64s, or uuid=",
+			cli->words.command, key, w->value);
 	f = verb_field(cli, cls, w->key, len);
 	if (!f)
 		return CLI_USAGE;

@@ -516,6 +516,27 @@ static bool names_are_unique(enum schema_class_id cls)
 	       cls == CLASS_HOST || cls == CLASS_USER;
 }
 
+/* Spaces of all kinds, and what takes none: what one sees must be a name. */
+static bool is_seen(const char *name)
+{
+	static const char *const blanks[] = {" ", "\u00a0", "\u00ad", "\u2000", "\u2001",
+		"\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007", "\u2008",
+		"\u2009", "\u200a", "\u200b", "\u200c", "\u200d", "\u200e", "\u200f",
+		"\u2028", "\u2029", "\u202f", "\u205f", "\u2060", "\u3000", "\ufeff"};
+
+	while (*name) {
+		size_t i = 0, len = 0;
+
+		for (; i < sizeof blanks / sizeof blanks[0] && !len; i++)
+			if (strncmp(name, blanks[i], strlen(blanks[i])) == 0)
+				len = strlen(blanks[i]);
+		if (!len)
+			return true;
+		name += len;
+	}
+	return false;
+}
+
 int call_name_check(enum schema_class_id cls, const char *name, struct rv_error *e)
 {
 	struct uuid uuid;
@@ -533,6 +554,16 @@ int call_name_check(enum schema_class_id cls, const char *name, struct rv_error 
 		return rv_error_set(e, RV_EPARAM,
 			"name_label: '%s' reads as a UUID, and objects are found by name "
 			"or UUID; choose another",
+			name);
+	if (names_are_unique(cls) && !is_seen(name))
+		return rv_error_set(e, RV_EPARAM,
+			"name_label: '%s' has nothing that one can see; choose a name",
+			name);
+	/* "<not in database>": in lists and filters it says that there is none. */
+	if (names_are_unique(cls) && name[0] == '<' && name[strlen(name) - 1] == '>')
+		return rv_error_set(e, RV_EPARAM,
+			"name_label: '%s' looks like what stands for an object that is "
+			"not there; leave out < and >",
 			name);
 	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
 		if (*p < 0x20 || *p == 0x7f)
@@ -569,15 +600,36 @@ static int range_check(
 		{POOL_MIGRATION_MAX_DOWNTIME_MS, 1, 3600 * 1000},
 		{POOL_MIGRATION_BANDWIDTH, 0, INT64_MAX},
 	};
+	size_t len = strlen(f->name);
+	const char *unit = "";
+	char name[64] = "";
 
+	for (size_t i = 0; f->name[i] && i < sizeof name - 1; i++)
+		name[i] = f->name[i] == '_' ? '-' : f->name[i]; /* as people type it */
+	if (len > 3 && strcmp(f->name + len - 3, "_ms") == 0)
+		unit = " ms";
 	for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
 		if (ranges[i].field == f->id &&
 			(value_get_int(v) < ranges[i].least ||
 				value_get_int(v) > ranges[i].most))
 			return rv_error_set(e, RV_EINVAL,
-				"%s: %lld is not within %lld and %lld", f->name,
-				(long long)value_get_int(v), (long long)ranges[i].least,
-				(long long)ranges[i].most);
+				"%s: %lld%s is not within %lld and %lld%s", name,
+				(long long)value_get_int(v), unit,
+				(long long)ranges[i].least, (long long)ranges[i].most,
+				unit);
+	return 0;
+}
+
+/* A key that nobody could name. */
+static int keys_check(
+	const struct schema_field *f, const struct value *v, struct rv_error *e)
+{
+	for (size_t i = 0; f->type == VALUE_STRING_MAP && i < value_count(v); i++)
+		if (value_key_at(v, i)[0] == '\0')
+			return rv_error_set(e, RV_EPARAM,
+				"%s: a key is empty, before the value '%.64s'; give it a "
+				"name (KEY=VALUE)",
+				f->name, value_at(v, i));
 	return 0;
 }
 
@@ -608,6 +660,8 @@ static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *
 		return rc;
 	rc = f->id == POOL_SCHEDULER ? policy_check(c->daemon, value_get_string(&v), e)
 				     : range_check(f, &v, e);
+	if (!rc)
+		rc = keys_check(f, &v, e);
 	if (!rc && strcmp(f->name, "name_label") == 0)
 		rc = name_to_txn(c, t, f, uuid, value_get_string(&v), creating, e);
 	if (!rc)

@@ -149,7 +149,8 @@ void call_failf(struct call *c, int code, const char *fmt, ...) RV_PRINTF(3, 4);
 void call_commit(struct call *c, struct txn *t, struct value result, struct uuid subject);
 
 /* What may be a name_label: no control characters, not too long, and where an object of
- * the class needs one, neither empty nor what reads as a UUID. RV_EPARAM. */
+ * the class needs one, neither empty, nor invisible, nor "<...>", nor what reads as a
+ * UUID. RV_EPARAM. */
 int call_name_check(
 	enum schema_class_id cls, const char *name, struct rv_error *e) RV_MUST_CHECK;
 

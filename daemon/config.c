@@ -170,6 +170,7 @@ void config_defaults(struct config *c)
 struct reading {
 	struct config *config;
 	struct rv_error *e;
+	bool seen[KEY_COUNT];
 };
 
 static int on_line(void *arg, const char *section, const char *name, const char *value)
@@ -183,6 +184,15 @@ static int on_line(void *arg, const char *section, const char *name, const char 
 			name);
 		return 0;
 	}
+	/* Which of both was meant nobody can tell. inih takes an indented line for more
+	 * of the value before it, and would tell the same key twice, too. */
+	if (r->seen[k - keys]) {
+		rv_error_set(r->e, RV_EINVAL,
+			"[%s] %s is set twice, or this line is indented: say it once",
+			section, name);
+		return 0;
+	}
+	r->seen[k - keys] = true;
 	return key_store(r->config, k, value, r->e) == 0;
 }
 
@@ -248,7 +258,7 @@ static int lines_are_short(const char *text, const char *path, struct rv_error *
 
 int config_read(struct config *c, const char *path, struct rv_error *e)
 {
-	struct reading reading = {c, e};
+	struct reading reading = {.config = c, .e = e};
 	char *text;
 	int line;
 

@@ -104,6 +104,11 @@ static void write_element(struct call *c, bool add)
 		return;
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	txn_expect_exists(&t, c->method->cls, row_uuid(row));
+	if (f->type == VALUE_STRING_MAP && add && !*call_text(c, "key")) {
+		txn_fini(&t);
+		call_failf(c, RV_EPARAM, "%s: the key is empty; give it a name", f->name);
+		return;
+	}
 	if (f->type == VALUE_STRING_MAP && add)
 		txn_map_put(&t, row_uuid(row), f->id, call_text(c, "key"),
 			call_text(c, "value"));

@@ -167,8 +167,11 @@ int claims_describe(int code, const struct uuid *sr_uuid, const struct uuid *vdi
 	if (code == RV_ESTALE)
 		return rv_error_set(e, code,
 			"SR %s: VDI %s is active for %s in generation %" PRIu64
-			", newer than the one asked for",
-			sr, v, holder, who->generation);
+			", newer than the one asked for: a later start has it. If that "
+			"VM's owner-generation (vm-param-get) is below this, the claim "
+			"is wrong: see that it runs nowhere, then remove %s.claim from "
+			"the SR's directory",
+			sr, v, holder, who->generation, v);
 	if (who->mode == CLAIM_COPY)
 		return rv_error_set(e, code,
 			"SR %s: VDI %s is being copied to VDI %s by host %s: wait or "

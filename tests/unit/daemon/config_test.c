@@ -43,6 +43,42 @@ static void defaults_are_good(void **state)
 	assert_int_equal(config_check(&c, &e), RV_EINVAL);
 }
 
+static void a_key_is_set_once(void **state)
+{
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	assert_int_equal(read_text(&c,
+				 "[host]\nname-label = h7\n[log]\nlevel = info\n[host]\n"
+				 "name-label = h8\n",
+				 &e),
+		RV_EINVAL);
+	assert_non_null(strstr(e.detail, "line 6: [host] name-label is set twice"));
+	assert_int_equal(
+		read_text(&c, "[host]\nname-label = h7\n  failure-domain = a\n", &e),
+		RV_EINVAL);
+	assert_non_null(strstr(e.detail, "line 3"));
+}
+
+static void names_are_seen(void **state)
+{
+	static const char *const bad[] = {
+		" ", "\u00a0", "\u200b \u3000", "<not in database>", "<x>", ""};
+	static const char *const good[] = {"h 1", "<", "a>", "\u00e9", " x"};
+	struct rv_error e = {0};
+	struct config c;
+
+	(void)state;
+	config_defaults(&c);
+	for (size_t i = 0; i < 5; i++) {
+		snprintf(c.name_label, sizeof c.name_label, "%s", bad[i]);
+		assert_int_equal(config_check(&c, &e), RV_EINVAL);
+		snprintf(c.name_label, sizeof c.name_label, "%s", good[i]);
+		assert_int_equal(config_check(&c, &e), 0);
+	}
+}
+
 static void a_file_overrides(void **state)
 {
 	struct rv_error e = {0};
@@ -227,6 +263,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_are_good),
+		cmocka_unit_test(a_key_is_set_once),
+		cmocka_unit_test(names_are_seen),
 		cmocka_unit_test(a_file_overrides),
 		cmocka_unit_test(mistakes_name_line_and_key),
 		cmocka_unit_test(zero_bytes_are_refused),

@@ -37,6 +37,7 @@ static void test_rules(void **state)
 	assert_true(claims_drop_copies(&c, &host2));
 	assert_false(claims_drop_copies(&c, &host2));
 	struct claim who;
+	struct rv_error e;
 	int rc;
 	assert_true(claims_drop(&c, &holder1, &host2, 1, &rc, &who));
 	/* Alone now: its reader may become the writer. */
@@ -44,6 +45,12 @@ static void test_rules(void **state)
 	assert_int_equal(c.count, 1);
 	assert_non_null(claims_writer(&c));
 	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 1, 1), 0), RV_ESTALE);
+	/* The words say what to do, also where the number is nobody's. */
+	who = c.list[0];
+	assert_int_equal(
+		claims_describe(RV_ESTALE, &who.host, &who.holder, &who, &e), RV_ESTALE);
+	assert_non_null(strstr(e.detail, "owner-generation"));
+	assert_non_null(strstr(e.detail, ".claim from"));
 	assert_false(claims_drop(&c, &holder1, &host1, 1, &rc, &who));
 	assert_int_equal(rc, RV_ESTALE);
 	assert_int_equal(add(&c, claim(CLAIM_WRITE, 1, 2, 9), 0), RV_EBUSY);
