@@ -1,11 +1,12 @@
 #include "vm/vm_discard.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "vm/vm_op.h"
 #include "vm/vm_told.h"
+
+enum { DISCARD_SLICE = 512 }; /* disks in one callback */
 
 static void discard_next(struct vm_host *h);
 
@@ -35,7 +36,7 @@ static bool is_due(const struct vm_host *h, const struct db *db, const struct ro
 static void txn_gone(void *arg, const struct db *db, struct txn *t)
 {
 	const struct vm_host *h = arg;
-	struct uuid vdi = h->discard.list[h->discard.next].vdi;
+	struct uuid vdi = h->discard.vdi;
 
 	(void)db;
 	txn_expect_string(t, vdi, VDI_INTENT, VM_VDI_DISCARD);
@@ -46,18 +47,21 @@ static bool gone_holds(void *arg, const struct db *db)
 {
 	const struct vm_host *h = arg;
 
-	return !db_row(db, CLASS_VDI, h->discard.list[h->discard.next].vdi);
+	return !db_row(db, CLASS_VDI, h->discard.vdi);
 }
 
 static void discard_recorded(void *arg, uint64_t token, int rc)
 {
 	struct vm_host *h = arg;
+	struct vm_discard *d = &h->discard;
 
 	(void)token;
-	if (rc) /* seen again at the next look; what is deleted stays deleted */
+	if (rc) {
+		/* Seen again at the next look; what is deleted stays deleted. */
 		log_debug("vm.discard", "rc=%s msg=\"%s\"", rv_error_symbol(rc),
-			h->discard.entry.error.detail);
-	h->discard.next++;
+			d->entry.error.detail);
+		d->at = d->vdi;
+	}
 	discard_next(h);
 }
 
@@ -74,73 +78,71 @@ static void discard_answered(void *arg, uint64_t token, int rc)
 	}
 	log_debug("vm.discard", "rc=%s msg=\"%s\"", rv_error_symbol(rc),
 		d->request.error.detail);
-	if (vm_told_new(&h->mgr->told, d->list[d->next].vdi, d->request.error.detail))
+	if (vm_told_new(&h->mgr->told, d->vdi, d->request.error.detail))
 		vm_note(h->mgr, "SUSPEND_IMAGE_LEFT", 4, UUID_NONE,
 			"a disk that nobody uses any more, such as a suspend image, "
 			"could "
 			"not be deleted: %s. It is tried again by itself",
 			d->request.error.detail);
-	d->next++;
+	d->at = d->vdi;
 	discard_next(h);
 }
 
-static void discard_next(struct vm_host *h)
+static void discard_one(struct vm_host *h, const struct row *vdi)
 {
-	const struct db *db = pool_db(h->mgr->pool);
 	struct vm_discard *d = &h->discard;
-	struct storage_call call = {.verb = STORAGE_VDI_DESTROY};
-	const struct row *vdi = NULL;
+	struct storage_call call = {.verb = STORAGE_VDI_DESTROY,
+		.sr = db_ref(vdi, VDI_SR),
+		.vdi = row_uuid(vdi)};
 
-	for (; d->next < d->count; d->next++) {
-		vdi = db_row(db, CLASS_VDI, d->list[d->next].vdi);
-		if (vdi && is_due(h, db, vdi))
-			break;
-	}
-	if (d->next == d->count) {
-		free(d->list);
-		d->list = NULL;
-		return;
-	}
-	call.sr = d->list[d->next].sr;
-	call.vdi = d->list[d->next].vdi;
+	d->vdi = call.vdi;
 	vm_request_start(&d->request, h->mgr->loop, h->storage, &call, 1,
 		discard_answered, NULL, h, 0);
 }
 
-void vm_discard_look(struct vm_host *h)
+/* From where it was on. Where that disk is gone, the next look begins anew. */
+static void discard_next(struct vm_host *h)
 {
 	const struct db *db = pool_db(h->mgr->pool);
 	struct vm_discard *d = &h->discard;
-	size_t count = 0;
+	const struct row *at = db_row(db, CLASS_VDI, d->at);
 
-	if (d->list)
+	d->walking = at || uuid_is_none(&d->at);
+	for (int i = 0; d->walking && i < DISCARD_SLICE; i++) {
+		at = db_next(db, CLASS_VDI, at);
+		if (at && is_due(h, db, at)) {
+			discard_one(h, at);
+			return;
+		}
+		d->walking = at != NULL;
+		d->at = at ? row_uuid(at) : UUID_NONE;
+	}
+	if (d->walking)
+		timer_start_us(&d->turn, 0);
+}
+
+static void discard_turn(void *arg)
+{
+	discard_next(arg);
+}
+
+void vm_discard_look(struct vm_host *h)
+{
+	if (h->discard.walking)
 		return;
-	for (const struct row *r = NULL; (r = db_next(db, CLASS_VDI, r));)
-		count += is_due(h, db, r);
-	d->list = count ? calloc(count, sizeof *d->list) : NULL;
-	if (!d->list)
-		return; /* nothing to do; or no memory for it until a later look */
-	d->count = d->next = 0;
-	for (const struct row *r = NULL;
-		d->count < count && (r = db_next(db, CLASS_VDI, r));)
-		if (is_due(h, db, r))
-			d->list[d->count++] = (struct vm_discard_disk){
-				.vdi = row_uuid(r), .sr = db_ref(r, VDI_SR)};
+	h->discard.at = UUID_NONE;
 	discard_next(h);
 }
 
 void vm_discard_init(struct vm_host *h)
 {
 	vm_entry_init(&h->discard.entry, h->mgr->loop, h->mgr->pool);
+	timer_init(&h->discard.turn, h->mgr->loop, "vm.discard", discard_turn, h);
 }
 
 void vm_discard_stop(struct vm_host *h)
 {
+	timer_stop(&h->discard.turn);
 	vm_request_stop(&h->discard.request);
 	vm_entry_stop(&h->discard.entry);
-}
-
-void vm_discard_fini(struct vm_host *h)
-{
-	free(h->discard.list);
 }

@@ -395,7 +395,6 @@ void vm_manager_free(struct vm_manager *m)
 		vm_memory_free(m->hosts[i]->memory);
 		free(m->hosts[i]->ghosts);
 		vm_ghost_marks_fini(m->hosts[i]);
-		vm_discard_fini(m->hosts[i]);
 		vm_claims_fini(m->hosts[i]);
 		free(m->hosts[i]);
 	}
