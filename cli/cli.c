@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,17 +58,24 @@ static void explain_silence(struct cli *cli, struct rv_error *e)
 {
 	struct connect *c = &cli->connect;
 	const msgpack_object *status, *quorum, *trouble;
-	size_t len = strlen(e->detail);
 	struct rv_error ignored;
+	size_t len;
 
 	if (!c->client || connect_call(c, "pool.status", NULL, WHY_MS, &status, &ignored))
 		return;
+	/* So the host is up: it need not be looked at. */
+	snprintf(e->detail, sizeof e->detail,
+		"%s: the host answers, but this was not done in time; it may be done "
+		"yet (`reeve task-list` shows what is at work)",
+		cli->words.command ? cli->words.command : "reeve");
+	len = strlen(e->detail);
 	quorum = rpc_map_get(status, "quorum");
 	trouble = rpc_map_get(status, "trouble");
 	if (quorum && quorum->type == MSGPACK_OBJECT_BOOLEAN && !quorum->via.boolean &&
 		trouble && trouble->type == MSGPACK_OBJECT_STR && trouble->via.str.size)
-		snprintf(e->detail + len, sizeof e->detail - len, ": %.*s",
-			(int)trouble->via.str.size, trouble->via.str.ptr);
+		snprintf(e->detail + len, sizeof e->detail - len, ". %c%.*s",
+			toupper((unsigned char)trouble->via.str.ptr[0]),
+			(int)trouble->via.str.size - 1, trouble->via.str.ptr + 1);
 }
 
 int cli_call_failed(struct cli *cli, const struct rv_error *e)

@@ -75,7 +75,8 @@ bool quorum_lost(const struct daemon *d, char out[static QUORUM_WORDS])
 static bool may_come_of_it(int code)
 {
 	return code == RV_ENOTMASTER || code == RV_ETIMEDOUT || code == RV_EOUTCOME ||
-	       code == RV_ECLOSED || code == RV_ESTALE || code == RV_EAGAIN;
+	       code == RV_ECLOSED || code == RV_ESTALE || code == RV_EAGAIN ||
+	       code == RV_EBUSY; /* what is at work can't end either */
 }
 
 void quorum_explain(const struct daemon *d, struct rv_error *e)
