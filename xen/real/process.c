@@ -33,13 +33,21 @@ static void process_free(struct xen_process *p)
 	free(p);
 }
 
+/* A job is over. */
+static void spare_later(struct xen_helpers *h)
+{
+	timer_start_ms(&h->later, XEN_HELPERS_SPARE_MS);
+}
+
 static void process_ended(void *arg, const struct child_result *result)
 {
 	struct xen_process *p = arg;
 
 	p->child = NULL;
-	if (p->ended)
+	if (p->ended) {
+		spare_later(p->helpers);
 		p->ended(p->arg, result);
+	}
 	process_free(p);
 }
 
@@ -103,6 +111,7 @@ static int process_start(
 void xen_process_let_go(struct xen_process *p)
 {
 	p->ended = NULL;
+	spare_later(p->helpers);
 }
 
 void xen_process_cut(struct xen_process *p)
@@ -127,13 +136,22 @@ static bool is_waiting(const struct xen_process *p)
 	return poll(&at, 1, 0) == 0;
 }
 
+/* Another one is at work: its end comes here, too. */
+static bool is_busy(const struct xen_helpers *h)
+{
+	for (const struct list *at = h->all.next; at != &h->all; at = at->next)
+		if (CONTAINER_OF(at, struct xen_process, node)->ended)
+			return true;
+	return false;
+}
+
 static void spare_due(void *arg)
 {
 	struct xen_helpers *h = arg;
 	struct rv_error e = {0};
 
 	/* The next job starts its own, and tells what is wrong. */
-	if (!h->spare && process_start(&h->spare, h, &e) != 0)
+	if (!h->spare && !is_busy(h) && process_start(&h->spare, h, &e) != 0)
 		log_warn("xen.process", "msg=\"%s\"", e.detail);
 }
 
@@ -166,6 +184,5 @@ int xen_process_get(struct xen_process **out, struct xen_helpers *h, child_done_
 		return rc;
 	(*out)->ended = ended;
 	(*out)->arg = arg;
-	timer_start_ms(&h->later, XEN_HELPERS_SPARE_MS);
 	return 0;
 }

@@ -2,8 +2,8 @@
  * Processes of reeve-xen-helper: one for each job, and one more that waits for the next.
  *
  * To start the program takes about as long as all else that a job adds to Xen's own work:
- * its libraries are loaded and bound. So some time after a job one is started that waits
- * for a request, and the next job begins at once. It has opened nothing and holds
+ * its libraries are loaded and bound. So some time after the last job one is started that
+ * waits for a request, and the next job begins at once. It has opened nothing and holds
  * nothing; it ends when the daemon does, since its control channel ends.
  *
  * A job whose result is there need not wait for the process's end: xen_process_let_go.
@@ -16,7 +16,8 @@
 #include "xen/real/helper_wire.h"
 
 enum {
-	/* After the last job: what follows at once has the processor for itself. */
+	/* After a job's end, with none at work: those have the processor for themselves,
+	 * and so has what follows a job at once. */
 	XEN_HELPERS_SPARE_MS = 1000,
 };
 

@@ -173,6 +173,24 @@ static void the_next_one_waits(void **state)
 	assert_int_equal(w->ended, 2);
 }
 
+/* To start one takes from those at work what they need themselves. */
+static void none_is_started_beside_others(void **state)
+{
+	struct world *w = *state;
+	struct xen_process *p = get(w);
+
+	assert_true(ask(p, "stay", -1) > 0);
+	assert_true(ask(get(w), "end", -1) > 0);
+	loop_run(w->loop);
+	assert_int_equal(w->ended, 1);
+	timer_init(&w->look, w->loop, "test.stop", (timer_fn *)loop_stop, w->loop);
+	timer_start_ms(&w->look, XEN_HELPERS_SPARE_MS + 500);
+	loop_run(w->loop);
+	assert_null(w->helpers.spare);
+	xen_process_let_go(p);
+	run_until(w, has_spare);
+}
+
 static void a_dead_one_is_not_taken(void **state)
 {
 	struct world *w = *state;
@@ -247,6 +265,8 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_next_one_waits, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			none_is_started_beside_others, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			a_dead_one_is_not_taken, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
