@@ -471,7 +471,9 @@ static bool vm_at_rest(const struct row *vm)
 
 	return uuid_is_none(&restart) && db_enum(vm, VM_INTENT) == VM_INTENT_NONE &&
 	       value_count(row_value(vm, VM_CURRENT_OPERATIONS)) == 0 &&
-	       uuid_is_none(&migration);
+	       uuid_is_none(&migration) &&
+	       /* None is declared dead here: who thinks it saw a ghost takes it back. */
+	       value_count(row_value(vm, VM_GHOSTS)) == 0;
 }
 
 static bool host_at_rest(struct ring_host *h, char *why, size_t size)
@@ -498,10 +500,12 @@ static bool host_at_rest(struct ring_host *h, char *why, size_t size)
 	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
 		if (!vm_at_rest(vm)) {
 			snprintf(why, size,
-				"host%d: VM %s: intent %d, %zu operations, phase %d",
+				"host%d: VM %s: intent %d, %zu operations, phase %d, %zu "
+				"ghosts",
 				h->index + 1, row_name(vm), db_enum(vm, VM_INTENT),
 				(size_t)value_count(row_value(vm, VM_CURRENT_OPERATIONS)),
-				db_enum(vm, VM_MIGRATION_PHASE));
+				db_enum(vm, VM_MIGRATION_PHASE),
+				(size_t)value_count(row_value(vm, VM_GHOSTS)));
 			return false;
 		}
 	if (!ring_lease_at_rest(h, why, size) || !ring_fence_at_rest(h, why, size))
