@@ -127,6 +127,8 @@ struct daemon {
 	struct op start;		/* start.c */
 	struct pool_commit back_commit; /* daemon/declare.c */
 	bool back_pending;
+	struct pool_commit level_commit; /* daemon/level.c */
+	bool level_pending;
 	struct hyper_req hyper_req;
 	struct pool_commit commit;
 	uint64_t start_token;

@@ -6,6 +6,7 @@
 #include "daemon/eject.h"
 #include "daemon/events.h"
 #include "daemon/fencing.h"
+#include "daemon/level.h"
 #include "daemon/listen.h"
 #include "daemon/members.h"
 #include "daemon/object_live.h"
@@ -33,8 +34,8 @@ static void fences_look(struct daemon *d)
 
 /* Clients are told last: what they then ask is known. */
 static void (*const looks[])(struct daemon *d) = {start_look, members_look, ejection_look,
-	certificates_look, declare_look, fences_look, policy_follow, vm_live_look,
-	object_live_look, tasks_look, events_look, listen_publish};
+	certificates_look, declare_look, level_look, fences_look, policy_follow,
+	vm_live_look, object_live_look, tasks_look, events_look, listen_publish};
 
 enum { LOOKS = sizeof looks / sizeof looks[0] };
 

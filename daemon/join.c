@@ -298,6 +298,8 @@ static void applicant_record(struct applicant *a, const struct join_request *r,
 	/* It is certified by this one, and must find the pool trusting it. */
 	txn_expect_string(&t, row_uuid(pool), POOL_CA_CERTIFICATE,
 		db_string(pool, POOL_CA_CERTIFICATE));
+	/* Its software understands this one; it may not yet be raised without it. */
+	txn_expect_int(&t, row_uuid(pool), POOL_LEVEL, db_int(pool, POOL_LEVEL));
 	txn_map_put(&t, row_uuid(pool), POOL_JOIN_TOKENS, token, value);
 	txn_create(&t, CLASS_HOST, a->host);
 	txn_set_string(&t, a->host, HOST_NAME_LABEL, name);

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <cmocka.h>
 
-enum { LOOKS = 12, STEPS = 64 };
+enum { LOOKS = 13, STEPS = 64 };
 
 static struct {
 	struct daemon d;
@@ -72,13 +72,14 @@ LOOK(start_look, struct daemon *, 0)
 LOOK(ejection_look, struct daemon *, 2)
 LOOK(rotation_look, struct rotation *, 3)
 LOOK(declare_look, struct daemon *, 4)
-LOOK(fencing_look, struct fencing *, 5)
-LOOK(policy_follow, struct daemon *, 6)
-LOOK(vm_live_look, struct daemon *, 7)
-LOOK(object_live_look, struct daemon *, 8)
-LOOK(tasks_look, struct daemon *, 9)
-LOOK(events_look, struct daemon *, 10)
-LOOK(listen_publish, struct daemon *, 11)
+LOOK(level_look, struct daemon *, 5)
+LOOK(fencing_look, struct fencing *, 6)
+LOOK(policy_follow, struct daemon *, 7)
+LOOK(vm_live_look, struct daemon *, 8)
+LOOK(object_live_look, struct daemon *, 9)
+LOOK(tasks_look, struct daemon *, 10)
+LOOK(events_look, struct daemon *, 11)
+LOOK(listen_publish, struct daemon *, 12)
 
 void __wrap_members_follow(struct members *m);
 void __wrap_members_follow(struct members *m)
