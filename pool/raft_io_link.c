@@ -71,8 +71,10 @@ static void rio_forget_leader(struct rio *rio)
 	r->follower_state.current_leader.id = 0;
 }
 
-/* When this process itself stood still, the silence was its own: what others sent
- * meanwhile is still to be read, and is heard before libraft judges them by the clock. */
+/* A clock that is late by a whole tick: this process itself stood still, and the silence
+ * was its own. What others sent meanwhile is still in the sockets. One round of the loop
+ * reads there first, as much as a round reads, before libraft judges the others by the
+ * clock; one alone, so that a host that is always late comes to judge at last. */
 static bool rio_stood_still(struct rio *rio)
 {
 	int64_t late_us = loop_now_us(rio->config.loop) - rio->tick_due_us;
