@@ -14,6 +14,7 @@ import uuid
 import failover
 import rpc
 from failover import Writer, check_acknowledged, master_of, status, until
+from host import patiently
 
 
 class Member(failover.Member):
@@ -142,7 +143,7 @@ def test_second(base, hosts):
 def commands(member, away):
     vm = member.change("VM.create", record={
         "name_label": f"new-{uuid.uuid4()}", "memory_static_max": 64 << 20, "PV_kernel": "/boot/vmlinuz"})
-    member.change("VM.start", self=vm, min_seq=rpc.Client.seen)
+    patiently(member, "VM.start", self=vm, min_seq=rpc.Client.seen)
     record = member.ask("VM.get_record", self=vm, min_seq=rpc.Client.seen)
     assert record["power_state"] == "Running" and record["resident_on"] not in away, record
     return vm
