@@ -15,7 +15,9 @@
 enum {
 	RAFT_HEAD = 8,	    /* the sender's raft id */
 	LIVE_AT_ONCE = 256, /* hosts told of live fields in one callback */
-	RETRY_MS = 20,	    /* after a refusal for want of a master */
+	RETRY_MS = 20,	    /* after a refusal for want of a master, ... */
+	RETRY_MAX_MS = 250, /* ... more and more rarely */
+	RETRY_PART = 16,    /* of how long it has waited */
 	FORMER_MS = 100, /* for a former master to tell what came of what it was asked */
 };
 
@@ -157,15 +159,19 @@ static void ask_caught_up(struct pool_wait *w, int rc)
 static void ask_anew(struct pool_ask *a)
 {
 	struct remote *r = a->remote;
+	int64_t left_us = a->until_us - loop_now_us(r->pool->loop);
+	int64_t ms = (REMOTE_TIMEOUT_MS - left_us / 1000) / RETRY_PART;
 
 	a->local = false;
 	a->master_start = 0;
 	a->left_us = 0;
 	a->id = ++r->last_id;
-	if (loop_now_us(r->pool->loop) >= a->until_us)
+	if (left_us <= 0)
 		timer_start_us(&a->deadline, 0);
 	else if (!timer_active(&r->retry))
-		timer_start_ms(&r->retry, RETRY_MS);
+		timer_start_ms(&r->retry, ms < RETRY_MS	      ? RETRY_MS
+					  : ms > RETRY_MAX_MS ? RETRY_MAX_MS
+							      : ms);
 }
 
 static void ask_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
@@ -535,6 +541,7 @@ int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *me
 	list_init(&r->answered);
 	list_init(&r->served_order);
 	map_init(&r->served, start);
+	map_init(&r->forgotten, start);
 	timer_init(&r->retry, pool->loop, "pool.remote.retry", look_again, r);
 	if (remote_live_new(&r->live, pool, &live_port, r)) {
 		free(r);
@@ -561,6 +568,7 @@ void remote_free(struct remote *r)
 	}
 	remote_live_free(r->live);
 	map_fini(&r->served);
+	map_fini(&r->forgotten);
 	map_fini(&r->by_host);
 	free(r);
 }

@@ -24,15 +24,38 @@ struct served {
 	struct rlog_proposal proposal;
 };
 
-static void served_reply(struct served *s)
+/* A host was answered all that it had asked up to this, and its repeats may not be known
+ * any more. */
+struct forgotten {
+	struct uuid host;
+	uint64_t start, id;
+};
+
+static void reply(
+	struct remote *r, const struct uuid *host, const struct remote_answer *answer)
 {
 	struct buf b;
 
 	buf_init(&b, 4096);
-	if (remote_answer_encode(&s->answer, &b) ||
-		remote_send(s->remote, &s->host, POOL_MESSAGE_RESULT, &b))
+	if (remote_answer_encode(answer, &b) ||
+		remote_send(r, host, POOL_MESSAGE_RESULT, &b))
 		log_debug("pool.remote", "msg=\"told when asked again\"");
 	buf_fini(&b);
+}
+
+static void reply_at_once(struct remote *r, const struct uuid *host,
+	const struct remote_ask *ask, int rc, const char *detail)
+{
+	struct remote_answer answer = {
+		.start = ask->start, .id = ask->id, .rc = rc, .seq = db_seq(r->pool->db)};
+
+	snprintf(answer.detail, sizeof answer.detail, "%s", detail);
+	reply(r, host, &answer);
+}
+
+static void served_reply(struct served *s)
+{
+	reply(s->remote, &s->host, &s->answer);
 }
 
 static void served_end(struct served *s, int rc, const char *detail)
@@ -74,6 +97,38 @@ static void served_forget(struct remote *r, struct served *s)
 	free(s);
 }
 
+/* Those of an earlier start of the host are gone before. */
+static bool forgotten_note(struct remote *r, const struct served *s)
+{
+	struct forgotten *f = map_get(&r->forgotten, s->host.b, sizeof s->host.b);
+
+	if (!f) {
+		f = calloc(1, sizeof *f);
+		if (!f)
+			return false;
+		f->host = s->host;
+		if (map_add(&r->forgotten, f->host.b, sizeof f->host.b, f)) {
+			free(f);
+			return false;
+		}
+	}
+	if (f->start != s->answer.start) {
+		f->start = s->answer.start;
+		f->id = 0;
+	}
+	if (s->answer.id > f->id)
+		f->id = s->answer.id;
+	return true;
+}
+
+static bool is_forgotten(
+	const struct remote *r, const struct uuid *from, const struct remote_ask *ask)
+{
+	const struct forgotten *f = map_get(&r->forgotten, from->b, sizeof from->b);
+
+	return f && f->start == ask->start && ask->id <= f->id;
+}
+
 /* The oldest answers give way; what is still at work stays. */
 static bool served_make_room(struct remote *r)
 {
@@ -84,6 +139,8 @@ static bool served_make_room(struct remote *r)
 
 		if (!s->done)
 			continue;
+		if (!forgotten_note(r, s))
+			return false;
 		served_forget(r, s);
 		return true;
 	}
@@ -111,6 +168,13 @@ static struct served *served_new(struct remote *r, const struct uuid *from,
 	return s;
 }
 
+/* This host can't lead in that term any more: a repeat is refused as well, and needs no
+ * memory. While no master is found, hosts ask again and again. */
+static bool is_past(const struct remote_ask *ask, const struct rlog_status *s)
+{
+	return ask->term < s->term || (ask->term == s->term && s->state == RLOG_FOLLOWER);
+}
+
 void remote_served_deliver(
 	struct remote *r, const struct uuid *from, const uint8_t *bytes, size_t len)
 {
@@ -132,10 +196,22 @@ void remote_served_deliver(
 			served_reply(s);
 		return;
 	}
+	/* A barrier does no harm twice. */
+	if (ask.len && is_forgotten(r, from, &ask)) {
+		reply_at_once(r, from, &ask, RV_EOUTCOME,
+			"the pool's master does not know any more whether this took "
+			"effect: look before trying again");
+		return;
+	}
+	rlog_status(r->pool->log, &status);
+	if (is_past(&ask, &status)) {
+		reply_at_once(r, from, &ask, RV_ENOTMASTER,
+			"the pool's master changed meanwhile");
+		return;
+	}
 	s = served_new(r, from, &ask, key);
 	if (!s)
 		return; /* its sender's deadline ends it */
-	rlog_status(r->pool->log, &status);
 	if (ask.term != status.term) {
 		/* The sender may have taken a later barrier for proof that this one
 		 * never was. */
@@ -155,6 +231,11 @@ void remote_served_deliver(
 
 void remote_served_clear(struct remote *r)
 {
+	struct forgotten *f;
+	size_t cursor = 0;
+
 	LIST_FOR_EACH_SAFE (node, &r->served_order)
 		served_forget(r, CONTAINER_OF(node, struct served, node));
+	while ((f = map_next(&r->forgotten, &cursor)))
+		free(f);
 }

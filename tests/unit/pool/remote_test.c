@@ -5,6 +5,8 @@
 
 #include <msgpack.h>
 
+#include "pool/remote.h"
+
 static void changes_from_any_host_are_seen_on_all(void **state)
 {
 	struct trial changes[HOSTS];
@@ -94,6 +96,50 @@ static void a_restarted_master_makes_the_outcome_unknown(void **state)
 	run_ms(&n, 1000);
 	link_set(&n, 0, 1, true);
 	run_ms(&n, 5000);
+	assert_true(c.ended);
+	assert_int_equal(c.rc, RV_EOUTCOME);
+	net_close(&n);
+}
+
+struct crowd {
+	struct pool_barrier barriers[100];
+	int left;
+};
+
+static struct crowd crowd; /* too large for the stack, and the callback's */
+
+static void on_one_of_many(struct pool_barrier *b, int rc)
+{
+	(void)b;
+	assert_int_equal(rc, 0);
+	crowd.left--;
+}
+
+/* So many ask that the master forgets what it has answered the first: which asks again,
+ * since it never heard, and must not be taken for one that asks anew. */
+static void what_was_forgotten_is_not_done_twice(void **state)
+{
+	struct trial c;
+	struct net n;
+
+	(void)state;
+	net_open(&n, 21);
+	assert_int_equal(change_start(&n, 1, &c, NULL, false), 0);
+	while (!db_row(pool_db(n.hosts[0].pool), CLASS_VM, c.vm))
+		assert_true(loop_sim_step(n.loop));
+	link_set(&n, 0, 1, false);
+	assert_false(c.ended);
+	for (int i = 0; i <= REMOTE_REMEMBERED / 100; i++) {
+		crowd.left = 100;
+		for (int k = 0; k < 100; k++)
+			assert_int_equal(pool_read_barrier(n.hosts[2].pool,
+						 &crowd.barriers[k], on_one_of_many),
+				0);
+		while (crowd.left)
+			assert_true(loop_sim_step(n.loop));
+	}
+	link_set(&n, 0, 1, true);
+	run_ms(&n, 1000);
 	assert_true(c.ended);
 	assert_int_equal(c.rc, RV_EOUTCOME);
 	net_close(&n);
@@ -475,6 +521,7 @@ int main(void)
 		cmocka_unit_test(a_conflict_is_told_to_who_asked),
 		cmocka_unit_test(without_a_link_nothing_is_promised),
 		cmocka_unit_test(a_restarted_master_makes_the_outcome_unknown),
+		cmocka_unit_test(what_was_forgotten_is_not_done_twice),
 		cmocka_unit_test(a_barrier_brings_a_follower_up_to_date),
 		cmocka_unit_test(a_barrier_cut_short_is_no_success),
 		cmocka_unit_test(live_fields_reach_every_host),
