@@ -9,7 +9,9 @@
 #include "rpc/message.h"
 
 enum {
-	WAIT_MS = 200,	  /* of one task.wait: how stale the bar and Ctrl-C may be */
+	/* Of one task.wait: how stale Ctrl-C may be, and the bar, where there is one. */
+	WAIT_MS = 1000,
+	WAIT_BAR_MS = 200,
 	ANSWER_MS = 3000, /* beyond that: the connection is held to be broken */
 };
 
@@ -142,7 +144,8 @@ static void await_cancel(struct await *a)
 
 static int await_ask(struct await *a, const msgpack_object **record, struct rv_error *e)
 {
-	const struct value wait = value_int(WAIT_MS);
+	int64_t wait_ms = a->progress.out ? WAIT_BAR_MS : WAIT_MS;
+	const struct value wait = value_int(wait_ms);
 	struct params p;
 	int rc;
 
@@ -150,7 +153,7 @@ static int await_ask(struct await *a, const msgpack_object **record, struct rv_e
 	params_uuid(&p, "self", &a->task);
 	params_value(&p, "timeout_ms", &wait);
 	rc = connect_call(
-		&a->cli->connect, "task.wait", &p, WAIT_MS + ANSWER_MS, record, e);
+		&a->cli->connect, "task.wait", &p, wait_ms + ANSWER_MS, record, e);
 	params_fini(&p);
 	if (!rc && (*record)->type != MSGPACK_OBJECT_MAP) {
 		a->cli->connect.remote = true;
