@@ -44,6 +44,12 @@ struct rlog_wipe_job {
 	struct rv_error error;
 };
 
+/* A linked host. */
+struct rlog_link {
+	struct list node;
+	struct uuid host;
+};
+
 struct rlog {
 	struct loop *loop;
 	struct disk *disk;
@@ -164,7 +170,6 @@ void rlog_follow_place(struct rlog *rlog);
 /* Whether the word of a master, which has another place for this server than it has, is
  * newer than what this server knows. Pure. */
 bool rlog_must_follow(const struct rlog *rlog, const struct place_message *m);
-void rlog_look_around(struct rlog *rlog);
 void rlog_fill_learner(const struct rlog *rlog, struct rlog_status *out);
 /* What learner_feed.c may give: this host votes; entries that are committed and on its
  * disk; the term of an entry, 0 if not known; an entry, if in memory; its snapshot. */
@@ -174,6 +179,12 @@ uint64_t rlog_feed_term(const struct rlog *rlog, uint64_t index);
 const struct tail_entry *rlog_feed_entry(const struct rlog *rlog, uint64_t index);
 uint64_t rlog_feed_snapshot(const struct rlog *rlog);
 void rlog_feed_generation(const struct rlog *rlog, struct rlog_generation *out);
+
+/* rlog_place.c. To a host, where this one leads; from one. */
+void rlog_tell_place(struct rlog *rlog, const struct uuid *host);
+void rlog_take_place(
+	struct rlog *rlog, const struct uuid *from, const uint8_t *bytes, size_t len);
+void rlog_look_around(struct rlog *rlog); /* the configuration, or who leads, is new */
 
 /* rlog_propose.c */
 void rlog_get_stuck(struct rlog *rlog, uint64_t index, int rc);
