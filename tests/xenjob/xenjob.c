@@ -26,6 +26,7 @@
 #include "xen/real/cpu_policy.h"
 #include "xen/real/hypercall.h"
 #include "xen/real/job.h"
+#include "xen/real/process.h"
 
 enum { RING = 4 << 20, FILE_ROOM = 256 * 1024 };
 
@@ -36,6 +37,8 @@ struct tool {
 	struct hyper_vbd_spec vbds[HYPER_MAX_VBDS];
 	struct hyper_vif_spec vifs[HYPER_MAX_VIFS];
 	struct xen_job *jobs[2];
+	struct xen_helpers helpers;
+	const char *program;
 	int running, failed;
 	int64_t begin_us, cancel_ms, kill_ms;
 	struct timer cancel, kill;
@@ -238,7 +241,7 @@ static bool text_word(struct tool *t, const char *key, const char *value)
 		{"ramdisk", &t->spec.ramdisk},
 		{"cmdline", &t->spec.cmdline},
 		{"platform", &t->spec.platform},
-		{"helper", &t->job.program},
+		{"helper", &t->program},
 		{"file", &t->file},
 	};
 
@@ -412,7 +415,7 @@ int main(int argc, char **argv)
 	struct rv_error e = {0};
 
 	setlinebuf(stdout);
-	t.job.program = "reeve-xen-helper";
+	t.program = "reeve-xen-helper";
 	t.spec.vcpus_max = 1;
 	t.spec.name = "guest";
 	t.spec.console = true;
@@ -426,11 +429,14 @@ int main(int argc, char **argv)
 		return 2;
 	timer_init(&t.cancel, t.loop, "xenjob.cancel", cancel_due, &t);
 	timer_init(&t.kill, t.loop, "xenjob.kill", kill_due, &t);
+	xen_helpers_init(&t.helpers, t.loop, t.program);
+	t.job.helpers = &t.helpers;
 	prepare(&t, argv[1]);
 	start_all(&t, argv[1]);
 	loop_run(t.loop);
 	timer_stop(&t.cancel);
 	timer_stop(&t.kill);
+	xen_helpers_fini(&t.helpers);
 	loop_free(t.loop);
 	free(t.ring);
 	free(t.policy);
