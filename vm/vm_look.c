@@ -79,8 +79,6 @@ static void see(struct vm_host *h, const struct row *vm, const struct hyper_doma
 		.leftovers = left && left->count > 0,
 		.found = found(d),
 		.after_crash = (enum vm_after)db_enum(vm, VM_ACTIONS_AFTER_CRASH),
-		.protected =
-			db_enum(vm, VM_HA_RESTART_PRIORITY) != VM_RESTART_PRIORITY_NONE,
 	};
 	s->fenced = s->recorded && config->was_fenced &&
 		    config->was_fenced(config->was_fenced_arg, &h->uuid, &id.handle);

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "vm/vm_image.h"
+#include "vm/vm_protect.h"
 #include "vm/vm_teardown.h"
 
 enum { LEFTOVERS, DOMAIN, GUEST, IMAGE, END, ENDED };
@@ -36,7 +37,8 @@ struct settle {
 	struct vm_image image;
 	struct hyper_domain_id id;
 	bool recorded, discarded, stuck;
-	bool waiting; /* for the host's lease, to resume the guest */
+	bool protected; /* the master starts it again; in the entry's last attempt */
+	bool waiting;	/* for the host's lease, to resume the guest */
 };
 
 static struct settle *settle_of(struct op *op)
@@ -54,7 +56,6 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 	const struct vm_verdict *v = &s->verdict;
 	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 	struct uuid image = vm ? db_ref(vm, VM_SUSPEND_VDI) : UUID_NONE;
-	bool elsewhere = v->elsewhere;
 
 	if (v->keep_domain) {
 		txn_set_enum(t, o->vm, VM_POWER_STATE, v->power_state);
@@ -65,15 +66,14 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 		/* Spent, so that what might turn up later is known as stale. */
 		txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->id.generation + 1);
 	}
-	if (vm && v->lost && !v->restart) {
-		/* It may have been protected since it was looked at. */
-		int priority = db_enum(vm, VM_HA_RESTART_PRIORITY);
-
-		txn_expect_enum(t, o->vm, VM_HA_RESTART_PRIORITY, priority);
-		elsewhere = priority != VM_RESTART_PRIORITY_NONE;
+	if (vm && v->lost) {
+		/* That may have changed since it was looked at. */
+		txn_expect_enum(t, o->vm, VM_HA_RESTART_PRIORITY,
+			db_enum(vm, VM_HA_RESTART_PRIORITY));
+		s->protected = vm_is_protected(vm);
+		if (s->protected)
+			txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, vm_uuid(o->mgr));
 	}
-	if (elsewhere)
-		txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, vm_uuid(o->mgr));
 	if (v->drop_image && !uuid_is_none(&image)) {
 		txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
 		vm_txn_image_done(db, t, image, s->discarded);
@@ -297,7 +297,8 @@ static void settle_done(struct op *op)
 	struct settle *s = settle_of(op);
 	struct vm_manager *m = s->vm.mgr;
 	struct vm_op_args args = {.vm = s->vm.vm};
-	bool restart = s->verdict.restart && s->vm.finish && !s->vm.entry.rc;
+	bool restart =
+		s->verdict.restart && !s->protected && s->vm.finish && !s->vm.entry.rc;
 	struct rv_error e;
 
 	vm_op_done(op);

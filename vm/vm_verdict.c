@@ -58,14 +58,12 @@ static struct vm_verdict lost(const struct vm_seen *s, int rc)
 		: s->same_boot ? "its domain vanished: another tool destroyed it"
 			       : "its host was restarted: its domain is gone");
 
-	/* What was protected is started by the master, wherever it fits best now (it may
+	/* What is protected is started by the master, wherever it fits best now (it may
 	 * be this host that was fenced). A host that was restarted starts what
 	 * auto_poweron names; a guest that vanished from a running host is treated as
 	 * crashed. */
 	v.lost = rc == 0;
-	v.elsewhere = rc == 0 && s->protected;
-	v.restart = rc == 0 && !v.elsewhere && s->same_boot &&
-		    s->power_state == VM_POWER_STATE_RUNNING &&
+	v.restart = rc == 0 && s->same_boot && s->power_state == VM_POWER_STATE_RUNNING &&
 		    s->after_crash == VM_AFTER_RESTART;
 	return with_note(v, fenced ? "VM_FENCED" : "VM_CRASHED");
 }

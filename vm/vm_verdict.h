@@ -32,8 +32,7 @@ struct vm_seen {
 	bool leftovers; /* half-made domains of this VM are there */
 	enum vm_found found;
 	enum vm_after after_crash;
-	bool protected; /* ha_restart_priority: the pool starts it again */
-	bool fenced;	/* reeve-fenced has ended its domain */
+	bool fenced; /* reeve-fenced has ended its domain */
 };
 
 enum vm_what {
@@ -50,9 +49,9 @@ struct vm_verdict {
 	bool destroy;	   /* the recorded domain, and take the devices down */
 	bool resume_guest; /* suspended for a save that never was completed */
 	bool drop_image;
-	bool restart;	  /* start it again afterwards */
-	bool elsewhere;	  /* the master is to start it again (VM.ha_restart_task) */
-	bool lost;	  /* nobody ended it: so, too, if it is protected by then */
+	bool lost;	  /* nobody ended it: if it is protected in the entry that says
+			   * so, the master is to start it again (VM.ha_restart_task) */
+	bool restart;	  /* else start it again afterwards, here */
 	bool keep_domain; /* else the VM has none any more */
 	enum vm_power_state power_state;
 	int rc;		       /* the task's ending: 0 success */

@@ -278,6 +278,50 @@ static void test_thrown_away(void **state)
 	world_free(w);
 }
 
+static bool is_at_work(struct world *w)
+{
+	return vm_op_of(w->mgr, &w->vm[0]) != NULL;
+}
+
+static bool is_at_rest(struct world *w)
+{
+	return !is_at_work(w);
+}
+
+/* Its domain is gone, and its protection changes before that is recorded: by what is so
+ * then, the master starts it again, or its host does. */
+static void protection_changes(uint64_t seed, int before, int after)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(seed, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, before);
+	world_must(w, VM_OP_START, vm);
+	assert_int_equal(hyper_sim_destroy_behind(
+				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
+		0);
+	assert_true(world_run(w, is_at_work, 60000));
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, after);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_RUNNING);
+	assert_true(world_run(w, is_at_rest, 60000));
+	world_run_ms(w, 30000);
+	if (after == VM_RESTART_PRIORITY_NONE)
+		world_assert_runs(w, vm);
+	else
+		assert_true(is_due(w));
+	assert_int_equal(world_messages(w, "VM_RESTARTED"),
+		after == VM_RESTART_PRIORITY_NONE ? 1 : 0);
+	world_free(w);
+}
+
+static void test_protected_while_recorded(void **state)
+{
+	(void)state;
+	protection_changes(11, VM_RESTART_PRIORITY_NONE, VM_RESTART_PRIORITY_RESTART);
+	protection_changes(12, VM_RESTART_PRIORITY_RESTART, VM_RESTART_PRIORITY_NONE);
+}
+
 static bool was_fenced(void *arg, const struct uuid *host, const struct uuid *handle)
 {
 	struct world *w = arg;
@@ -319,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_settled_later),
 		cmocka_unit_test(test_protected_and_gone),
 		cmocka_unit_test(test_thrown_away),
+		cmocka_unit_test(test_protected_while_recorded),
 		cmocka_unit_test(test_fenced_is_told),
 	};
 
