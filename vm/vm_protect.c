@@ -192,3 +192,11 @@ void vm_restart_txn(const struct row *vm, struct uuid task, struct txn *t)
 		t, row_uuid(vm), VM_HA_RESTART_TASK, db_ref(vm, VM_HA_RESTART_TASK));
 	txn_set_ref(t, row_uuid(vm), VM_HA_RESTART_TASK, task);
 }
+
+void vm_restart_drop_txn(const struct row *vm, struct txn *t)
+{
+	struct uuid task = db_ref(vm, VM_HA_RESTART_TASK);
+
+	if (!uuid_is_none(&task))
+		txn_set_ref(t, row_uuid(vm), VM_HA_RESTART_TASK, UUID_NONE);
+}

@@ -95,4 +95,8 @@ struct vm_restart_step vm_restart_look(const struct db *db, const struct row *vm
 /* Adds that the request becomes `task`; none: it is over. */
 void vm_restart_txn(const struct row *vm, struct uuid task, struct txn *t);
 
+/* Adds that no start is due any more: to the entry by which somebody shuts the VM down or
+ * suspends it. Nobody may have seen yet that it ran again. */
+void vm_restart_drop_txn(const struct row *vm, struct txn *t);
+
 #endif

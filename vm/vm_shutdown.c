@@ -5,6 +5,7 @@
  */
 #include "vm/vm_ask.h"
 #include "vm/vm_image.h"
+#include "vm/vm_protect.h"
 #include "vm/vm_teardown.h"
 
 enum { ASK, TEARDOWN, DISCARD, END, ENDED };
@@ -51,12 +52,14 @@ static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 	vm_txn_no_domain(
 		db, t, o->vm, shutdown_host(o)->uuid, VM_POWER_STATE_HALTED, &s->devices);
 	txn_set_string(t, o->vm, VM_PAUSED_BY, "");
+	/* What was shut down, or whose memory is thrown away, is not to be started or
+	 * resumed by the pool either. */
+	if (vm)
+		vm_restart_drop_txn(vm, t);
 	if (uuid_is_none(&image))
 		return;
 	txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
 	vm_txn_image_done(db, t, image, s->discarded);
-	/* Whose memory is thrown away is not to be resumed by the pool either. */
-	txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, UUID_NONE);
 }
 
 static void shutdown_answered(void *arg, uint64_t token, int rc)

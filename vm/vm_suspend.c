@@ -11,6 +11,7 @@
  */
 #include "vm/vm_cpu.h"
 #include "vm/vm_image.h"
+#include "vm/vm_protect.h"
 #include "vm/vm_teardown.h"
 
 enum { IMAGE, SAVE, SETTLING, FLUSH, COMMIT, TEARDOWN, RESUME, DISCARD, END, ENDED };
@@ -151,9 +152,12 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 static void txn_commit(void *arg, const struct db *db, struct txn *t)
 {
 	struct suspend *s = arg;
+	const struct row *vm = db_row(db, CLASS_VM, s->vm.vm);
 
 	txn_expect_ref(t, s->vm.vm, VM_INTENT_TASK, s->vm.task);
 	txn_expect_enum(t, s->vm.vm, VM_POWER_STATE, VM_POWER_STATE_RUNNING);
+	if (vm)
+		vm_restart_drop_txn(vm, t);
 	vm_cpu_txn_saved(db, t, s->vm.vm, s->vm.host->uuid);
 	txn_set_enum(t, s->vm.vm, VM_POWER_STATE, VM_POWER_STATE_SUSPENDED);
 }

@@ -272,6 +272,7 @@ struct ring_vm {
 	struct uuid migration; /* the last, and how far it came */
 	int phase;
 	struct uuid restart; /* ha_restart_task */
+	bool restarted;	     /* it was up since that was asked for */
 	int state;
 	bool guest_ended;  /* by itself, since it was started */
 	unsigned refusals; /* to start it again, at the end */

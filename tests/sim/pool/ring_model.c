@@ -82,7 +82,8 @@ static void check_promise(struct ring *r, const struct ring_task *t, const struc
 		[RING_ACTION_MIGRATE] = VM_POWER_STATE_RUNNING,
 		[RING_ACTION_MIGRATE_STRICT] = VM_POWER_STATE_RUNNING,
 	};
-	struct uuid on = db_ref(vm, VM_RESIDENT_ON);
+	struct uuid on = db_ref(vm, VM_RESIDENT_ON),
+		    restart = db_ref(vm, VM_HA_RESTART_TASK);
 
 	if (db_enum(vm, VM_POWER_STATE) != states[t->action])
 		ring_fail(r, "%s of VM %s succeeded, and it is in state %d",
@@ -90,6 +91,11 @@ static void check_promise(struct ring *r, const struct ring_task *t, const struc
 			db_enum(vm, VM_POWER_STATE));
 	if (!uuid_is_none(&t->on) && !uuid_eq(&t->on, &on))
 		ring_fail(r, "%s of VM %s succeeded, and it is on another host",
+			ring_action_name(t->action), row_name(vm));
+	if ((states[t->action] == VM_POWER_STATE_HALTED ||
+		    states[t->action] == VM_POWER_STATE_SUSPENDED) &&
+		!uuid_is_none(&restart))
+		ring_fail(r, "%s of VM %s succeeded, and it is to be started again",
 			ring_action_name(t->action), row_name(vm));
 }
 
@@ -170,18 +176,29 @@ static void learn_migration(struct ring *r, struct ring_vm *v, const struct row 
 	v->phase = phase;
 }
 
-/* The request to start it again is gone: it was started, or needs it no more. */
+static bool is_up(int state)
+{
+	return state == VM_POWER_STATE_RUNNING || state == VM_POWER_STATE_PAUSED;
+}
+
+/* The request to start it again is gone: it was started, or needs it no more. Once it was
+ * up, whoever started it, that is done; what may end it then is learn_end's. */
 static void learn_restart(
 	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
 {
 	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
 	const struct row *task = db_row(db, CLASS_TASK, v->restart);
-	bool down = db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_HALTED;
+	int state = db_enum(vm, VM_POWER_STATE);
 
-	if (!uuid_is_none(&v->restart) && uuid_is_none(&restart) && down &&
+	if (!uuid_is_none(&v->restart) && uuid_is_none(&restart) && !v->restarted &&
+		state == VM_POWER_STATE_HALTED &&
 		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
 		!(task && db_enum(task, TASK_STATUS) == TASK_STATUS_SUCCESS))
 		ring_fail(r, "VM %s was to be started again, and nobody did", v->name);
+	if (!uuid_eq(&restart, &v->restart))
+		v->restarted = false;
+	if (is_up(state))
+		v->restarted = true;
 	v->restart = restart;
 }
 
@@ -200,8 +217,8 @@ static bool is_worked_on(struct ring *r, const struct ring_vm *v, const struct d
 	return false;
 }
 
-/* A protected VM that ran goes on running, or is to be started again, unless somebody
- * ended it. */
+/* A protected VM that was up stays up, or is to be started again, unless somebody ended
+ * it. */
 static void learn_end(
 	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
 {
@@ -209,7 +226,7 @@ static void learn_end(
 		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	int state = db_enum(vm, VM_POWER_STATE);
 
-	if (v->state == VM_POWER_STATE_RUNNING && state == VM_POWER_STATE_HALTED &&
+	if (is_up(v->state) && state == VM_POWER_STATE_HALTED &&
 		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
 		uuid_is_none(&restart) && !v->guest_ended && !is_worked_on(r, v, db))
 		ring_fail(r, "VM %s was protected, nobody ended it, and it is down",

@@ -288,6 +288,35 @@ static bool is_at_rest(struct world *w)
 	return !is_at_work(w);
 }
 
+/* It was started before the master's own start came, and shut down or suspended before
+ * the master saw that: nobody starts it again. */
+static void test_ended_while_due(void **state)
+{
+	static const enum vm_operation kinds[] = {
+		VM_OP_HARD_SHUTDOWN, VM_OP_CLEAN_SHUTDOWN, VM_OP_SUSPEND};
+	struct gate g = {.shut = false};
+	struct world *w = gated(10, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid task;
+	struct txn t;
+
+	(void)state;
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		world_txn(w, &t);
+		txn_set_ref(&t, w->vm[vm], VM_HA_RESTART_TASK, world_uuid(w));
+		world_commit(w, &t);
+		world_must(w, VM_OP_START, vm);
+		task = db_ref(world_row(w, vm), VM_HA_RESTART_TASK);
+		assert_false(uuid_is_none(&task)); /* the master's to take back */
+		world_run_ms(w, 30000);
+		world_must(w, kinds[i], vm);
+		task = db_ref(world_row(w, vm), VM_HA_RESTART_TASK);
+		assert_true(uuid_is_none(&task));
+	}
+	world_free(w);
+}
+
 /* Its domain is gone, and its protection changes before that is recorded: by what is so
  * then, the master starts it again, or its host does. */
 static void protection_changes(uint64_t seed, int before, int after)
@@ -363,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_settled_later),
 		cmocka_unit_test(test_protected_and_gone),
 		cmocka_unit_test(test_thrown_away),
+		cmocka_unit_test(test_ended_while_due),
 		cmocka_unit_test(test_protected_while_recorded),
 		cmocka_unit_test(test_fenced_is_told),
 	};
