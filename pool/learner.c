@@ -187,7 +187,7 @@ static void seek(struct learner *l)
 		ask.index = l->applied_index;
 		ask.term = l->applied_term;
 	} else {
-		ask.index = l->acked_stored = l->last_index;
+		ask.index = l->last_index; /* perhaps on its way to the disk still */
 		ask.term = l->last_term;
 	}
 	if (l->config.fsm->generation)

@@ -24,7 +24,7 @@ struct feed {
 	struct uuid host;
 	uint64_t session;
 	uint64_t position, acked; /* bytes of data: sent, taken in */
-	uint64_t stored;	  /* entries on its disk */
+	uint64_t stored;	  /* entries on its disk, as it last told */
 	uint64_t sum;
 	uint64_t index, term; /* of the last entry sent */
 	bool unproven;	      /* whether we have that entry, or another there */
@@ -465,7 +465,6 @@ static void deliver_ask(
 	fd->session = m->session;
 	fd->sum = feed_first_sum(m->session);
 	fd->index = m->index;
-	fd->stored = discard ? 0 : m->index;
 	fd->least = least;
 	fd->term = m->term;
 	fd->unproven = true;
