@@ -8,7 +8,8 @@ from reeve import build_dir, programs
 COMMAND = (
     "real_suite --driver-dir /usr/lib/reeve --kernel /guest/vmlinuz --ramdisk /guest/initramfs "
     "--cmdline 'console=hvc0 mitigations=off quiet' --platform tsc_mode=native "
-    "--memory 96 --limit 240 "
+    # Of this a guest gives a third, and keeps enough for itself.
+    "--memory 128 --limit 240 "
 )
 
 
