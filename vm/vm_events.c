@@ -75,14 +75,26 @@ static bool is_recorded(const struct row *vm, const struct hyper_domain *d)
 	       uuid_eq(&id.handle, &d->id.handle);
 }
 
+/* The VM was taken from this host, which was not heard, and its domain was ended by
+ * something else than an operation: nobody has released what it had claimed. */
+static bool was_taken(const struct row *vm, const struct hyper_domain *d)
+{
+	if (uuid_is_none(&d->vm))
+		return false; /* it was none of ours */
+	return !vm || d->id.generation <= (uint64_t)db_int(vm, VM_CLAIMS_VOID);
+}
+
 void vm_guest_ended(struct vm_host *h, const struct hyper_event *event)
 {
 	const struct hyper_domain *d = &event->domain;
 	const struct row *vm = db_row(pool_db(h->mgr->pool), CLASS_VM, d->vm);
 	struct uuid on = vm ? db_ref(vm, VM_RESIDENT_ON) : UUID_NONE;
 
-	if (!is_recorded(vm, d) || !uuid_eq(&on, &h->uuid))
+	if (!is_recorded(vm, d) || !uuid_eq(&on, &h->uuid)) {
+		if (event->kind == HYPER_EV_RELEASED && was_taken(vm, d))
+			vm_claims_due(h);
 		return;
+	}
 	if (vm_op_of(h->mgr, &d->vm))
 		return; /* looked at again when that has ended */
 	if (event->kind == HYPER_EV_RELEASED)

@@ -396,6 +396,34 @@ static void test_swept_soon(void **state)
 	world_free(w);
 }
 
+/* The VM was taken from this host while that was not heard, and its fencing ended the
+ * domain: no operation of this daemon brings the disk down. */
+static void test_swept_soon_when_taken(void **state)
+{
+	struct world *w = world_new(309);
+	size_t vm = world_add_vm(w, 1, 0);
+	uint32_t domid;
+	struct txn t;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	world_run_ms(w, 20000);
+	domid = (uint32_t)db_int(world_row(w, vm), VM_DOMID);
+	w->unchecked = true; /* the domain is a ghost for a moment */
+	world_txn(w, &t);
+	assert_true(vm_lost_txn(pool_db(w->pool), world_row(w, vm), "lost", 1, &t));
+	world_commit(w, &t);
+	assert_int_equal(claims(w, disk_of(w, vm)), 1);
+	assert_int_equal(hyper_sim_destroy_behind(w->hyper, domid), 0);
+	world_run_ms(w, 25000);
+	w->unchecked = false;
+	assert_int_equal(claims(w, disk_of(w, vm)), 0);
+	world_must(w, VM_OP_START, vm);
+	world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+	check_world(w);
+	world_free(w);
+}
+
 /* What runs keeps its disks; while something is at work nothing is said. */
 static void test_what_runs_keeps_it(void **state)
 {
@@ -440,6 +468,7 @@ int main(void)
 		cmocka_unit_test(test_swept),
 		cmocka_unit_test(test_swept_image),
 		cmocka_unit_test(test_swept_soon),
+		cmocka_unit_test(test_swept_soon_when_taken),
 		cmocka_unit_test(test_what_runs_keeps_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
