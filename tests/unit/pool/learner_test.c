@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "learner_net.h"
+#include "reactor/worker.h"
 
 enum { BULK = 100000 };
 
@@ -283,6 +284,56 @@ static void test_other_voter(void **state)
 	net_free(net);
 }
 
+/* While its disk is slow it loses its voter, and asks anew: what it says it has is on its
+ * disk, and not on the way there. */
+static void test_tells_what_is_stored(void **state)
+{
+	struct net *net = net_new(18, 1, 1 << 20);
+	struct node *n = &net->nodes[1];
+	struct rlog_status s;
+	uint64_t told = 0, most = 0;
+	int64_t until;
+
+	(void)state;
+	for (int i = 0; i < 2; i++)
+		node_up(&net->nodes[i]);
+	run_ms(net, 1000);
+	write_many(net, 100);
+	run_ms(net, 1000);
+	worker_sim_set_delay(n->disk->lanes[DISK_LANE_LOG], 5000000, 5000000);
+	write_some(net, 10);
+	run_ms(net, 100);
+	link_set(net, 0, 1, false);
+	link_set(net, 0, 1, true);
+	until = loop_now_us(net->loop) + 3000000;
+	while (loop_now_us(net->loop) < until) {
+		assert_true(loop_sim_step(net->loop));
+		if (rlog_learner_stored(net->nodes[0].log, &n->uuid, &told) &&
+			told > most)
+			most = told;
+	}
+	node_crash(n);
+	node_up(n);
+	while (!n->opened)
+		assert_true(loop_sim_step(net->loop));
+	rlog_status(n->log, &s);
+	assert_true(most > 100 && s.last_index >= most);
+	run_ms(net, 3000);
+	assert_int_equal(n->machine.count, net->count);
+	/* With the disk's answer it goes on by itself. */
+	worker_sim_set_delay(n->disk->lanes[DISK_LANE_LOG], 1000000, 1000000);
+	write_some(net, 10);
+	run_ms(net, 100);
+	link_set(net, 0, 1, false);
+	link_set(net, 0, 1, true);
+	run_ms(net, 6000);
+	assert_int_equal(n->machine.count, net->count);
+	assert_true(rlog_learner_stored(net->nodes[0].log, &n->uuid, &told));
+	rlog_status(n->log, &s);
+	assert_int_equal(told, s.applied_index);
+	net_free(net);
+}
+
 /* Up to a voter with a new id, and down again; its state never goes back. */
 static void test_places(void **state)
 {
@@ -350,6 +401,7 @@ int main(void)
 		cmocka_unit_test(test_short_standby),
 		cmocka_unit_test(test_founder_learns),
 		cmocka_unit_test(test_other_voter),
+		cmocka_unit_test(test_tells_what_is_stored),
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_far_behind_entries),
 		cmocka_unit_test(test_far_behind_snapshot),
