@@ -268,6 +268,21 @@ static int save(struct keep *k, struct cf_vm *vm, bool live, struct rv_error *e)
 	return rc;
 }
 
+/* RV_EUNSUPPORTED where guests of this type can't be saved while they run. */
+static int need_live(struct cf_vm *vm, struct rv_error *e)
+{
+	uint32_t cap = vm->spec.type == HYPER_PV ? HYPER_CAP_LIVE_PV : HYPER_CAP_LIVE_HVM;
+	struct cf_call call;
+	int rc;
+
+	cf_call_init(&call, vm->c);
+	hyper_host(vm->c->hyper, &call.req);
+	rc = cf_answer(&call, e);
+	if (rc != 0 || (call.req.host->caps & cap))
+		return rc;
+	return rv_error_set(e, RV_EUNSUPPORTED, "they can't be saved while they run");
+}
+
 /* Restores as the next incarnation. */
 static int restore(struct keep *k, struct cf_vm *vm, struct rv_error *e)
 {
@@ -358,6 +373,7 @@ int cf_save_cancelled(struct hyper_conformance *c, struct rv_error *e)
 
 	keep_init(&k, c);
 	cf_vm_init(&vm, c, "cancelsave");
+	CF_TRY(need_live(&vm, e));
 	CF_TRY(cf_vm_boot(&vm, e));
 	save_start(&k, &call, &vm, true);
 	rc = cf_wait(c, &k.started, e);
@@ -413,13 +429,17 @@ int cf_resume_after_save(struct hyper_conformance *c, struct rv_error *e)
 {
 	uint64_t before, after;
 	struct cf_vm vm;
+	struct rv_error none;
 	struct keep k;
+	bool live;
 	int rc;
 
 	keep_init(&k, c);
 	cf_vm_init(&vm, c, "resume");
+	/* By suspending it, where it can't run on meanwhile. */
+	live = need_live(&vm, &none) == 0;
 	CF_TRY(cf_vm_boot(&vm, e));
-	CF_TRY(save(&k, &vm, true, e));
+	CF_TRY(save(&k, &vm, live, e));
 	CF_TRY(memory_hash(&vm, &before));
 	CF_TRY(cf_vm_call(&vm, hyper_resume, e));
 	CF_TRY(cf_vm_call(&vm, hyper_resume, e));
@@ -445,6 +465,7 @@ int cf_live_save(struct hyper_conformance *c, struct rv_error *e)
 	keep_init(&k, c);
 	k.stop_below = 20;
 	cf_vm_init(&vm, c, "live");
+	CF_TRY(need_live(&vm, e));
 	CF_TRY(cf_vm_boot(&vm, e));
 	if (c->dirty != NULL)
 		CF_TRY(c->dirty(c->arg, &vm.spec.vm, 20000));
@@ -475,6 +496,7 @@ int cf_live_abort(struct hyper_conformance *c, struct rv_error *e)
 	keep_init(&k, c);
 	k.verdict = HYPER_PRECOPY_ABORT;
 	cf_vm_init(&vm, c, "abort");
+	CF_TRY(need_live(&vm, e));
 	CF_TRY(cf_vm_boot(&vm, e));
 	CF_REFUSED(e, RV_ECANCELLED, save(&k, &vm, true, e));
 	CF_CHECK(e, k.rounds == 1 && k.suspended == 0, "%u rounds, %u suspensions",
@@ -539,6 +561,7 @@ int cf_killed_in_save(struct hyper_conformance *c, struct rv_error *e)
 		return rv_error_set(e, RV_EUNSUPPORTED, "the driver can't be restarted");
 	keep_init(&k, c);
 	cf_vm_init(&vm, c, "killsave");
+	CF_TRY(need_live(&vm, e));
 	CF_TRY(cf_vm_boot(&vm, e));
 	save_start(&k, &call, &vm, true);
 	CF_TRY(cf_wait(c, &k.started, e));
