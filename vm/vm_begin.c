@@ -232,11 +232,15 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 static int op_admit(struct vm_manager *m, enum vm_operation kind, const struct row *vm,
 	const struct vm_op_args *args, struct rv_error *e);
 
+/* A task of that name may be another host's: a restart that the next master has begun, a
+ * request that was made again there. Then it is that one's to carry out. */
 static bool intent_holds(void *arg, const struct db *db)
 {
 	struct vm_op *o = arg;
+	const struct row *task = db_row(db, CLASS_TASK, o->task);
+	struct uuid on = task ? db_ref(task, TASK_RESIDENT_ON) : UUID_NONE;
 
-	return db_row(db, CLASS_TASK, o->task) != NULL;
+	return task && uuid_eq(&on, &o->mgr->config.self);
 }
 
 /* In words of the VM, not of the database. It is not listed any more, so that it is not
