@@ -168,10 +168,14 @@ static bool takes_disks(const struct vm_op *o)
 	       o->kind == VM_OP_RESUME || o->kind == VM_OP_VBD_PLUG;
 }
 
+static bool makes_domain(enum vm_operation kind)
+{
+	return kind == VM_OP_START || kind == VM_OP_START_ON || kind == VM_OP_RESUME;
+}
+
 bool vm_op_makes_domain(const struct vm_op *o)
 {
-	return o->kind == VM_OP_START || o->kind == VM_OP_START_ON ||
-	       o->kind == VM_OP_RESUME;
+	return makes_domain(o->kind);
 }
 
 static struct uuid drive_of(const struct vm_op *o)
@@ -591,6 +595,18 @@ int vm_op_start(struct vm_manager *m, enum vm_operation kind,
 		NULL, task, accepted, arg, e);
 }
 
+/* Nobody's start, the pool's own neither, goes beside a ghost. */
+static int refuse_beside_ghost(struct vm_manager *m, enum vm_operation kind,
+	const struct row *vm, struct rv_error *e)
+{
+	struct vm_condition c;
+
+	if (!makes_domain(kind))
+		return 0;
+	vm_condition(m, vm, &c);
+	return c.has_domain ? vm_refuse(&c, kind, RV_ESTATE, row_name(vm), NULL, e) : 0;
+}
+
 int vm_op_start_internal(struct vm_manager *m, enum vm_operation kind,
 	const struct vm_op_args *args, struct uuid task, const char *note_name,
 	const char *note, struct rv_error *e)
@@ -603,6 +619,9 @@ int vm_op_start_internal(struct vm_manager *m, enum vm_operation kind,
 		return rv_error_set(e, RV_ENOENT, "the VM is gone");
 	if (vm_op_of(m, &args->vm))
 		return rv_error_set(e, RV_EBUSY, "VM %s is busy", row_name(vm));
+	rc = refuse_beside_ghost(m, kind, vm, e);
+	if (rc)
+		return rc;
 	rc = vm_op_new(m, vm_verbs[kind], kind, args,
 		uuid_is_none(&task) ? vm_uuid(m) : task, vm, &o, e);
 	if (rc)

@@ -124,6 +124,22 @@ static bool build_over(struct vm_build *b)
 	return b->op.error.code != 0;
 }
 
+/* True: it failed, since by that row of the VM a host has a ghost of it. */
+static bool fail_beside_ghost(struct vm_build *b, const struct row *vm)
+{
+	struct vm_ghost_mark ghost;
+
+	if (!vm_op_makes_domain(b->owner) ||
+		!vm_ghost_marked(pool_db(b->owner->mgr->pool), vm, &ghost))
+		return false;
+	op_fail(&b->op, RV_ESTATE,
+		"VM %s: host %.64s has just reported domain %u (%.64s) of it, which may "
+		"be writing to its disks: end that one (host-ghost-destroy) or take it "
+		"as the VM (vm-adopt) first",
+		b->owner->name, row_name(ghost.host), ghost.domid, ghost.name);
+	return true;
+}
+
 /* --- memory --- */
 
 static void reserved(void *arg, uint64_t token, int rc, uint64_t short_kib)
@@ -337,18 +353,10 @@ static void in_create(struct vm_build *b)
 
 static void not_recorded(struct vm_build *b)
 {
-	const struct db *db = pool_db(b->owner->mgr->pool);
-	const struct row *vm = db_row(db, CLASS_VM, b->owner->vm);
-	struct vm_ghost_mark ghost;
+	const struct row *vm =
+		db_row(pool_db(b->owner->mgr->pool), CLASS_VM, b->owner->vm);
 
-	if (b->entry.rc == RV_ECONFLICT && vm && vm_op_makes_domain(b->owner) &&
-		vm_ghost_marked(db, vm, &ghost))
-		op_fail(&b->op, RV_ESTATE,
-			"VM %s: host %.64s has just reported domain %u (%.64s) of it, "
-			"which may be writing to its disks: end that one "
-			"(host-ghost-destroy) or take it as the VM (vm-adopt) first",
-			b->owner->name, row_name(ghost.host), ghost.domid, ghost.name);
-	else
+	if (b->entry.rc != RV_ECONFLICT || !vm || !fail_beside_ghost(b, vm))
 		op_fail(&b->op, b->entry.rc, "VM %s: its owner could not be recorded: %s",
 			b->owner->name, b->entry.error.detail);
 }
@@ -569,6 +577,10 @@ void vm_build_start(struct vm_build *b, void (*done)(struct vm_build *b))
 		vm_devices_init(&b->devices, m->loop, b->host->storage, b->host->net);
 	b->op.on_deadline = build_deadline;
 	op_start(&b->op, m->loop, &table, build_step, build_done, b->owner->subject);
+	/* One that came right behind the intent is in this row already: txn_owner sees
+	 * only those that come later. */
+	if (fail_beside_ghost(b, b->owner->row))
+		return;
 	if (vm_devices_load(&b->devices, pool_db(m->pool), b->owner->row, UUID_NONE, &e))
 		op_fail_with(&b->op, &e);
 }

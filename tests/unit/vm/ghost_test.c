@@ -200,6 +200,31 @@ static void test_found_meanwhile(void **state)
 	world_free(w);
 }
 
+/* Its domain vanished, and its host would start it again by itself. */
+static void test_not_restarted(void **state)
+{
+	struct world *w = world_new(304);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid host = add_host(w, "host2");
+	struct txn t;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	ghost_on(w, vm, host);
+	assert_int_equal(hyper_sim_destroy_behind(
+				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
+		0);
+	world_run_ms(w, 30000);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_int_equal(world_messages(w, "VM_RESTART_FAILED"), 1);
+	assert_int_equal(world_messages(w, "VM_RESTARTED"), 0);
+	world_txn(w, &t);
+	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
+	world_commit(w, &t);
+	world_must(w, VM_OP_START, vm);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +232,7 @@ int main(void)
 		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_kept_from_starting),
 		cmocka_unit_test(test_found_meanwhile),
+		cmocka_unit_test(test_not_restarted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
