@@ -341,6 +341,16 @@ static const struct hyper_domain *recorded_in(
 	return d && recorded_as(vm, d) ? d : NULL;
 }
 
+/* Not judged this time: what was known as a ghost stays one. */
+static void look_keep(struct vm_host *h, const struct hyper_req *req,
+	const struct look_index *x, const struct hyper_domain *d)
+{
+	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
+		next = x->next[d - req->domains];
+		vm_ghost_still(h, d);
+	}
+}
+
 /* The VM is another host's by now, which was not told by this one: it was declared dead,
  * and came back. What is here of former generations is not the VM any more. A migration's
  * domains are the migration's. */
@@ -351,22 +361,14 @@ static void look_overtaken(struct vm_host *h, const struct row *vm,
 	uint64_t generation = (uint64_t)db_int(vm, VM_OWNER_GENERATION);
 	struct uuid migration = db_ref(vm, VM_MIGRATION);
 
-	if (!uuid_is_none(&migration))
+	if (!uuid_is_none(&migration)) {
+		look_keep(h, req, x, d);
 		return;
+	}
 	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
 		next = x->next[d - req->domains];
 		if (d->id.generation < generation)
 			vm_ghost_seen(h, d);
-	}
-}
-
-/* Not judged this time: what was known as a ghost stays one. */
-static void look_keep(struct vm_host *h, const struct hyper_req *req,
-	const struct look_index *x, const struct hyper_domain *d)
-{
-	for (uint32_t next; d; d = next ? &req->domains[next - 1] : NULL) {
-		next = x->next[d - req->domains];
-		vm_ghost_still(h, d);
 	}
 }
 

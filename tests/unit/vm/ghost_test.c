@@ -225,6 +225,34 @@ static void test_not_restarted(void **state)
 	world_free(w);
 }
 
+/* Its VM runs elsewhere, and is migrated: what was found here stays on record. */
+static void test_kept_in_migration(void **state)
+{
+	struct world *w = world_new(305);
+	size_t vm = world_add_vm(w, 0, 0);
+	struct uuid host = add_host(w, "host2");
+	struct txn t;
+
+	(void)state;
+	world_must(w, VM_OP_START, vm);
+	w->unchecked = true;
+	let_go(w, vm);
+	world_txn(w, &t);
+	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_RUNNING);
+	txn_set_ref(&t, w->vm[vm], VM_RESIDENT_ON, host);
+	world_commit(w, &t);
+	world_run_ms(w, 25000);
+	assert_true(is_marked(w, vm));
+	world_txn(w, &t);
+	txn_set_ref(&t, w->vm[vm], VM_MIGRATION, world_uuid(w));
+	world_commit(w, &t);
+	for (int i = 0; i < 100; i++) {
+		world_run_ms(w, 250);
+		assert_true(is_marked(w, vm));
+	}
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +261,7 @@ int main(void)
 		cmocka_unit_test(test_kept_from_starting),
 		cmocka_unit_test(test_found_meanwhile),
 		cmocka_unit_test(test_not_restarted),
+		cmocka_unit_test(test_kept_in_migration),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
