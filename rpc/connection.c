@@ -119,14 +119,19 @@ static struct connection *connection_idlest(struct rpc_server *s)
 	LIST_FOR_EACH (node, &s->connections) {
 		struct connection *c = CONTAINER_OF(node, struct connection, node);
 
-		if (c->doomed || c->outstanding || c->self != SP_REP)
+		if (c->doomed || c->surplus || c->outstanding || c->self != SP_REP ||
+			c->used_us > before)
 			continue;
-		if (!c->surplus && (c->used_us > before || (best && best->surplus)))
-			continue;
-		if (!best || c->surplus > best->surplus || c->used_us < best->used_us)
+		if (!best || c->used_us < best->used_us)
 			best = c;
 	}
 	return best;
+}
+
+/* Of the places; those that are turned away have none. */
+static int connection_placed(const struct rpc_server *s)
+{
+	return (int)s->stats.connections - s->surplus;
 }
 
 /* False: there is no place for root's next either. */
@@ -134,7 +139,7 @@ static bool connection_make_place(struct rpc_server *s)
 {
 	struct connection *c;
 
-	if ((int)s->stats.connections < connection_places(s, RPC_IPC))
+	if (connection_placed(s) < connection_places(s, RPC_IPC))
 		return true;
 	c = connection_idlest(s);
 	if (!c)
@@ -167,8 +172,7 @@ static int connection_owner_ref(struct rpc_server *s, enum rpc_transport transpo
 			       : rv_error_set(e, RV_ELIMIT,
 					 "%d connections, and all of them are at work",
 					 connection_places(s, RPC_IPC));
-	/* Those that are turned away have none of the places. */
-	if ((int)s->stats.connections - s->surplus >= s->config.max_connections)
+	if (connection_placed(s) >= s->config.max_connections)
 		return rv_error_set(e, RV_ELIMIT,
 			"uid %u: %d connections are open, the rest is kept for root",
 			(unsigned)peer.uid, s->config.max_connections);

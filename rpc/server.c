@@ -178,9 +178,10 @@ void rpc_server_get_stats(const struct rpc_server *s, struct rpc_server_stats *o
 
 static int listener_limit(const struct rpc_server *s, enum rpc_transport transport)
 {
-	/* Root's next comes in before the one that is closed for it has gone. */
-	return connection_places(s, transport) +
-	       (transport == RPC_IPC ? 2 : connection_surplus_max(s));
+	/* Root's next comes in beside all that are turned away, and before the one that
+	 * is closed for it has gone. */
+	return connection_places(s, transport) + connection_surplus_max(s) +
+	       (transport == RPC_IPC ? 2 : 0);
 }
 
 void server_count_changed(struct rpc_server *s)

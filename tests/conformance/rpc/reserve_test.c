@@ -14,7 +14,15 @@
 #include "rpc/server.h"
 #include "tests/conformance/rpc/harness.h"
 
-enum { MAX = 64, USERS = 6, TRIED = MAX / 2, ROOTS = 20, FIRST = 60000, SKIPPED = 77 };
+enum {
+	MAX = 64,
+	USERS = 6,
+	TRIED = MAX / 2,
+	ROOTS = 20,
+	LATE = 8,
+	FIRST = 60000,
+	SKIPPED = 77
+};
 
 #define CHECK(what)                                                                      \
 	do {                                                                             \
@@ -62,10 +70,38 @@ static void user(const struct harness *h, uid_t uid, int in, int out)
 	_exit(0);
 }
 
+/* One who comes when all is full, again and again, and waits to be told why. */
+static void late(const struct harness *h, int in, int out)
+{
+	int count = LATE;
+	char go;
+
+	CHECK(setgroups(0, NULL) == 0 && setgid(FIRST) == 0);
+	CHECK(setuid(FIRST + USERS) == 0);
+	for (int i = 0; i < LATE; i++)
+		CHECK(raw_ipc(h) >= 0);
+	CHECK(write(out, &count, sizeof count) == sizeof count);
+	CHECK(read(in, &go, 1) == 0);
+	_exit(0);
+}
+
+static void start_late(const struct harness *h, const int hold[2], const int told[2])
+{
+	pid_t child = fork();
+	int count;
+
+	CHECK(child >= 0);
+	if (child == 0) {
+		close(hold[1]);
+		late(h, hold[0], told[1]);
+	}
+	CHECK(read(told[0], &count, sizeof count) == sizeof count && count == LATE);
+}
+
 int main(void)
 {
 	struct harness h;
-	int hold[2], told[2], fds[ROOTS], greeted, sum = 0;
+	int hold[2], told[2], fds[ROOTS], next, greeted, sum = 0;
 	bool refused;
 
 	if (geteuid() != 0) {
@@ -103,11 +139,16 @@ int main(void)
 		fds[i] = raw_ipc(&h);
 		CHECK(serves(fds[i], &refused));
 	}
+	/* Nor do those stand in its way who are being turned away. */
+	start_late(&h, hold, told);
+	next = raw_ipc(&h);
+	CHECK(serves(next, &refused));
+	close(next);
 	for (int i = 0; i < ROOTS; i++)
 		close(fds[i]);
 	/* What they leave is there again. */
 	close(hold[1]);
-	for (int i = 0; i < USERS; i++)
+	for (int i = 0; i < USERS + 1; i++)
 		wait(NULL);
 	harness_wait_stat(&h, "connections", true, 3);
 	harness_stop(&h);
