@@ -229,6 +229,7 @@ static int adopt_check(struct adoption *a, const struct hyper_domain *d)
 {
 	struct daemon *daemon = a->all->daemon;
 	const struct row *vm = db_row(pool_db(daemon->pool), CLASS_VM, a->vm);
+	const struct row *left = db_row(pool_db(daemon->pool), CLASS_VM, d->vm);
 	struct vm_ghost_mark ghost;
 	struct rv_error e = {0};
 
@@ -240,6 +241,13 @@ static int adopt_check(struct adoption *a, const struct hyper_domain *d)
 			"domain %u (%s) is %s: only one that runs or is paused can be "
 			"adopted; end it with host-ghost-destroy",
 			a->domid, d->name, hyper_state_name(d->state));
+	/* Adopted as another one, it would keep that VM from nothing any more. */
+	if (left && !uuid_eq(&d->vm, &a->vm))
+		return op_fail(&a->op, RV_ESTATE,
+			"domain %u (%s) is left of VM %s, to whose disks it may be "
+			"writing, so it can be no other VM: adopt it as that one "
+			"(vm=%s), or end it (host-ghost-destroy)",
+			a->domid, d->name, row_name(left), row_name(left));
 	if (a->fresh && call_name_check(CLASS_VM, a->name[0] ? a->name : d->name, &e))
 		return op_fail_with(&a->op, &e);
 	if (a->fresh)

@@ -346,6 +346,9 @@ def left_running(t, client, other, hosts, guests):
     domid = {g["marked"]: g["domid"] for g in there.call("host.ghost_list", self=hosts["host3"])}
     there.change("host.ghost_destroy", self=hosts["host3"], domid=domid["guest1"])
     patiently(client, "VM.start", self=guests[1], on=hosts["host1"])
+    for other_vm in {"new_name": "guest2b"}, {"vm": guests[0]}:
+        words = refused("VM_BAD_POWER_STATE", there, "VM.adopt", host=hosts["host3"], domid=domid["guest2"], **other_vm)
+        assert "left of VM guest2" in words, words
     there.change("VM.adopt", host=hosts["host3"], domid=domid["guest2"], vm=guests[2])
     record = records(client, "VM")[guests[2]]
     assert (record["power_state"], record["resident_on"], record["ghosts"]) == ("Running", hosts["host3"], {}), record
