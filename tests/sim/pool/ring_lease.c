@@ -10,7 +10,9 @@
 #include "ring.h"
 #include "vm/vm_protect.h"
 
-enum { ROUND_US = 3000 }; /* clocks are read in whole ms, which are not the ring's */
+/* Clocks are read in whole ms, which are not the ring's; and of a clock that is one in a
+ * hundred too fast the true time is known to one in ten thousand: 6 ms in a minute. */
+enum { ROUND_US = 10000 };
 
 /* CLOCK_BOOTTIME of each machine: begun at another time, and a little too fast or slow.
  */
