@@ -1,9 +1,11 @@
 #include "daemon/listen.h"
 
+#include <errno.h>
 #include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -167,6 +169,26 @@ static int listen_one(
 	return rc;
 }
 
+/* Mode 0660: the configured group's members get in, too. */
+static int listen_local(
+	struct daemon *d, enum sp_protocol protocol, const char *name, struct rv_error *e)
+{
+	char url[CONFIG_TEXT_MAX + 32];
+	const char *path = url + strlen("ipc://");
+	const struct group *group = NULL;
+	int rc;
+
+	daemon_socket_path(d->config, name, url, sizeof url);
+	rc = listen_one(d, protocol, url, e);
+	if (rc || !*d->config->rpc_group)
+		return rc;
+	group = getgrnam(d->config->rpc_group);
+	if (group && lchown(path, (uid_t)-1, group->gr_gid) == 0)
+		return 0;
+	return rv_error_set(e, RV_EPERM, "%s can't be given to the group '%s': %s", path,
+		d->config->rpc_group, group ? strerror(errno) : "it has gone");
+}
+
 static int listen_further(struct daemon *d, struct rv_error *e)
 {
 	char urls[CONFIG_TEXT_MAX], *rest = urls;
@@ -186,7 +208,6 @@ int listen_open(struct daemon *d, struct rv_error *e)
 		.arg = d,
 		.max_connections = descriptors_rpc_limit()};
 	struct tls_context *tls = NULL;
-	char url[CONFIG_TEXT_MAX + 32];
 	int rc;
 
 	if (config.max_connections < RV_MAX_RPC_CONNECTIONS)
@@ -208,12 +229,10 @@ int listen_open(struct daemon *d, struct rv_error *e)
 	tls_context_unref(tls);
 	if (rc)
 		return rc;
-	daemon_socket_path(d->config, "rpc.sock", url, sizeof url);
-	rc = listen_one(d, SP_REP, url, e);
+	rc = listen_local(d, SP_REP, "rpc.sock", e);
 	if (rc)
 		return rc;
-	daemon_socket_path(d->config, "events.sock", url, sizeof url);
-	rc = listen_one(d, SP_PUB, url, e);
+	rc = listen_local(d, SP_PUB, "events.sock", e);
 	if (rc)
 		return rc;
 	rc = listen_further(d, e);
