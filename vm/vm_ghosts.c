@@ -83,11 +83,13 @@ static void ghost_tell(struct vm_host *h, const struct hyper_domain *d)
 		return;
 	vm_note(h->mgr, "DOMAIN_UNKNOWN", 2, d->vm,
 		"host %.64s: domain %u (%.64s, %llu MiB, %s) is there, but the database "
-		"does not know it%s%.64s. It was left alone: vm-adopt makes it a VM, "
+		"does not know it%s%.64s. It was left alone: vm-adopt makes it "
+		"%s%s%.64s, "
 		"host-ghost-destroy ends it (host=%.64s domid=%u)",
 		name, d->id.domid, d->name, (unsigned long long)(d->actual_kib >> 10),
 		handle, vm ? "; it bears the mark of VM " : "", vm ? row_name(vm) : "",
-		name, d->id.domid);
+		vm ? "that VM again" : "a VM", vm ? " with vm=" : "",
+		vm ? row_name(vm) : "", name, d->id.domid);
 }
 
 void vm_ghost_seen(struct vm_host *h, const struct hyper_domain *d)
