@@ -277,7 +277,7 @@ static void op_refused(struct vm_op *o, int rc)
 	struct rv_error e = {0};
 
 	op_unlist(o);
-	/* While it waited nothing else looked after a domain of it that had ended, and by now
+	/* While it waited nothing else looked after a domain of it that had ended, and
 	 * the VM is perhaps no more this host's. */
 	if (rc == RV_ECONFLICT && o->host)
 		vm_claims_due(o->host);
