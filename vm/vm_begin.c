@@ -279,7 +279,7 @@ static void op_refused(struct vm_op *o, int rc)
 	op_unlist(o);
 	/* While it waited nothing else looked after a domain of it that had ended, and
 	 * the VM is perhaps no more this host's. */
-	if (rc == RV_ECONFLICT && o->host)
+	if (rc && o->host)
 		vm_claims_due(o->host);
 	if (rc == RV_ECONFLICT && db_row(pool_db(m->pool), CLASS_TASK, o->task))
 		rc = 0; /* the same request came another way, and was first */
