@@ -13,25 +13,39 @@
 #include "rpc/message.h"
 
 enum { HOSTS = 15, VMS_PER_HOST = 20, CALL_MS = 60000, SECONDS = 30, SETTLE_S = 5 };
+enum { READY_S = 60, AGAIN_US = 100 * 1000 };
+
+/* A host that has just joined compares its database with what runs, and says so. */
+static void start_vm(struct host *h, const char *uuid, const char *on)
+{
+	double began_s = report_now_s();
+	struct rv_error e = {0};
+
+	for (;;) {
+		msgpack_packer *pk = rpc_client_begin(h->client, "VM.start", 2);
+
+		rpc_pack_key(pk, "self");
+		rpc_pack_text(pk, uuid);
+		rpc_pack_key(pk, "on");
+		rpc_pack_text(pk, on);
+		if (!rpc_client_end(h->client, CALL_MS, NULL, &e))
+			return;
+		if (!rpc_client_retryable(h->client) ||
+			report_now_s() - began_s > READY_S)
+			report_die("VM.start: %s", e.detail);
+		usleep(AGAIN_US);
+	}
+}
 
 static void start_vms(struct cluster *c, int i, int vms)
 {
 	struct host *h = &c->hosts[0].host;
 	char name[32], uuid[HOST_UUID_SIZE];
-	struct rv_error e = {0};
 
 	for (int k = 0; k < vms; k++) {
-		msgpack_packer *pk;
-
 		snprintf(name, sizeof name, "vm-%d-%d", i, k);
 		host_make_vm(h, name, uuid);
-		pk = rpc_client_begin(h->client, "VM.start", 2);
-		rpc_pack_key(pk, "self");
-		rpc_pack_text(pk, uuid);
-		rpc_pack_key(pk, "on");
-		rpc_pack_text(pk, c->hosts[i].uuid);
-		if (rpc_client_end(h->client, CALL_MS, NULL, &e))
-			report_die("VM.start: %s", e.detail);
+		start_vm(h, uuid, c->hosts[i].uuid);
 	}
 }
 
