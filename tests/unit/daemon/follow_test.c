@@ -9,12 +9,13 @@
 #include <time.h>
 #include <cmocka.h>
 
+#include "tests/unit/reactor/run_ms.h"
+
 enum { LOOKS = 13, STEPS = 64 };
 
 static struct {
 	struct daemon d;
 	void (*fn)(struct pool_subscriber *s, const struct db_result *r);
-	struct timer end;
 	int trail[STEPS], steps;
 	uint64_t callback[STEPS]; /* of daemon.look, in which it looked */
 	int slow;		  /* who takes longer than a slice */
@@ -100,12 +101,6 @@ void __wrap_pool_subscribe(struct pool *pool, struct pool_subscriber *s,
 	w.fn = fn;
 }
 
-static void on_end(void *arg)
-{
-	(void)arg;
-	loop_stop(w.d.loop);
-}
-
 static int setup(void **state)
 {
 	struct rv_error e;
@@ -115,7 +110,6 @@ static int setup(void **state)
 	w.slow = w.changing = -1;
 	assert_int_equal(loop_new(&w.d.loop, &e), 0);
 	w.d.members = (struct members *)&w;
-	timer_init(&w.end, w.d.loop, "test.end", on_end, NULL);
 	follow_init(&w.d);
 	follow_begin(&w.d);
 	return 0;
@@ -125,7 +119,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	follow_stop(&w.d);
-	timer_stop(&w.end);
 	loop_free(w.d.loop);
 	return 0;
 }
@@ -146,8 +139,7 @@ static void rest(void)
 {
 	for (int i = 0; !at_rest(); i++) {
 		assert_in_range(i, 0, 10000);
-		timer_start_ms(&w.end, 1);
-		loop_run(w.d.loop);
+		run_ms(w.d.loop, 1);
 	}
 }
 

@@ -9,13 +9,13 @@
 
 #include "base/bytes.h"
 #include "applied.h"
+#include "tests/unit/reactor/run_ms.h"
 
 enum { DISKS = 6000, IN_ONE_ENTRY = 500, SIZE = 1000 };
 
 static struct {
 	struct daemon d;
 	struct db *db;
-	struct timer end;
 	bool leads;
 	int told;
 } w;
@@ -76,12 +76,6 @@ static void make(uint32_t from, uint32_t count, struct uuid sr)
 	must_apply(w.db, &t);
 }
 
-static void on_end(void *arg)
-{
-	(void)arg;
-	loop_stop(w.d.loop);
-}
-
 static int setup(void **state)
 {
 	struct rv_error e;
@@ -101,7 +95,6 @@ static int setup(void **state)
 		make(n, IN_ONE_ENTRY, sr_of(1));
 	make(DISKS, 7, sr_of(2));
 	object_live_init(&w.d);
-	timer_init(&w.end, w.d.loop, "test.end", on_end, NULL);
 	return 0;
 }
 
@@ -109,7 +102,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	object_live_stop(&w.d);
-	timer_stop(&w.end);
 	loop_free(w.d.loop);
 	db_free(w.db);
 	return 0;
@@ -117,8 +109,7 @@ static int teardown(void **state)
 
 static void turn(void)
 {
-	timer_start_ms(&w.end, 0);
-	loop_run(w.d.loop);
+	run_ms(w.d.loop, 0);
 }
 
 static void rest(void)

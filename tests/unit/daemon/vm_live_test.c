@@ -11,13 +11,13 @@
 
 #include "base/bytes.h"
 #include "applied.h"
+#include "tests/unit/reactor/run_ms.h"
 
 enum { VMS = 20000, IN_ONE_ENTRY = 5000, AT_ONCE = 600 };
 
 static struct {
 	struct daemon d;
 	struct db *db;
-	struct timer end;
 	int looked, most, turns;
 	uint8_t allowed[VMS]; /* how often each VM was looked at */
 } w;
@@ -70,12 +70,6 @@ static void apply(struct txn *t)
 	must_apply(w.db, t);
 }
 
-static void on_end(void *arg)
-{
-	(void)arg;
-	loop_stop(w.d.loop);
-}
-
 static int setup(void **state)
 {
 	struct rv_error e;
@@ -100,7 +94,6 @@ static int setup(void **state)
 		apply(&t);
 	}
 	vm_live_init(&w.d);
-	timer_init(&w.end, w.d.loop, "test.end", on_end, NULL);
 	return 0;
 }
 
@@ -108,7 +101,6 @@ static int teardown(void **state)
 {
 	(void)state;
 	vm_live_fini(&w.d);
-	timer_stop(&w.end);
 	loop_free(w.d.loop);
 	db_free(w.db);
 	return 0;
@@ -129,8 +121,7 @@ static void turn(void)
 	int before = w.looked;
 
 	assert_true(timer_active(&w.d.vm_live_turn));
-	timer_start_ms(&w.end, 0);
-	loop_run(w.d.loop);
+	run_ms(w.d.loop, 0);
 	w.turns++;
 	if (w.looked - before > w.most)
 		w.most = w.looked - before;

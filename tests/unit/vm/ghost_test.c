@@ -48,6 +48,15 @@ static void ghost_on(struct world *w, size_t vm, struct uuid host)
 	world_commit(w, &t);
 }
 
+static void ghosts_off(struct world *w, struct uuid host)
+{
+	struct txn t;
+
+	world_txn(w, &t);
+	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
+	world_commit(w, &t);
+}
+
 static bool is_marked(struct world *w, size_t vm)
 {
 	return vm_ghost_marked_on(world_row(w, vm), w->host);
@@ -83,14 +92,8 @@ static void test_recorded(void **state)
 		assert_true(is_marked(w, vm));
 	}
 	/* Taken out by somebody else, it comes again. */
-	{
-		struct txn t;
-
-		world_txn(w, &t);
-		vm_ghost_unmark_all_txn(pool_db(w->pool), w->host, &t);
-		world_commit(w, &t);
-		assert_false(is_marked(w, vm));
-	}
+	ghosts_off(w, w->host);
+	assert_false(is_marked(w, vm));
 	world_run_ms(w, 25000);
 	assert_true(is_marked(w, vm));
 	world_restart(w);
@@ -178,9 +181,7 @@ static void test_found_meanwhile(void **state)
 	assert_int_equal(pool_commit(w->pool, &c.commit, &t, world_committed, &e), 0);
 	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
 	assert_non_null(strstr(w->accepted_error.detail, "host-ghost-destroy"));
-	world_txn(w, &t);
-	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
-	world_commit(w, &t);
+	ghosts_off(w, host);
 
 	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
 	ghost_on(w, vm, host);
@@ -189,9 +190,7 @@ static void test_found_meanwhile(void **state)
 		strstr(world_why(w, task), "host host2 has just reported domain 7"));
 	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
 	world_assert_clean(w, vm);
-	world_txn(w, &t);
-	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
-	world_commit(w, &t);
+	ghosts_off(w, host);
 	/* One that runs is not stopped for it, and may reboot. */
 	world_must(w, VM_OP_START, vm);
 	ghost_on(w, vm, host);
@@ -206,7 +205,6 @@ static void test_not_restarted(void **state)
 	struct world *w = world_new(304);
 	size_t vm = world_add_vm(w, 1, 0);
 	struct uuid host = add_host(w, "host2");
-	struct txn t;
 
 	(void)state;
 	world_must(w, VM_OP_START, vm);
@@ -218,9 +216,7 @@ static void test_not_restarted(void **state)
 	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
 	assert_int_equal(world_messages(w, "VM_RESTART_FAILED"), 1);
 	assert_int_equal(world_messages(w, "VM_RESTARTED"), 0);
-	world_txn(w, &t);
-	vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
-	world_commit(w, &t);
+	ghosts_off(w, host);
 	world_must(w, VM_OP_START, vm);
 	world_free(w);
 }
