@@ -160,14 +160,11 @@ void timer_init(
 		.who = l->sim.who};
 }
 
-void timer_start_us(struct timer *t, int64_t after_us)
+static void timer_start_at(struct timer *t, int64_t due_us)
 {
 	struct loop *l = t->loop;
-	int64_t now_us = loop_now_us(l);
 
-	if (after_us < 0)
-		after_us = 0;
-	t->due_us = after_us > INT64_MAX - now_us ? INT64_MAX : now_us + after_us;
+	t->due_us = due_us;
 	t->order = l->next_order++;
 	if (t->heap_slot == SIZE_MAX) {
 		if (l->heap_count == l->heap_size)
@@ -180,6 +177,15 @@ void timer_start_us(struct timer *t, int64_t after_us)
 	heap_down(l, t);
 }
 
+void timer_start_us(struct timer *t, int64_t after_us)
+{
+	int64_t now_us = loop_now_us(t->loop);
+
+	if (after_us < 0)
+		after_us = 0;
+	timer_start_at(t, after_us > INT64_MAX - now_us ? INT64_MAX : now_us + after_us);
+}
+
 void timer_start_ms(struct timer *t, int64_t after_ms)
 {
 	timer_start_us(t, after_ms > INT64_MAX / 1000 ? INT64_MAX : after_ms * 1000);
@@ -189,16 +195,15 @@ void timer_start_about_ms(struct timer *t, int64_t after_ms)
 {
 	const int64_t grid_us = LOOP_ABOUT_MS * INT64_C(1000);
 	struct loop *l = t->loop;
-	int64_t now_us, due_us;
+	int64_t due_us;
 
 	if (!l->ev || after_ms < LOOP_ABOUT_MS || after_ms > INT64_MAX / 4000) {
 		timer_start_ms(t, after_ms);
 		return;
 	}
-	now_us = loop_now_us(l);
-	due_us = now_us + after_ms * 1000 + grid_us / 2 - l->about_us;
-	due_us = due_us / grid_us * grid_us + l->about_us;
-	timer_start_us(t, due_us - now_us);
+	due_us = loop_now_us(l) + after_ms * 1000 + grid_us / 2 - l->about_us;
+	/* The moment itself: outside callbacks the clock goes on. */
+	timer_start_at(t, due_us / grid_us * grid_us + l->about_us);
 }
 
 void timer_stop(struct timer *t)
