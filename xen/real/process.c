@@ -23,10 +23,6 @@ static void fd_close(int *fd)
 
 static void process_free(struct xen_process *p)
 {
-	struct xen_helpers *h = p->helpers;
-
-	if (h->spare == p)
-		h->spare = NULL;
 	list_remove(&p->node);
 	fd_close(&p->control_fd);
 	fd_close(&p->life_fd);
@@ -126,10 +122,15 @@ void xen_process_abandon(struct xen_process *p)
 	process_free(p);
 }
 
-/* --- the one that waits --- */
+/* --- those that wait --- */
+
+static struct xen_process *process_at(const struct list *node)
+{
+	return CONTAINER_OF(node, struct xen_process, node);
+}
 
 /* It may have died a moment ago, and that not been told yet. */
-static bool is_waiting(const struct xen_process *p)
+static bool is_well(const struct xen_process *p)
 {
 	struct pollfd at = {.fd = p->control_fd, .events = POLLIN};
 
@@ -140,9 +141,35 @@ static bool is_waiting(const struct xen_process *p)
 static bool is_busy(const struct xen_helpers *h)
 {
 	for (const struct list *at = h->all.next; at != &h->all; at = at->next)
-		if (CONTAINER_OF(at, struct xen_process, node)->ended)
+		if (process_at(at)->ended)
 			return true;
 	return false;
+}
+
+unsigned xen_helpers_waiting(const struct xen_helpers *h)
+{
+	unsigned n = 0;
+
+	for (const struct list *at = h->all.next; at != &h->all; at = at->next)
+		n += process_at(at)->waits;
+	return n;
+}
+
+/* NULL: none does, and is well. */
+static struct xen_process *one_that_waits(struct xen_helpers *h)
+{
+	struct list *at = h->all.next;
+
+	while (at != &h->all) {
+		struct xen_process *p = process_at(at);
+
+		at = at->next;
+		if (p->waits && is_well(p))
+			return p;
+		if (p->waits)
+			xen_process_abandon(p);
+	}
+	return NULL;
 }
 
 static void spare_due(void *arg)
@@ -150,9 +177,18 @@ static void spare_due(void *arg)
 	struct xen_helpers *h = arg;
 	struct rv_error e = {0};
 
-	/* The next job starts its own, and tells what is wrong. */
-	if (!h->spare && !is_busy(h) && process_start(&h->spare, h, &e) != 0)
-		log_warn("xen.process", "msg=\"%s\"", e.detail);
+	if (is_busy(h))
+		return;
+	for (unsigned n = xen_helpers_waiting(h); n < XEN_HELPERS_SPARES; n++) {
+		struct xen_process *p = NULL;
+
+		/* The next job starts its own, and tells what is wrong. */
+		if (process_start(&p, h, &e) != 0) {
+			log_warn("xen.process", "msg=\"%s\"", e.detail);
+			return;
+		}
+		p->waits = true;
+	}
 }
 
 void xen_helpers_init(struct xen_helpers *h, struct loop *l, const char *program)
@@ -166,7 +202,7 @@ void xen_helpers_fini(struct xen_helpers *h)
 {
 	timer_stop(&h->later);
 	while (!list_empty(&h->all))
-		xen_process_abandon(CONTAINER_OF(h->all.next, struct xen_process, node));
+		xen_process_abandon(process_at(h->all.next));
 }
 
 int xen_process_get(struct xen_process **out, struct xen_helpers *h, child_done_fn *ended,
@@ -174,14 +210,12 @@ int xen_process_get(struct xen_process **out, struct xen_helpers *h, child_done_
 {
 	int rc = 0;
 
-	if (h->spare && !is_waiting(h->spare))
-		xen_process_abandon(h->spare);
-	*out = h->spare;
-	h->spare = NULL;
+	*out = one_that_waits(h);
 	if (!*out)
 		rc = process_start(out, h, e);
 	if (rc)
 		return rc;
+	(*out)->waits = false;
 	(*out)->ended = ended;
 	(*out)->arg = arg;
 	return 0;

@@ -1,10 +1,12 @@
 /*
- * Processes of reeve-xen-helper: one for each job, and one more that waits for the next.
+ * Processes of reeve-xen-helper: one for each job, and two more that wait for the next.
  *
  * To start the program takes about as long as all else that a job adds to Xen's own work:
- * its libraries are loaded and bound. So some time after the last job one is started that
- * waits for a request, and the next job begins at once. It has opened nothing and holds
- * nothing; it ends when the daemon does, since its control channel ends.
+ * its libraries are loaded and bound. So some time after the last job some are started
+ * that wait for a request, and the next job begins at once: two, since jobs come in pairs
+ * (a suspend and a resume right after it, the two halves of a reboot). They have opened
+ * nothing and hold nothing; they end when the daemon does, since their control channel
+ * ends.
  *
  * A job whose result is there need not wait for the process's end: xen_process_let_go.
  */
@@ -19,16 +21,18 @@ enum {
 	/* After a job's end, with none at work: those have the processor for themselves,
 	 * and so has what follows a job at once. */
 	XEN_HELPERS_SPARE_MS = 1000,
+	XEN_HELPERS_SPARES = 2, /* that wait, at most */
 };
 
 struct xen_helpers;
 
 struct xen_process {
 	struct xen_helpers *helpers;
-	struct child *child; /* NULL after its end */
-	int control_fd;	     /* the job's, once taken */
-	int life_fd;	     /* closed: it is to undo and end */
-	child_done_fn *ended;
+	struct child *child;  /* NULL after its end */
+	int control_fd;	      /* the job's, once taken */
+	int life_fd;	      /* closed: it is to undo and end */
+	bool waits;	      /* for its request: no job has it yet */
+	child_done_fn *ended; /* NULL while it waits, and once it was let go */
 	void *arg;
 	struct list node; /* of helpers->all */
 };
@@ -37,7 +41,6 @@ struct xen_helpers {
 	struct loop *loop;
 	const char *program; /* borrowed */
 	struct list all;
-	struct xen_process *spare; /* or NULL */
 	struct timer later;
 };
 
@@ -45,10 +48,13 @@ void xen_helpers_init(struct xen_helpers *h, struct loop *l, const char *program
 /* Kills what is there, without undoing. Idempotent. */
 void xen_helpers_fini(struct xen_helpers *h);
 
-/* The one that waits, or a new one. `ended` is called once, with the process freed after
+/* One that waits, or a new one. `ended` is called once, with the process freed after
  * it, unless it was let go. RV_ECHILD (no such program), RV_ENOMEM, RV_EIO. */
 int xen_process_get(struct xen_process **out, struct xen_helpers *h, child_done_fn *ended,
 	void *arg, struct rv_error *e) RV_MUST_CHECK;
+
+/* How many wait for a request. */
+unsigned xen_helpers_waiting(const struct xen_helpers *h);
 
 /* Nobody waits for its end any more: it ends by itself. */
 void xen_process_let_go(struct xen_process *p);

@@ -1,5 +1,5 @@
 /*
- * Helper processes, and the one that waits: this program, started again, is the helper.
+ * Helper processes, and those that wait: this program, started again, is the helper.
  * It answers a request with its process id, and writes to the descriptor that came along.
  */
 #include <stdarg.h>
@@ -117,14 +117,28 @@ static pid_t ask(struct xen_process *p, const char *text, int data_fd)
 	return pid;
 }
 
-static bool has_spare(const struct world *w)
+static bool has_spares(const struct world *w)
 {
-	return w->helpers.spare;
+	return xen_helpers_waiting(&w->helpers) == XEN_HELPERS_SPARES;
 }
 
-static bool has_none(const struct world *w)
+static bool has_one_less(const struct world *w)
 {
-	return !w->helpers.spare;
+	return xen_helpers_waiting(&w->helpers) == XEN_HELPERS_SPARES - 1;
+}
+
+/* The one that is taken next. */
+static struct xen_process *spare(const struct world *w)
+{
+	for (const struct list *at = w->helpers.all.next; at != &w->helpers.all;
+		at = at->next) {
+		struct xen_process *p = CONTAINER_OF(at, struct xen_process, node);
+
+		if (p->waits)
+			return p;
+	}
+	fail_msg("none waits");
+	return NULL;
 }
 
 static bool is_gone(const struct world *w)
@@ -158,19 +172,41 @@ static void run_until(struct world *w, bool (*until)(const struct world *w))
 static void the_next_one_waits(void **state)
 {
 	struct world *w = *state;
-	struct xen_process *p = get(w), *spare;
+	struct xen_process *p = get(w), *next;
 
-	assert_null(w->helpers.spare);
+	assert_int_equal(xen_helpers_waiting(&w->helpers), 0);
 	assert_true(ask(p, "end", -1) > 0);
 	loop_run(w->loop);
 	assert_int_equal(w->ended, 1);
-	run_until(w, has_spare);
-	spare = w->helpers.spare;
-	assert_ptr_equal(get(w), spare);
-	assert_null(w->helpers.spare);
-	assert_true(ask(spare, "end", -1) > 0);
+	run_until(w, has_spares);
+	next = spare(w);
+	assert_ptr_equal(get(w), next);
+	assert_int_equal(xen_helpers_waiting(&w->helpers), XEN_HELPERS_SPARES - 1);
+	assert_true(ask(next, "end", -1) > 0);
 	loop_run(w->loop);
 	assert_int_equal(w->ended, 2);
+	/* And the place that was left is taken again. */
+	run_until(w, has_spares);
+}
+
+/* A resume right after a suspend: no time to start another one in between. */
+static void two_in_a_row_find_one(void **state)
+{
+	struct world *w = *state;
+	struct xen_process *first, *second;
+
+	assert_true(ask(get(w), "end", -1) > 0);
+	loop_run(w->loop);
+	run_until(w, has_spares);
+	first = spare(w);
+	assert_ptr_equal(get(w), first);
+	second = spare(w);
+	assert_true(ask(first, "end", -1) > 0);
+	loop_run(w->loop);
+	assert_ptr_equal(get(w), second);
+	assert_true(ask(second, "end", -1) > 0);
+	loop_run(w->loop);
+	assert_int_equal(w->ended, 3);
 }
 
 /* To start one takes from those at work what they need themselves. */
@@ -186,33 +222,34 @@ static void none_is_started_beside_others(void **state)
 	timer_init(&w->look, w->loop, "test.stop", (timer_fn *)loop_stop, w->loop);
 	timer_start_ms(&w->look, XEN_HELPERS_SPARE_MS + 500);
 	loop_run(w->loop);
-	assert_null(w->helpers.spare);
+	assert_int_equal(xen_helpers_waiting(&w->helpers), 0);
 	xen_process_let_go(p);
-	run_until(w, has_spare);
+	run_until(w, has_spares);
 }
 
 static void a_dead_one_is_not_taken(void **state)
 {
 	struct world *w = *state;
+	struct xen_process *dead, *p;
 	struct pollfd end;
-	struct xen_process *p;
 
 	assert_true(ask(get(w), "end", -1) > 0);
 	loop_run(w->loop);
-	run_until(w, has_spare);
+	run_until(w, has_spares);
 	/* It ends, and the loop has not told yet. */
-	end = (struct pollfd){.fd = w->helpers.spare->control_fd};
-	child_kill(w->helpers.spare->child);
+	dead = spare(w);
+	end = (struct pollfd){.fd = dead->control_fd};
+	child_kill(dead->child);
 	assert_int_equal(poll(&end, 1, PATIENCE_MS), 1);
 	p = get(w);
+	assert_ptr_not_equal(p, dead);
 	assert_true(ask(p, "end", -1) > 0);
 	loop_run(w->loop);
 	assert_int_equal(w->ended, 2);
 	/* And told: it is forgotten. */
-	run_until(w, has_spare);
-	child_kill(w->helpers.spare->child);
-	run_until(w, has_none);
-	assert_true(list_empty(&w->helpers.all));
+	run_until(w, has_spares);
+	child_kill(spare(w)->child);
+	run_until(w, has_one_less);
 }
 
 static void data_goes_with_the_request(void **state)
@@ -265,6 +302,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_next_one_waits, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(two_in_a_row_find_one, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
 			none_is_started_beside_others, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(
