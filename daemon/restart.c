@@ -315,35 +315,51 @@ static void settle(struct restarts *r, const struct row *vm, struct uuid task,
 		r->settling = false;
 }
 
-/* When the last message of that name about the VM was left; INT64_MIN: never. */
+/* When the last message of that name about the VM (NULL: about any object) was left;
+ * INT64_MIN: never. */
 static int64_t last_told_ms(
 	const struct restarts *r, const struct row *vm, const char *name)
 {
 	const struct db *db = db_of(r);
-	struct uuid uuid = row_uuid(vm), obj;
+	struct uuid uuid = vm ? row_uuid(vm) : UUID_NONE, obj;
 	int64_t last_ms = INT64_MIN;
 
 	for (const struct row *m = NULL; (m = db_next(db, CLASS_MESSAGE, m));) {
 		obj = db_ref(m, MESSAGE_OBJ_UUID);
-		if (uuid_eq(&obj, &uuid) && db_int(m, MESSAGE_TIMESTAMP) > last_ms &&
+		if ((!vm || uuid_eq(&obj, &uuid)) &&
+			db_int(m, MESSAGE_TIMESTAMP) > last_ms &&
 			strcmp(db_string(m, MESSAGE_NAME), name) == 0)
 			last_ms = db_int(m, MESSAGE_TIMESTAMP);
 	}
 	return last_ms;
 }
 
-/* Its own host said that it was fenced, since it was started again last: then the host
- * was not lost, but only its lease. */
-static bool was_fenced(const struct restarts *r, const struct row *vm)
-{
-	return last_told_ms(r, vm, "VM_FENCED") > last_told_ms(r, vm, "VM_RESTARTED");
-}
-
+/* Why it went down, as the last message says that may be of that. */
 static const char *why_again(const struct restarts *r, const struct row *vm)
 {
-	return was_fenced(r, vm)
-		       ? "after it had been fenced: its host's lease had run out"
-		       : "after its host was lost";
+	static const struct {
+		const char *name, *why;
+		bool of_host;
+	} told[] = {
+		{"HOST_FENCED", "after its host was lost", true},
+		{"HOST_DECLARED_DEAD", "after its host was lost", true},
+		{"VM_FENCED", "after it had been fenced: its host's lease had run out",
+			false},
+		{"VM_CRASHED", "after its domain had vanished", false},
+		{"VM_REBOOT_FAILED", "after a reboot that failed", false},
+	};
+	int64_t last_ms = last_told_ms(r, vm, "VM_RESTARTED");
+	const char *why = told[0].why;
+
+	for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+		int64_t ms = last_told_ms(r, told[i].of_host ? NULL : vm, told[i].name);
+
+		if (ms > last_ms) {
+			last_ms = ms;
+			why = told[i].why;
+		}
+	}
+	return why;
 }
 
 static void started(struct restarts *r, const struct row *vm)

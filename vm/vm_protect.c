@@ -77,15 +77,18 @@ bool vm_arm_txn(const struct db *db, const struct row *vm, struct uuid host, boo
  */
 
 /* One UUID for each VM of an entry, from the one that was drawn. */
-void vm_restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t)
+bool vm_restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t)
 {
 	struct uuid task = row_uuid(vm);
 
+	txn_expect_enum(t, row_uuid(vm), VM_HA_RESTART_PRIORITY,
+		db_enum(vm, VM_HA_RESTART_PRIORITY));
 	if (!vm_is_protected(vm))
-		return;
+		return false;
 	for (size_t i = 0; i < sizeof task.b; i++)
 		task.b[i] ^= entry.b[i];
 	txn_set_ref(t, row_uuid(vm), VM_HA_RESTART_TASK, task);
+	return true;
 }
 
 /* VMs whose start was under way there: no domain of theirs was recorded, so none was let

@@ -4,11 +4,13 @@
  *	hard:                  TEARDOWN ─► BUILD ─► END
  *
  * The new domain takes over the old one's memory (vm_memory_succeed), so that nobody gets
- * in between. What fails after TEARDOWN leaves the VM Halted.
+ * in between. What fails after TEARDOWN leaves the VM Halted, and due to be started by
+ *the pool's master if it is protected.
  */
 #include "vm/vm_ask.h"
 #include "vm/vm_build.h"
 #include "vm/vm_domain.h"
+#include "vm/vm_protect.h"
 
 enum { ASK, TEARDOWN, BUILD, END, ENDED };
 
@@ -50,13 +52,17 @@ static void finish_running(struct vm_op *o, const struct db *db, struct txn *t)
 			loop_wall_ms(o->mgr->loop));
 }
 
+/* It was to run on: what is protected is started by the master. */
 static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct reboot *s = reboot_of(&o->op);
+	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 
 	vm_txn_no_domain(
 		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
 	txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->build.generation);
+	if (vm)
+		vm_restart_due_txn(vm, vm_uuid(o->mgr), t);
 }
 
 static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)

@@ -12,6 +12,7 @@
 #include "vm/vm_build.h"
 #include "vm/vm_discard.h"
 #include "vm/vm_image.h"
+#include "vm/vm_protect.h"
 
 enum { OPEN, BUILD, RECORD, DISCARD, CLOSE, END, ENDED };
 
@@ -86,9 +87,12 @@ static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 static void finish_lost(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct resume *s = resume_of(&o->op);
+	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 
 	vm_txn_no_domain(
 		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
+	if (vm)
+		vm_restart_due_txn(vm, vm_uuid(o->mgr), t);
 	txn_drop_image(s, db, t);
 	vm_txn_message(t, o->mgr, "VM_CRASHED", 2, o->vm,
 		"its domain vanished while it was resumed; it may have run for a moment, "

@@ -66,14 +66,8 @@ static void finish_settled(struct vm_op *o, const struct db *db, struct txn *t)
 		/* Spent, so that what might turn up later is known as stale. */
 		txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->id.generation + 1);
 	}
-	if (vm && v->lost) {
-		/* That may have changed since it was looked at. */
-		txn_expect_enum(t, o->vm, VM_HA_RESTART_PRIORITY,
-			db_enum(vm, VM_HA_RESTART_PRIORITY));
-		s->protected = vm_is_protected(vm);
-		if (s->protected)
-			txn_set_ref(t, o->vm, VM_HA_RESTART_TASK, vm_uuid(o->mgr));
-	}
+	if (vm && v->lost)
+		s->protected = vm_restart_due_txn(vm, vm_uuid(o->mgr), t);
 	if (v->drop_image && !uuid_is_none(&image)) {
 		txn_set_ref(t, o->vm, VM_SUSPEND_VDI, UUID_NONE);
 		vm_txn_image_done(db, t, image, s->discarded);

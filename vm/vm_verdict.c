@@ -49,20 +49,27 @@ static struct vm_verdict with_note(struct vm_verdict v, const char *note)
 	return v;
 }
 
-static struct vm_verdict lost(const struct vm_seen *s, int rc)
+/* It was up, and is down, and nobody ended it. What is protected is started by the
+ * master, wherever it fits best now (it may be this host that was fenced). */
+static struct vm_verdict down(int rc, const char *why)
+{
+	struct vm_verdict v = goes(VM_POWER_STATE_HALTED, rc, why);
+
+	v.lost = true;
+	return v;
+}
+
+static struct vm_verdict vanished(const struct vm_seen *s, int rc)
 {
 	bool fenced = s->same_boot && s->fenced;
-	struct vm_verdict v = goes(VM_POWER_STATE_HALTED, rc,
+	struct vm_verdict v = down(rc,
 		fenced ? "it was fenced: its host did not hear from the pool's master "
 			 "for a lease's time, so reeve-fenced ended it"
 		: s->same_boot ? "its domain vanished: another tool destroyed it"
 			       : "its host was restarted: its domain is gone");
 
-	/* What is protected is started by the master, wherever it fits best now (it may
-	 * be this host that was fenced). A host that was restarted starts what
-	 * auto_poweron names; a guest that vanished from a running host is treated as
-	 * crashed. */
-	v.lost = rc == 0;
+	/* A host that was restarted starts what auto_poweron names; a guest that vanished
+	 * from a running host is treated as crashed. */
 	v.restart = rc == 0 && s->same_boot && s->power_state == VM_POWER_STATE_RUNNING &&
 		    s->after_crash == VM_AFTER_RESTART;
 	return with_note(v, fenced ? "VM_FENCED" : "VM_CRASHED");
@@ -83,11 +90,10 @@ static struct vm_verdict decide_idle(const struct vm_seen *s)
 	}
 	switch (s->found) {
 	case VM_FOUND_NONE:
-		return lost(s, 0);
+		return vanished(s, 0);
 	case VM_FOUND_BUILDING:
 		return with_note(
-			goes(VM_POWER_STATE_HALTED, 0,
-				"its domain was never completed and was removed"),
+			down(0, "its domain was never completed and was removed"),
 			"VM_HALF_MADE");
 	case VM_FOUND_SUSPENDED:
 		v = stays(VM_POWER_STATE_RUNNING, 0,
@@ -145,7 +151,7 @@ static struct vm_verdict decide_resume(const struct vm_seen *s)
 	}
 	/* It may have run: old memory never meets disks that have moved on. */
 	return with_note(
-		with_image_dropped(goes(VM_POWER_STATE_HALTED, RV_ESTATE,
+		with_image_dropped(down(RV_ESTATE,
 			"its domain is gone and may have run for a moment, so its "
 			"suspended memory no longer fits its disks and was dropped")),
 		"VM_CRASHED");
@@ -178,7 +184,7 @@ static struct vm_verdict decide_reboot(const struct vm_seen *s)
 			"the daemon was restarted while it waited for the guest, which "
 			"runs on and may still reboot");
 	if (s->leftovers) {
-		struct vm_verdict v = goes(VM_POWER_STATE_HALTED, RV_EAGAIN,
+		struct vm_verdict v = down(RV_EAGAIN,
 			"the daemon was restarted in the middle; it is started again");
 
 		v.restart = true;
@@ -196,7 +202,7 @@ static struct vm_verdict decide_suspend(const struct vm_seen *s)
 	switch (s->found) {
 	case VM_FOUND_NONE:
 	case VM_FOUND_BUILDING:
-		return with_image_dropped(lost(s, RV_EAGAIN));
+		return with_image_dropped(vanished(s, RV_EAGAIN));
 	case VM_FOUND_PAUSED:
 		return with_image_dropped(
 			stays(VM_POWER_STATE_PAUSED, RV_EAGAIN, INTERRUPTED));

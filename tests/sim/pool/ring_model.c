@@ -202,15 +202,15 @@ static void learn_restart(
 	v->restart = restart;
 }
 
-/* A client has something else at work with it, which ends with this entry at last. */
-static bool is_worked_on(struct ring *r, const struct ring_vm *v, const struct db *db)
+/* A client is shutting it down, which ends with this entry at last. */
+static bool is_shut_down(struct ring *r, const struct ring_vm *v, const struct db *db)
 {
 	for (size_t i = 0; i < r->task_count; i++) {
 		const struct ring_task *t = &r->tasks[i];
 
 		if (uuid_eq(&t->vm, &v->uuid) && !t->ended_seq &&
-			t->action != RING_ACTION_MIGRATE &&
-			t->action != RING_ACTION_MIGRATE_STRICT &&
+			(t->action == RING_ACTION_CLEAN_SHUTDOWN ||
+				t->action == RING_ACTION_HARD_SHUTDOWN) &&
 			db_row(db, CLASS_TASK, t->uuid))
 			return true;
 	}
@@ -228,7 +228,7 @@ static void learn_end(
 
 	if (is_up(v->state) && state == VM_POWER_STATE_HALTED &&
 		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
-		uuid_is_none(&restart) && !v->guest_ended && !is_worked_on(r, v, db))
+		uuid_is_none(&restart) && !v->guest_ended && !is_shut_down(r, v, db))
 		ring_fail(r, "VM %s was protected, nobody ended it, and it is down",
 			v->name);
 	/* A domain runs after it was recorded, and may end before it is said that it

@@ -277,21 +277,19 @@ static void test_resume_under_way(void **state)
 	world_free(w);
 }
 
-/* Its own host found that it had been fenced: the words are of that, not of a host. */
-static void test_fenced_words(void **state)
+static void restarted_after(const char *name, const char *words)
 {
 	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
 	struct uuid task = uuid_random(loop_prng(w->d.loop));
 	bool told = false;
 	struct txn t;
 
-	(void)state;
 	start(w);
 	run_ms(w, 5000);
 	txn_init(&t, db_of(w), 0);
 	message_add(&t, uuid_random(loop_prng(w->d.loop)),
 		&(struct message){
-			.name = "VM_FENCED", .cls = "VM", .obj = w->armed, .body = ""});
+			.name = name, .cls = "VM", .obj = w->armed, .body = ""});
 	txn_create(&t, CLASS_TASK, task);
 	txn_set_enum(&t, task, TASK_STATUS, TASK_STATUS_SUCCESS);
 	txn_set_ref(&t, w->armed, VM_HA_RESTART_TASK, task);
@@ -300,9 +298,19 @@ static void test_fenced_words(void **state)
 	run_ms(w, 5000);
 	for (const struct row *m = NULL; (m = db_next(db_of(w), CLASS_MESSAGE, m));)
 		if (strcmp(db_string(m, MESSAGE_NAME), "VM_RESTARTED") == 0)
-			told = strstr(db_string(m, MESSAGE_BODY), "fenced") != NULL;
+			told = strstr(db_string(m, MESSAGE_BODY), words) != NULL;
 	assert_true(told);
 	world_free(w);
+}
+
+/* Its own host found out why it was down: the words are of that, not of a lost host. */
+static void test_why_restarted(void **state)
+{
+	(void)state;
+	restarted_after("VM_FENCED", "fenced");
+	restarted_after("VM_CRASHED", "its domain had vanished");
+	restarted_after("VM_REBOOT_FAILED", "a reboot that failed");
+	restarted_after("VM_SHUTDOWN", "its host was lost");
 }
 
 /* A lease of the pool's former life is none in the next. */
@@ -454,7 +462,7 @@ int main(void)
 		cmocka_unit_test(test_waits_then_restarts),
 		cmocka_unit_test(test_start_under_way),
 		cmocka_unit_test(test_resume_under_way),
-		cmocka_unit_test(test_fenced_words),
+		cmocka_unit_test(test_why_restarted),
 		cmocka_unit_test(test_another_life),
 		cmocka_unit_test(test_renews_meanwhile),
 		cmocka_unit_test(test_another_epoch),

@@ -259,6 +259,96 @@ static void test_protected_and_gone(void **state)
 	world_free(w);
 }
 
+/* It was to run on after its reboot, whoever asked for that, and can't be built: the
+ * master starts it again, and no one else. */
+static void reboot_fails(uint64_t seed, enum vm_restart_priority priority, bool by_guest)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(seed, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, priority);
+	world_must(w, VM_OP_START, vm);
+	world_run_ms(w, 1000);
+	g.shut = true;
+	if (by_guest)
+		assert_int_equal(
+			hyper_sim_end_guest(w->hyper, &w->vm[vm], HYPER_REASON_REBOOT),
+			0);
+	else
+		assert_int_equal(result(w, VM_OP_HARD_REBOOT, vm), TASK_STATUS_FAILURE);
+	world_run_ms(w, 60000);
+	assert_int_equal(world_messages(w, "VM_REBOOT_FAILED"), 1);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_true(is_due(w) == (priority != VM_RESTART_PRIORITY_NONE));
+	world_assert_clean(w, vm);
+	world_free(w);
+}
+
+static void test_reboot_fails(void **state)
+{
+	(void)state;
+	reboot_fails(13, VM_RESTART_PRIORITY_RESTART, true);
+	reboot_fails(14, VM_RESTART_PRIORITY_RESTART, false);
+	reboot_fails(15, VM_RESTART_PRIORITY_NONE, true);
+}
+
+/* Somebody changes a VM's protection just as an operation's end is proposed: his change
+ * is in the log before it. */
+struct late_change {
+	struct world *w;
+	enum vm_restart_priority to;
+	bool made;
+	struct world_commit commit;
+};
+
+static bool change_at_end(void *arg, const char *point, const struct uuid *vm)
+{
+	struct late_change *c = arg;
+	struct rv_error e;
+	struct txn t;
+
+	if (c->made || strcmp(point, "op.ending"))
+		return false;
+	c->made = true;
+	world_txn(c->w, &t);
+	txn_set_enum(&t, *vm, VM_HA_RESTART_PRIORITY, c->to);
+	assert_int_equal(
+		pool_commit(c->w->pool, &c->commit.commit, &t, world_committed, &e), 0);
+	return false;
+}
+
+/* Whether the master is to start it is decided by what is so when it goes down. */
+static void changed_at_end(
+	uint64_t seed, enum vm_restart_priority before, enum vm_restart_priority to)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(seed, &g);
+	struct late_change c = {.w = w, .to = to};
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid task;
+
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, before);
+	world_must(w, VM_OP_START, vm);
+	w->mgr->config.point = change_at_end;
+	w->mgr->config.point_arg = &c;
+	g.shut = true;
+	assert_int_equal(world_begin(w, VM_OP_HARD_REBOOT, vm, &task), 0);
+	world_run_ms(w, 120000); /* it is tried again at the next look */
+	assert_true(c.made);
+	assert_int_equal(world_task(w, task), TASK_STATUS_FAILURE);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_true(is_due(w) == (to != VM_RESTART_PRIORITY_NONE));
+	world_free(w);
+}
+
+static void test_changed_at_end(void **state)
+{
+	(void)state;
+	changed_at_end(16, VM_RESTART_PRIORITY_NONE, VM_RESTART_PRIORITY_RESTART);
+	changed_at_end(17, VM_RESTART_PRIORITY_RESTART, VM_RESTART_PRIORITY_NONE);
+}
+
 /* A resume that the pool was about to repeat is not due once its memory is gone. */
 static void test_thrown_away(void **state)
 {
@@ -391,6 +481,8 @@ int main(void)
 		cmocka_unit_test(test_protected_goes_on_later),
 		cmocka_unit_test(test_settled_later),
 		cmocka_unit_test(test_protected_and_gone),
+		cmocka_unit_test(test_reboot_fails),
+		cmocka_unit_test(test_changed_at_end),
 		cmocka_unit_test(test_thrown_away),
 		cmocka_unit_test(test_ended_while_due),
 		cmocka_unit_test(test_protected_while_recorded),

@@ -41,6 +41,14 @@ static void check_verdict(const struct vm_seen *s)
 	if (s->recorded && s->found == VM_FOUND_RUNNING && v.destroy)
 		assert_true(s->power_state == VM_POWER_STATE_HALTED ||
 			    s->power_state == VM_POWER_STATE_SUSPENDED || s->leftovers);
+	/* What was up, or about to go on, is down only as one that nobody ended: a
+	 * protected one is started again. */
+	if (v.power_state == VM_POWER_STATE_HALTED && s->power_state != v.power_state &&
+		s->intent != VM_INTENT_START)
+		assert_true(v.lost);
+	/* One that is started again is down. */
+	if (v.lost || v.restart)
+		assert_true(v.destroy && v.power_state == VM_POWER_STATE_HALTED);
 	if (v.rc || v.note)
 		assert_non_null(v.why);
 }
