@@ -28,8 +28,7 @@ char *command_self_key(const struct schema_class *cls, char out[static NAME_TYPE
 	return name_typed(cls->name, true, out, NAME_TYPED_MAX);
 }
 
-/* --- the verbs that every class has --------------------------------------------------
- */
+/* --- the verbs that every class has --- */
 
 struct verb {
 	const char *name;
@@ -75,8 +74,7 @@ static bool each_verb(const struct schema_class *cls, command_fn *fn, void *arg)
 	return true;
 }
 
-/* --- methods --------------------------------------------------------------------------
- */
+/* --- methods --- */
 
 /* VM.set_memory_limits is vm-memory-limits-set, as xe puts it. */
 static void method_name(const struct schema_method *m, bool verb_last, char *out)
@@ -142,8 +140,7 @@ static bool each_method(const struct schema_class *cls, command_fn *fn, void *ar
 	return true;
 }
 
-/* --- xe's other names, and reeve's own ------------------------------------------------
- */
+/* --- xe's other names, and reeve's own --- */
 
 static const struct command extras[] = {
 	{.kind = COMMAND_METHOD,

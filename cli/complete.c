@@ -19,8 +19,7 @@ struct complete {
 	size_t skip; /* bytes of it that bash has behind it already */
 };
 
-/* --- the line -------------------------------------------------------------------------
- */
+/* --- the line --- */
 
 /* Splits as a shell does: blanks, quotes, backslashes. */
 static void split(struct complete *c, const char *line, size_t point)
@@ -57,8 +56,7 @@ static void split(struct complete *c, const char *line, size_t point)
 	}
 }
 
-/* --- candidates -----------------------------------------------------------------------
- */
+/* --- candidates --- */
 
 /* Prints a whole word if what was typed is its beginning; `end` follows it. */
 static void offer(struct complete *c, const char *front, const char *text, char end)
@@ -147,8 +145,7 @@ static void offer_fields(
 				'\0');
 }
 
-/* --- keys and values ------------------------------------------------------------------
- */
+/* --- keys and values --- */
 
 struct keys {
 	struct complete *c;

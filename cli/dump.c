@@ -58,8 +58,7 @@ static void pack_int(struct params *p, const char *key, uint64_t n)
 	msgpack_pack_uint64(&p->pk, n);
 }
 
-/* --- making one ----------------------------------------------------------------------
- */
+/* --- making one --- */
 
 struct taking {
 	char id[64];
@@ -148,8 +147,7 @@ int verb_database_dump(struct cli *cli, const struct command *c)
 	return rc ? rc : dump_to(cli, path, stale);
 }
 
-/* --- putting one back ----------------------------------------------------------------
- */
+/* --- putting one back --- */
 
 static int give_piece(struct cli *cli, struct taking *t, const uint8_t *bytes, size_t len)
 {

@@ -36,8 +36,7 @@ static const char options[] =
 	"Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no answer from the\n"
 	"daemon, 130 interrupted. Ctrl-C cancels the task that is awaited.\n";
 
-/* --- one command ----------------------------------------------------------------------
- */
+/* --- one command --- */
 
 static const char *key_placeholder(const struct command_key *k)
 {
@@ -105,8 +104,7 @@ void help_command(FILE *out, const struct command *c)
 	}
 }
 
-/* --- one class ------------------------------------------------------------------------
- */
+/* --- one class --- */
 
 struct class_help {
 	FILE *out;
@@ -171,8 +169,7 @@ static void help_class(FILE *out, const struct schema_class *cls)
 	}
 }
 
-/* --- help -----------------------------------------------------------------------------
- */
+/* --- help --- */
 
 static int help_overview(struct cli *cli)
 {

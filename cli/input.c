@@ -25,8 +25,7 @@ bool input_is_ms(const char *name)
 	return len > 3 && strcmp(name + len - 3, "_ms") == 0;
 }
 
-/* --- text to values ------------------------------------------------------------------
- */
+/* --- text to values --- */
 
 /* "Halted, Paused or Running". */
 static void enum_list(const char *const *texts, char *out, size_t size)
@@ -102,8 +101,7 @@ int input_parse(
 	return rc;
 }
 
-/* --- objects by name ------------------------------------------------------------------
- */
+/* --- objects by name --- */
 
 static int name_ambiguous(struct cli *cli, const struct schema_class *cls,
 	const char *text, const msgpack_object *uuids)
@@ -285,8 +283,7 @@ int input_flag(struct cli *cli, const char *key, bool *out)
 	return rc;
 }
 
-/* --- keys to params ------------------------------------------------------------------
- */
+/* --- keys to params --- */
 
 /* key:sub=TEXT words, gathered into one map. */
 static int gather_map(struct cli *cli, const char *key, struct value *map, bool *found)

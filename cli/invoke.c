@@ -123,8 +123,7 @@ int verb_method(struct cli *cli, const struct command *c)
 	return rc;
 }
 
-/* --- vm-install: a clone of a template, with disks -------------------------------------
- */
+/* --- vm-install: a clone of a template, with disks --- */
 
 struct install {
 	struct uuid template, sr;

@@ -33,8 +33,7 @@ const struct schema_field *verb_field(
 	return NULL;
 }
 
-/* --- what to show --------------------------------------------------------------------
- */
+/* --- what to show --- */
 
 /* What a list shows where nobody says otherwise. */
 static const struct {
@@ -102,8 +101,7 @@ static int want_params(struct cli *cli, struct records *r, const char *text, boo
 	return CLI_OK;
 }
 
-/* --- filters -------------------------------------------------------------------------
- */
+/* --- filters --- */
 
 enum { MAX_FILTERS = 32 };
 
@@ -175,8 +173,7 @@ static int filters_read(
 	return CLI_OK;
 }
 
-/* --- names for UUIDs in tables ---------------------------------------------------------
- */
+/* --- names for UUIDs in tables --- */
 
 struct names {
 	struct records list[CLASS_COUNT]; /* with the name alone; cls NULL: not fetched */
@@ -277,8 +274,7 @@ static int list_table(struct cli *cli, const struct records *r)
 	return rc;
 }
 
-/* --- the command ----------------------------------------------------------------------
- */
+/* --- the command --- */
 
 static int list_print(struct cli *cli, const struct records *r, bool params)
 {

@@ -129,8 +129,7 @@ int verb_param_get(struct cli *cli, const struct command *c)
 	return rc;
 }
 
-/* --- changing -------------------------------------------------------------------------
- */
+/* --- changing --- */
 
 /* add_to with one element or one pair. */
 static int add_one(struct cli *cli, const struct schema_field *f, struct uuid self,

@@ -127,8 +127,7 @@ int print_json_records(struct cli *cli, const struct records *r)
 	return CLI_OK;
 }
 
-/* --- tables ---------------------------------------------------------------------------
- */
+/* --- tables --- */
 
 struct cells {
 	print_name_fn *name;

@@ -131,8 +131,7 @@ int records_take_one(struct records *r, struct uuid uuid, const msgpack_object *
 	return record_take(r, &r->list[0], record, e);
 }
 
-/* --- filters --------------------------------------------------------------------------
- */
+/* --- filters --- */
 
 static const char *map_at(const struct value *map, const char *key, size_t len)
 {
@@ -177,8 +176,7 @@ void records_filter(struct records *r, const struct filter *filters, int count)
 	r->count = kept;
 }
 
-/* --- order ----------------------------------------------------------------------------
- */
+/* --- order --- */
 
 static int compare(const void *a, const void *b, void *arg)
 {

@@ -21,8 +21,7 @@
 #include "pool/db/schema.h"
 #include "vm/vm_cpu.h"
 
-/* --- identity ------------------------------------------------------------------------
- */
+/* --- identity --- */
 
 static bool is_there(const char *directory, const char *name)
 {
@@ -144,8 +143,7 @@ int bootstrap_directory(const char *path, struct rv_error *e)
 	return 0;
 }
 
-/* --- records -------------------------------------------------------------------------
- */
+/* --- records --- */
 
 /* The pool's CA, whose key only hosts with the pool's secret can open. */
 static void record_ca(struct daemon *d, struct txn *t, struct uuid pool)

@@ -41,7 +41,7 @@ static const struct db *db_of(const struct ca_change *k)
 	return pool_db(k->daemon->pool);
 }
 
-/* --- who lacks one ----------------------------------------------------------------- */
+/* --- who lacks one --- */
 
 const char *ca_change_advice(struct daemon *d, char *text, size_t size)
 {
@@ -81,7 +81,7 @@ const char *ca_change_advice(struct daemon *d, char *text, size_t size)
 	return text;
 }
 
-/* --- committing -------------------------------------------------------------------- */
+/* --- committing --- */
 
 static void on_committed(struct pool_commit *commit)
 {
@@ -140,7 +140,7 @@ static void finish(struct ca_change *k)
 	commit(k, &t);
 }
 
-/* --- what expires ------------------------------------------------------------------ */
+/* --- what expires --- */
 
 static bool is_told(const struct db *db, struct uuid obj)
 {
@@ -303,7 +303,7 @@ static void on_timer(void *arg)
 	timer_start_ms(&k->timer, k->walking ? 1 : CA_LOOK_MS);
 }
 
-/* --- the method -------------------------------------------------------------------- */
+/* --- the method --- */
 
 /* False: the call has been failed. */
 static bool next_ca(struct call *c, struct txn *t)
@@ -395,7 +395,7 @@ void pool_rotate_ca(struct call *c)
 	call_commit(c, &t, words, row_uuid(db_pool(db)));
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int ca_change_new(struct ca_change **out, struct daemon *d)
 {

@@ -78,7 +78,7 @@ void calls_free(struct daemon *d)
 	}
 }
 
-/* --- beginning --------------------------------------------------------------------- */
+/* --- beginning --- */
 
 static void call_run(struct call *c)
 {
@@ -139,8 +139,7 @@ static void call_on_barrier(struct pool_barrier *b, int rc)
 	call_run(c);
 }
 
-/* --- clients of this host ------------------------------------------------------------
- */
+/* --- clients of this host --- */
 
 static msgpack_packer *client_begin(struct call *c)
 {
@@ -321,7 +320,7 @@ int call_begin_forwarded(struct daemon *d, const struct call_port *port, void *s
 	return 0;
 }
 
-/* --- arguments --------------------------------------------------------------------- */
+/* --- arguments --- */
 
 static int call_arg_index(const struct call *c, const char *name)
 {
@@ -385,7 +384,7 @@ const struct row *call_row(struct call *c, const char *name)
 	return row;
 }
 
-/* --- replying ---------------------------------------------------------------------- */
+/* --- replying --- */
 
 static inline uint8_t *put_literal(uint8_t *at, const char *bytes, size_t len)
 {
@@ -466,7 +465,7 @@ void call_failf(struct call *c, int code, const char *fmt, ...)
 	call_fail(c, &e);
 }
 
-/* --- changing ---------------------------------------------------------------------- */
+/* --- changing --- */
 
 static void call_on_commit(struct pool_commit *commit)
 {
@@ -507,7 +506,7 @@ void call_commit(struct call *c, struct txn *t, struct value result, struct uuid
 		call_fail(c, &e);
 }
 
-/* --- records ----------------------------------------------------------------------- */
+/* --- records --- */
 
 /* Classes whose objects are made with a name that no other of them has. */
 static bool names_are_unique(enum schema_class_id cls)

@@ -114,8 +114,7 @@ void call_again(struct call *c);
 /* Keeps the record arguments beyond the method's function. RV_ENOMEM. */
 int call_keep(struct call *c) RV_MUST_CHECK;
 
-/* --- arguments: by the schema's name; the name must be one of the method's ------------
- */
+/* --- arguments: by the schema's name; the name must be one of the method's --- */
 
 const struct value *call_arg(const struct call *c, const char *name); /* NULL: left out */
 struct uuid call_ref(const struct call *c, const char *name);  /* UUID_NONE: left out */
@@ -128,8 +127,7 @@ const msgpack_object *call_record(
 /* The row that a ref argument names. On NULL the call has been failed, naming it. */
 const struct row *call_row(struct call *c, const char *name);
 
-/* --- replying: each ends the call -----------------------------------------------------
- */
+/* --- replying: each ends the call --- */
 
 void call_reply_nil(struct call *c);
 void call_reply(struct call *c, const struct value *v);
@@ -140,8 +138,7 @@ void call_reply_end(struct call *c);
 void call_fail(struct call *c, const struct rv_error *e);
 void call_failf(struct call *c, int code, const char *fmt, ...) RV_PRINTF(3, 4);
 
-/* --- changing -------------------------------------------------------------------------
- */
+/* --- changing --- */
 
 /* Commits the transaction (taken) and replies with `result` (taken; VALUE_NULL: nil).
  * Where the caller gave a request UUID, a task that has already succeeded goes into the

@@ -57,8 +57,7 @@ static bool chore_has_task(const struct chore *c)
 	return !uuid_is_none(&c->task);
 }
 
-/* --- entries -------------------------------------------------------------------------
- */
+/* --- entries --- */
 
 static void chore_journalled(struct chore *c)
 {
@@ -257,8 +256,7 @@ static void chore_give_up(struct chore *c)
 	chore_commit(c, &t, on_give_up);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void chore_turn_back(struct chore *c)
 {
@@ -361,8 +359,7 @@ static void chore_step(struct op *op)
 	}
 }
 
-/* --- the ports -----------------------------------------------------------------------
- */
+/* --- the ports --- */
 
 static void on_storage(void *arg, uint64_t token, const struct storage_result *r)
 {
@@ -425,8 +422,7 @@ int chore_net(struct chore *c, uint64_t token, struct net_call *call, struct rv_
 	return net_start(c->daemon->net, call, &c->net_request, e);
 }
 
-/* --- beginning and ending ------------------------------------------------------------
- */
+/* --- beginning and ending --- */
 
 struct chore *chore_new_own(
 	struct daemon *d, const struct chore_kind *kind, timer_fn *after, void *arg)

@@ -24,7 +24,7 @@ struct clocks {
 	int64_t ahead_ms; /* by the tests' file */
 };
 
-/* --- the pool's time --------------------------------------------------------------- */
+/* --- the pool's time --- */
 
 /* How far the host's clock is ahead of this one. */
 static bool offset_of(struct clocks *c, struct uuid host, struct clock_estimate *out)
@@ -56,7 +56,7 @@ static bool pool_offset(struct clocks *c, int64_t *offset_us)
 	return true;
 }
 
-/* --- telling ----------------------------------------------------------------------- */
+/* --- telling --- */
 
 /* "1204 ms ahead of" */
 static const char *skew_text(double skew_ms, char *text, size_t size)
@@ -116,7 +116,7 @@ static void set_skew(struct clocks *c, struct uuid host, double skew_ms)
 		log_debug("clocks.set", "error=\"%s\"", e.detail);
 }
 
-/* --- looking ----------------------------------------------------------------------- */
+/* --- looking --- */
 
 static void compare(struct clocks *c)
 {
@@ -199,7 +199,7 @@ int clocks_check(struct daemon *d, const struct row *host, struct rv_error *e)
 		(long long)limit_ms);
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int clocks_new(struct clocks **out, struct daemon *d)
 {

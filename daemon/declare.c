@@ -98,7 +98,7 @@ void vm_reset_power_state(struct call *c)
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(vm));
 }
 
-/* --- the dead that come back ------------------------------------------------------- */
+/* --- the dead that come back --- */
 
 static void on_back(struct pool_commit *commit)
 {

@@ -46,7 +46,7 @@ struct departure {
 	void *arg;
 };
 
-/* --- noting ------------------------------------------------------------------------ */
+/* --- noting --- */
 
 static void note_sr(struct departure *p, const struct row *pbd)
 {
@@ -110,7 +110,7 @@ const char *departure_plugged(struct departure *p)
 	return p->plugged.count ? names_end(&p->plugged) : "";
 }
 
-/* --- going ------------------------------------------------------------------------- */
+/* --- going --- */
 
 static void leave_it(
 	struct departure *p, const char *what, const char *name, const char *why)
@@ -232,7 +232,7 @@ void departure_begin(struct departure *p, departure_fn *done, void *arg)
 	defer_start(&p->next);
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int departure_new(struct departure **out, struct daemon *d)
 {

@@ -37,8 +37,7 @@ struct dumps {
 	int count;
 };
 
-/* --- the head ------------------------------------------------------------------------
- */
+/* --- the head --- */
 
 int dump_head_write(const struct dump_head *h, struct buf *out)
 {
@@ -131,8 +130,7 @@ int dump_head_read(struct dump_head *h, const uint8_t *bytes, size_t len, size_t
 	return 0;
 }
 
-/* --- what is held ---------------------------------------------------------------------
- */
+/* --- what is held --- */
 
 static void dump_free(struct dump *u)
 {
@@ -224,8 +222,7 @@ static struct dump *dump_of(struct call *c, bool uploaded)
 	return NULL;
 }
 
-/* --- making one -----------------------------------------------------------------------
- */
+/* --- making one --- */
 
 static void reply_piece(struct dump *u, struct call *c, size_t position)
 {
@@ -347,8 +344,7 @@ void pool_database_dump(struct call *c)
 	timer_start_ms(&u->step, 0);
 }
 
-/* --- taking one -----------------------------------------------------------------------
- */
+/* --- taking one --- */
 
 static void decode_step(void *arg);
 

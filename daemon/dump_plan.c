@@ -98,7 +98,7 @@ static bool is_stored(const struct schema_field *f)
 	return !f->key && !f->live && f->ref != REF_BACK;
 }
 
-/* --- what there will be ------------------------------------------------------------- */
+/* --- what there will be --- */
 
 static bool can_be_made(const struct plan *p, const struct row *row);
 
@@ -124,7 +124,7 @@ static bool can_be_made(const struct plan *p, const struct row *row)
 	return true;
 }
 
-/* --- one object --------------------------------------------------------------------- */
+/* --- one object --- */
 
 /* The dump's value; a reference to what will not be there is none. */
 static struct value wanted(
@@ -198,7 +198,7 @@ static int make(struct plan *p, const struct row *then, struct rv_error *e)
 	return 0;
 }
 
-/* --- all of a class ----------------------------------------------------------------- */
+/* --- all of a class --- */
 
 static int restore_class(struct plan *p, enum schema_class_id cls, struct rv_error *e)
 {
@@ -236,7 +236,7 @@ static void remove_class(struct plan *p, enum schema_class_id cls)
 	}
 }
 
-/* --- what stands in the way --------------------------------------------------------- */
+/* --- what stands in the way --- */
 
 static int check_vms(struct plan *p, struct rv_error *e)
 {
@@ -289,7 +289,7 @@ static int check_pool(struct plan *p, bool other_pool, struct rv_error *e)
 	return 0;
 }
 
-/* --- what comes of it --------------------------------------------------------------- */
+/* --- what comes of it --- */
 
 static void add_counts(
 	char *text, size_t size, const char *label, const unsigned counts[CLASS_COUNT])

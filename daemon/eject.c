@@ -39,7 +39,7 @@ struct ejection {
 	int64_t wall_ms;		    /* since when */
 };
 
-/* --- at the host that was ejected -------------------------------------------------- */
+/* --- at the host that was ejected --- */
 
 static void on_restart(void *arg)
 {
@@ -149,7 +149,7 @@ bool ejection_is_leaving(const struct daemon *d)
 	return d->ejection && d->ejection->leaving;
 }
 
-/* --- at those that stay ------------------------------------------------------------ */
+/* --- at those that stay --- */
 
 int ejection_admit(struct daemon *d, const struct uuid *host,
 	const uint8_t fingerprint[static 32], int64_t issued_s, struct rv_error *e)
@@ -171,7 +171,7 @@ int ejection_admit(struct daemon *d, const struct uuid *host,
 		row_name(pool));
 }
 
-/* --- the method -------------------------------------------------------------------- */
+/* --- the method --- */
 
 static void on_removed(void *arg, int rc)
 {
@@ -332,7 +332,7 @@ void pool_eject(struct call *c)
 			"when this host is linked to the others");
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int ejection_own_certificate(struct daemon *d, struct rv_error *e)
 {

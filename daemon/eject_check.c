@@ -16,7 +16,7 @@
 
 enum { SHOW = 3 }; /* objects listed by name in one reason */
 
-/* --- reasons ----------------------------------------------------------------------- */
+/* --- reasons --- */
 
 struct reasons {
 	const struct db *db;
@@ -215,7 +215,7 @@ int eject_check(const struct db *db, struct uuid host, struct rv_error *e)
 	return rv_error_prefix(e, "host %.64s can't be ejected", row_name(row));
 }
 
-/* --- the entry --------------------------------------------------------------------- */
+/* --- the entry --- */
 
 /* A PIF goes with what is built on it. */
 static void delete_pif(const struct db *db, struct uuid pif, struct txn *t)

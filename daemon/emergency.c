@@ -37,7 +37,7 @@ struct emergency {
 	struct timer late, restart;
 };
 
-/* --- the plan ---------------------------------------------------------------------- */
+/* --- the plan --- */
 
 static void plan_path(char path[static PATH_MAX], const char *state_dir)
 {
@@ -132,7 +132,7 @@ void emergency_recorded(struct daemon *d)
 	}
 }
 
-/* --- how far everybody is ---------------------------------------------------------- */
+/* --- how far everybody is --- */
 
 int emergency_compare(
 	const struct emergency_standing *a, const struct emergency_standing *b)
@@ -206,7 +206,7 @@ void emergency_answered(
 		decide(m);
 }
 
-/* --- the decision ------------------------------------------------------------------ */
+/* --- the decision --- */
 
 static void forget(struct emergency *m)
 {
@@ -376,7 +376,7 @@ void pool_emergency_transition_to_master(struct call *c)
 	timer_start_ms(&m->late, waits ? EMERGENCY_ANSWERS_MS : 0);
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int emergency_new(struct emergency **out, struct daemon *d)
 {

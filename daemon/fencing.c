@@ -59,7 +59,7 @@ static int64_t now_ms(const struct fencing *f)
 	return loop_now_us(f->daemon->loop) / 1000;
 }
 
-/* --- what is armed ----------------------------------------------------------------- */
+/* --- what is armed --- */
 
 static bool domain_of(
 	const struct fencing *f, const struct row *vm, struct fence_domain *d)
@@ -99,7 +99,7 @@ static void list_make(const struct fencing *f, struct fence_message *m)
 			m->domains[m->count++] = d;
 }
 
-/* --- recording --------------------------------------------------------------------- */
+/* --- recording --- */
 
 static void on_recorded(struct pool_commit *c)
 {
@@ -203,7 +203,7 @@ static void show(struct fencing *f)
 	value_fini(&v);
 }
 
-/* --- the connection ---------------------------------------------------------------- */
+/* --- the connection --- */
 
 static void drop(struct fencing *f, const char *why)
 {
@@ -339,7 +339,7 @@ static void dial(struct fencing *f)
 	say(f, &hello);
 }
 
-/* --- looking ----------------------------------------------------------------------- */
+/* --- looking --- */
 
 void fencing_look(struct fencing *f)
 {
@@ -378,7 +378,7 @@ static void on_tick(void *arg)
 	fencing_look(f);
 }
 
-/* --- asking for it ----------------------------------------------------------------- */
+/* --- asking for it --- */
 
 static bool host_is_armed(const struct row *host)
 {
@@ -416,7 +416,7 @@ int fencing_check(struct daemon *d, const struct row *vm, struct rv_error *e)
 		row_name(vm), row_name(on), *why ? why : "it has not told how it fences");
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int fencing_new(struct fencing **out, struct daemon *d)
 {

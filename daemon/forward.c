@@ -515,7 +515,7 @@ void forward_answered(
 	msgpack_zone_destroy(&zone);
 }
 
-/* --- looking again ----------------------------------------------------------------- */
+/* --- looking again --- */
 
 /* The link broke before the answer: the task tells what came of it. */
 static void sent_lost(struct sent *s)

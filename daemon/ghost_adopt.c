@@ -462,8 +462,7 @@ int ghosts_adopt(struct ghosts *g, uint32_t domid, struct uuid vm, const char *n
 	return 0;
 }
 
-/* --- VM.adopt ------------------------------------------------------------------------
- */
+/* --- VM.adopt --- */
 
 static void adopt_reply(void *arg, struct uuid vm, int rc, const struct rv_error *e)
 {
@@ -517,8 +516,7 @@ void vm_adopt(struct call *c)
 		    adopt_reply, c, &e))
 		call_fail(c, &e);
 }
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 void ghost_adoptions_stop(struct ghosts *g)
 {

@@ -42,7 +42,7 @@ static void blame(struct host_finding *f, enum host_check_grade grade, const cha
 	snprintf(f->fix, sizeof f->fix, "%s", fix);
 }
 
-/* --- files ------------------------------------------------------------------- */
+/* --- files --- */
 
 static const char *full(const struct check *k, const char *path, char out[PATH_SIZE])
 {
@@ -110,7 +110,7 @@ static bool setting(const struct check *k, const char *path, const char *key, ch
 	return found;
 }
 
-/* --- checks ------------------------------------------------------------------ */
+/* --- checks --- */
 
 static void check_xen(struct check *k)
 {

@@ -51,8 +51,7 @@ static int corrupt(const char *dir, const char *what, struct rv_error *e)
 		dir, what);
 }
 
-/* --- the place file --------------------------------------------------------------------
- */
+/* --- the place file --- */
 
 static int place_parse(struct identity *id, char *text)
 {
@@ -108,7 +107,7 @@ int identity_keep_place(
 	return place_write(id, member, e);
 }
 
-/* --- one certificate after another ------------------------------------------------ */
+/* --- one certificate after another --- */
 
 static bool has_part(const char *dir, const char *name)
 {

@@ -64,8 +64,7 @@ static const struct db *db_of(const struct import *im)
 	return pool_db(im->all->daemon->pool);
 }
 
-/* --- what it comes to ----------------------------------------------------------------
- */
+/* --- what it comes to --- */
 
 static void txn_memory(struct import *im, struct txn *t)
 {
@@ -231,8 +230,7 @@ static bool import_holds(void *arg, const struct db *db)
 	return db_row(db, CLASS_VM, im->vm) != NULL;
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void import_stepped(void *arg, uint64_t token, int rc)
 {
@@ -507,8 +505,7 @@ static void import_listed(void *arg, struct hyper_req *req)
 		enter_files(im); /* the list is there in this callback only */
 }
 
-/* --- the call ------------------------------------------------------------------------
- */
+/* --- the call --- */
 
 static void import_free(struct import *im)
 {
@@ -595,8 +592,7 @@ void vm_import_xl(struct call *c)
 	import_begin(im);
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 int imports_new(struct imports **out, struct daemon *d)
 {

@@ -22,8 +22,7 @@ void daemon_socket_path(const struct config *c, const char *name, char *path, si
 	snprintf(path, size, "ipc://%s/%s", c->run_dir, name);
 }
 
-/* --- who is who ----------------------------------------------------------------------
- */
+/* --- who is who --- */
 
 static int account_of(void *arg, const char *user, struct session_account *out)
 {
@@ -100,8 +99,7 @@ static int listen_sessions(struct daemon *d, struct rv_error *e)
 	return sessions_new(&d->sessions, &config, e);
 }
 
-/* --- TLS -----------------------------------------------------------------------------
- */
+/* --- TLS --- */
 
 /* What `reeve --fingerprint=` wants. */
 static void say_fingerprint(const char *cert_pem, const char *path)
@@ -156,8 +154,7 @@ static int listen_tls(struct daemon *d, struct tls_context **out, struct rv_erro
 	return rc;
 }
 
-/* --- sockets -------------------------------------------------------------------------
- */
+/* --- sockets --- */
 
 static int listen_one(
 	struct daemon *d, enum sp_protocol protocol, const char *url, struct rv_error *e)

@@ -9,7 +9,7 @@
 #include "vm/vm_lost.h"
 #include "vm/vm_protect.h"
 
-/* --- a host ------------------------------------------------------------------------ */
+/* --- a host --- */
 
 static void tell(const struct row *host, const char *name, int priority,
 	struct uuid message, const char *body, struct txn *t)

@@ -30,7 +30,7 @@ static void task_one(struct daemon *d, const struct row *task)
 		set_live(d, task, TASK_PROGRESS, value_float(1));
 }
 
-/* --- what the disks of each SR come to ---------------------------------------------- */
+/* --- what the disks of each SR come to --- */
 
 static void sums_begin(struct daemon *d)
 {
@@ -98,7 +98,7 @@ static void sums_turn(struct daemon *d)
 		sums_begin(d);
 }
 
-/* --- what changed ------------------------------------------------------------------ */
+/* --- what changed --- */
 
 struct object_walk {
 	struct buf tasks; /* their UUIDs */

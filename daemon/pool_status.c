@@ -14,8 +14,7 @@
 
 enum { STATUS_MAX_SERVERS = 64 };
 
-/* --- pool.status ----------------------------------------------------------------------
- */
+/* --- pool.status --- */
 
 struct view {
 	struct pool_status pool;
@@ -257,8 +256,7 @@ void pool_get_status(struct call *c)
 	call_reply_end(c);
 }
 
-/* --- pool.designate_new_master --------------------------------------------------------
- */
+/* --- pool.designate_new_master --- */
 
 enum { DESIGNATE_TRIES = 20, DESIGNATE_PAUSE_MS = 250 };
 

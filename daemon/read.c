@@ -132,8 +132,7 @@ void read_get_all_records(struct call *c)
 	call_reply_end(c);
 }
 
-/* --- many records, some at a time ----------------------------------------------------
- */
+/* --- many records, some at a time --- */
 
 struct read_slices {
 	struct uuid *list; /* owned; those there were at the beginning */

@@ -68,7 +68,7 @@ static void tell(struct restarts *r, struct txn *t, const char *name, int priori
 			.body = body});
 }
 
-/* --- letting go of a silent host's VMs --------------------------------------------- */
+/* --- letting go of a silent host's VMs --- */
 
 static void on_released(struct pool_commit *c)
 {
@@ -167,7 +167,7 @@ static void release(struct restarts *r)
 	}
 }
 
-/* --- asking for a start ------------------------------------------------------------ */
+/* --- asking for a start --- */
 
 static struct refused *refusal_of(
 	struct restarts *r, const struct row *vm, const struct uuid *task)
@@ -287,7 +287,7 @@ static void ask_start(
 		a->owner = NULL; /* too many calls: the next look asks again */
 }
 
-/* --- what came of it --------------------------------------------------------------- */
+/* --- what came of it --- */
 
 static void on_settled(struct pool_commit *c)
 {
@@ -464,7 +464,7 @@ static void on_look(void *arg)
 	start(r);
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int restarts_new(struct restarts **out, struct daemon *d)
 {

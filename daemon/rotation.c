@@ -49,7 +49,7 @@ struct rotation {
 	bool asked; /* another certificate is wanted, whenever this one expires */
 };
 
-/* --- what is so -------------------------------------------------------------------- */
+/* --- what is so --- */
 
 static const struct row *own_row(const struct rotation *r)
 {
@@ -161,7 +161,7 @@ static void read_facts(struct rotation *r, struct rotation_facts *f)
 			id->prior_cert_pem && pool_ca_signed(db, id->prior_cert_pem)};
 }
 
-/* --- who waits --------------------------------------------------------------------- */
+/* --- who waits --- */
 
 static void end_calls(struct rotation *r, const struct rv_error *e)
 {
@@ -186,7 +186,7 @@ static void rotation_failed(struct rotation *r, const struct rv_error *e)
 		timer_start_ms(&r->timer, ROTATION_RETRY_MS);
 }
 
-/* --- steps on the disk ------------------------------------------------------------- */
+/* --- steps on the disk --- */
 
 static int prepare(struct rotation_job *j)
 {
@@ -391,7 +391,7 @@ static void job_begin(struct rotation *r, enum rotation_step step)
 	rotation_failed(r, &e);
 }
 
-/* --- steps in the record ----------------------------------------------------------- */
+/* --- steps in the record --- */
 
 static void on_committed(struct pool_commit *commit)
 {
@@ -435,7 +435,7 @@ static void record(struct rotation *r, enum rotation_step step)
 	rotation_failed(r, &e);
 }
 
-/* --- step by step ------------------------------------------------------------------ */
+/* --- step by step --- */
 
 static void say_shown(const struct rotation *r)
 {
@@ -496,7 +496,7 @@ void rotation_look(struct rotation *r)
 		rotation_next(r);
 }
 
-/* --- the method -------------------------------------------------------------------- */
+/* --- the method --- */
 
 static void on_gone(void *arg)
 {
@@ -537,7 +537,7 @@ void host_refresh_server_certificate(struct call *c)
 	rotation_next(r);
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int rotation_new(struct rotation **out, struct daemon *d)
 {

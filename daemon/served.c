@@ -41,7 +41,7 @@ struct serving {
 	bool stopped;
 };
 
-/* --- packing ----------------------------------------------------------------------- */
+/* --- packing --- */
 
 static int packing_write(void *packing, const char *data, size_t len)
 {
@@ -59,7 +59,7 @@ void packing_init(struct packing *p, size_t cap)
 	msgpack_packer_init(&p->pk, p, packing_write);
 }
 
-/* --- answering --------------------------------------------------------------------- */
+/* --- answering --- */
 
 static void served_free(struct served *s)
 {
@@ -224,7 +224,7 @@ void serving_host_down(struct serving *v, const struct uuid *host)
 	unsent_drop(&v->due, host);
 }
 
-/* --- the call's port --------------------------------------------------------------- */
+/* --- the call's port --- */
 
 static msgpack_packer *served_begin(struct call *c)
 {
@@ -258,7 +258,7 @@ static void served_on_gone(struct call *c, timer_fn *fn)
 static const struct call_port served_port = {
 	served_begin, served_end, served_fail, served_keep, served_on_gone};
 
-/* --- being asked ------------------------------------------------------------------- */
+/* --- being asked --- */
 
 static bool served_parse(struct served *s, size_t len, struct session_identity *who,
 	const msgpack_object **method)
@@ -349,7 +349,7 @@ void serving_asked(
 			"ask again later");
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int serving_new(struct serving **out, struct daemon *d)
 {

@@ -170,8 +170,7 @@ void start_look(struct daemon *d)
 		op_kick(op);
 }
 
-/* --- the pool ------------------------------------------------------------------------
- */
+/* --- the pool --- */
 
 static void on_pool_opened(void *arg, int rc, const struct rv_error *e)
 {
@@ -249,8 +248,7 @@ int start_pool(struct daemon *d, struct rv_error *e)
 	return pool_open(&d->pool, d->loop, d->disk, &config, &pool_events, d, e);
 }
 
-/* --- the steps -----------------------------------------------------------------------
- */
+/* --- the steps --- */
 
 static void on_host(void *arg, struct hyper_req *req)
 {

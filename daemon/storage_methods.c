@@ -10,8 +10,7 @@
 #include "daemon/daemon.h"
 #include "rpc/message.h"
 
-/* --- finding -------------------------------------------------------------------------
- */
+/* --- finding --- */
 
 /* The PBD by which this host reaches an SR; NULL: there is none. */
 static const struct row *pbd_here(struct daemon *d, struct uuid sr)
@@ -80,8 +79,7 @@ static int step_detach(struct chore *c, uint64_t token, struct rv_error *e)
 	return step_sr(c, token, STORAGE_SR_DETACH, e);
 }
 
-/* --- what an SR's figures become ------------------------------------------------------
- */
+/* --- what an SR's figures become --- */
 
 static void live_int(
 	struct daemon *d, struct uuid uuid, enum schema_field_id field, uint64_t n)
@@ -107,8 +105,7 @@ static void record_attached(struct chore *c, struct txn *t)
 	value_fini(&none);
 }
 
-/* --- SR.create ------------------------------------------------------------------------
- */
+/* --- SR.create --- */
 
 static void sr_create_journal(struct chore *c, struct txn *t)
 {

@@ -117,8 +117,7 @@ bool tasks_ended(const struct row *task)
 	return status != TASK_STATUS_PENDING && status != TASK_STATUS_CANCELLING;
 }
 
-/* --- a call that shares its task's fate ----------------------------------------------
- */
+/* --- a call that shares its task's fate --- */
 
 static void tasks_reply(struct call *c, const struct row *task)
 {
@@ -229,8 +228,7 @@ bool tasks_join_first(struct call *c)
 	return true;
 }
 
-/* --- task.wait -------------------------------------------------------------------------
- */
+/* --- task.wait --- */
 
 static void task_reply_record(struct call *c, const struct row *task)
 {
@@ -331,8 +329,7 @@ void tasks_stop(struct daemon *d)
 	timer_stop(&d->task_turn);
 }
 
-/* --- task.cancel, task.destroy ---------------------------------------------------------
- */
+/* --- task.cancel, task.destroy --- */
 
 static void task_cancel_told(struct pool_commit *commit)
 {

@@ -44,7 +44,7 @@ static int move(const char *dir, const char *from, const char *to, struct rv_err
 	return files_sync_directory(dir, e);
 }
 
-/* --- planning ---------------------------------------------------------------------- */
+/* --- planning --- */
 
 /* The database that was kept aside last; 0: none. */
 static long long former_stamp(const char *dir)
@@ -83,7 +83,7 @@ int turnover_plan(const char *state_dir, enum turnover_kind kind, int64_t wall_m
 	return files_write(path, text, (size_t)len, e);
 }
 
-/* --- carrying out ------------------------------------------------------------------- */
+/* --- carrying out --- */
 
 /* `member` and `db`, in this order: the database's name says how far it came. */
 static int put_aside(
@@ -225,7 +225,7 @@ int turnover_carry_out(const char *state_dir, struct rv_error *e)
 	return rc ? rc : files_sync_directory(state_dir, e);
 }
 
-/* --- what is left to be said -------------------------------------------------------- */
+/* --- what is left to be said --- */
 
 char *turnover_words(const char *state_dir)
 {

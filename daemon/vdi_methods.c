@@ -74,8 +74,7 @@ static void clear_intent(struct chore *c, struct txn *t)
 	txn_set_string(t, c->vdi, VDI_INTENT, "");
 }
 
-/* --- VDI.create ------------------------------------------------------------------------
- */
+/* --- VDI.create --- */
 
 static void create_journal(struct chore *c, struct txn *t)
 {

@@ -154,8 +154,7 @@ static void places_used(const struct db *db, enum schema_field_id owner,
 	}
 }
 
-/* --- VBD -----------------------------------------------------------------------------
- */
+/* --- VBD --- */
 
 /* Writing from two VMs at once destroys a file system that does not know of it. */
 static bool vdi_is_free(struct call *c, const struct row *vdi, bool writing)
@@ -302,8 +301,7 @@ void vbd_destroy(struct call *c)
 	device_destroy(c, VBD_VM, VBD_CURRENTLY_ATTACHED);
 }
 
-/* --- VIF -----------------------------------------------------------------------------
- */
+/* --- VIF --- */
 
 /* Checks the MAC that the caller chose, or makes one that nobody has. */
 static bool vif_mac(struct call *c, const char *wanted, struct uuid network,

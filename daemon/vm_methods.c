@@ -10,8 +10,7 @@
 #include "rpc/message.h"
 #include "vm/vm_op.h"
 
-/* --- operations of vm/ ---------------------------------------------------------------
- */
+/* --- operations of vm/ --- */
 
 static void on_accepted(void *arg, int rc, const struct rv_error *e)
 {
@@ -106,8 +105,7 @@ void vm_operation(struct call *c)
 		call_fail(c, &e);
 }
 
-/* --- memory and CPUs -----------------------------------------------------------------
- */
+/* --- memory and CPUs --- */
 
 /* The four limits, in bytes; static_min ≤ dynamic_min ≤ dynamic_max ≤ static_max. */
 struct limits {
@@ -284,8 +282,7 @@ void vm_set_vcpus(struct call *c)
 	call_commit(c, &t, (struct value){.type = VALUE_NULL}, row_uuid(vm));
 }
 
-/* --- VM.create -----------------------------------------------------------------------
- */
+/* --- VM.create --- */
 
 /* A field of the record, or `missing`. The type was checked by call_fields_to_txn. */
 static int64_t record_int(const msgpack_object *record, const char *name, int64_t missing)

@@ -49,8 +49,7 @@ static struct pool *pool_of(const struct voters *v)
 	return v->daemon->pool;
 }
 
-/* --- what the master sees ------------------------------------------------------------
- */
+/* --- what the master sees --- */
 
 static bool is_alive(
 	struct voters *v, const struct uuid *host, const struct rlog_member *s)
@@ -139,8 +138,7 @@ static void members_read(struct voters *v)
 	}
 }
 
-/* --- one change ----------------------------------------------------------------------
- */
+/* --- one change --- */
 
 static void on_changed(void *arg, int rc)
 {
@@ -222,8 +220,7 @@ static void change_begin(struct voters *v, const struct voters_change *c)
 		log_info("voters.change", "error=\"%s\"", e.detail);
 }
 
-/* --- the records ---------------------------------------------------------------------
- */
+/* --- the records --- */
 
 static void on_recorded(struct pool_commit *commit)
 {
@@ -274,8 +271,7 @@ static void record(struct voters *v)
 	v->recording = !pool_commit(pool_of(v), &v->commit, &t, on_recorded, &e);
 }
 
-/* --- the master's rounds -------------------------------------------------------------
- */
+/* --- the master's rounds --- */
 
 static void on_timer(void *arg)
 {

@@ -34,7 +34,7 @@ size_t witness_count_hosts(const struct db *db)
 	return n;
 }
 
-/* --- calls ------------------------------------------------------------------------- */
+/* --- calls --- */
 
 /* What can be asked about, or done to, a witness as to any member. */
 static bool is_for_all(enum schema_method_id id)
@@ -129,7 +129,7 @@ bool witness_stand_in(const struct daemon *d, struct uuid *host)
 	return false;
 }
 
-/* --- joining and starting ---------------------------------------------------------- */
+/* --- joining and starting --- */
 
 int witness_may_join(const struct db *db, struct rv_error *e)
 {

@@ -54,8 +54,7 @@ static int bad(struct parser *p, const char *what)
 	return rv_error_set(p->e, RV_EINVAL, "line %d: %s", p->line, what);
 }
 
-/* --- words ---------------------------------------------------------------------------
- */
+/* --- words --- */
 
 static bool at_end(const struct parser *p)
 {
@@ -186,8 +185,7 @@ static int list(struct parser *p)
 	return 0;
 }
 
-/* --- keys ----------------------------------------------------------------------------
- */
+/* --- keys --- */
 
 typedef int key_fn(struct parser *p);
 
@@ -458,8 +456,7 @@ static int assigned(struct parser *p, bool add)
 	return 0;
 }
 
-/* --- the file ------------------------------------------------------------------------
- */
+/* --- the file --- */
 
 static int assignment(struct parser *p)
 {

@@ -37,8 +37,7 @@ static const char *word(const char **at, char *out, size_t size)
 	return out;
 }
 
-/* --- disks ---------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 struct disk_words {
 	struct xl_disk *d;
@@ -229,8 +228,7 @@ int xl_disk_parse(struct xl_config *c, const char *text, int line, struct rv_err
 	return 0;
 }
 
-/* --- interfaces ----------------------------------------------------------------------
- */
+/* --- interfaces --- */
 
 static bool is_mac(const char *text)
 {

@@ -34,7 +34,7 @@ void fenced_init(struct fenced *f, struct fence_port *port, struct fence_ender *
 	guard_book_init(&f->book, port->watching);
 }
 
-/* --- telling ----------------------------------------------------------------------- */
+/* --- telling --- */
 
 static void drop_client(struct fenced *f, const char *why)
 {
@@ -98,7 +98,7 @@ static void note_trouble(struct fenced *f, int rc, const struct rv_error *e)
 		rc ? e->detail : "");
 }
 
-/* --- acting ------------------------------------------------------------------------ */
+/* --- acting --- */
 
 static const char *act_name(enum guard_act act)
 {
@@ -210,7 +210,7 @@ int64_t fenced_act(struct fenced *f)
 	}
 }
 
-/* --- listening --------------------------------------------------------------------- */
+/* --- listening --- */
 
 static bool refused(const struct rv_error *e)
 {

@@ -35,7 +35,7 @@ static struct sim *sim_of(struct fence_port *p)
 	return (struct sim *)p;
 }
 
-/* --- the simulated host ------------------------------------------------------------ */
+/* --- the simulated host --- */
 
 static bool is_dead(int pidfd, int wait_ms)
 {
@@ -135,7 +135,7 @@ out:
 	return rc;
 }
 
-/* --- the watchdog ------------------------------------------------------------------ */
+/* --- the watchdog --- */
 
 /* What reeve-fenced, or the one after it, tells the watchdog through its FIFO. */
 enum order_kind { ORDER_QUIET = 1, ORDER_OFF, ORDER_PEER };

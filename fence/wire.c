@@ -58,7 +58,7 @@ size_t fence_encode(const struct fence_message *m, uint8_t *out)
 	return (size_t)(at - out);
 }
 
-/* --- reading ----------------------------------------------------------------------- */
+/* --- reading --- */
 
 static int wrong(struct rv_error *e, const char *what)
 {

@@ -31,7 +31,7 @@ int ca_random(void *out, size_t len, struct rv_error *e)
 	return 0;
 }
 
-/* --- certificates ------------------------------------------------------------------- */
+/* --- certificates --- */
 
 int ca_new(const struct uuid *pool, char **cert_pem, char **key_pem, struct rv_error *e)
 {
@@ -222,7 +222,7 @@ int ca_check(const char *ca_cert_pem, const char *cert_pem, const char *key_pem,
 	return rc;
 }
 
-/* --- a CA that takes over ----------------------------------------------------------- */
+/* --- a CA that takes over --- */
 
 static bool set_issuer_key(X509 *cert, X509 *issuer)
 {
@@ -346,7 +346,7 @@ int ca_request_digest(const char *request_pem, uint8_t out[static 32], struct rv
 	return rc;
 }
 
-/* --- the key at rest ---------------------------------------------------------------- */
+/* --- the key at rest --- */
 
 /* `text` into room for version, nonce, as many bytes, tag. */
 static bool seal(const uint8_t *secret, const uint8_t *bound, const char *text, int len,

@@ -93,7 +93,7 @@ bool link_frame_known(uint8_t kind)
 	return kind < KIND_COUNT && kind_rules[kind].most > 0;
 }
 
-/* --- frames ------------------------------------------------------------------------- */
+/* --- frames --- */
 
 /* As much of the head as is there. */
 static int head_check(const uint8_t *head, size_t len, struct rv_error *e)
@@ -193,7 +193,7 @@ void link_frame_head(uint8_t head[static LINK_FRAME_HEAD], enum link_frame_kind 
 	link_put32(head + 4, len);
 }
 
-/* --- payloads ----------------------------------------------------------------------- */
+/* --- payloads --- */
 
 static const uint8_t hello_magic[4] = {'R', 'V', 'L', 'K'};
 

@@ -79,7 +79,7 @@ const char *link_channel_name(enum link_channel channel);
  */
 size_t link_channel_max(enum link_channel channel);
 
-/* --- payloads: encoders write exactly the size, decoders give RV_EPROTO ------------ */
+/* --- payloads: encoders write exactly the size, decoders give RV_EPROTO --- */
 
 enum {
 	LINK_HELLO_SIZE = 40,

@@ -50,7 +50,7 @@ static void join_broke(struct join_op *j, int rc, const char *what)
 		op_fail(&j->op, rc, "join: %s", what);
 }
 
-/* --- the answer --------------------------------------------------------------------- */
+/* --- the answer --- */
 
 static int join_check_grant(struct join_op *j, struct rv_error *e)
 {
@@ -149,7 +149,7 @@ static const struct stream_events join_events = {
 	.closed = join_closed,
 };
 
-/* --- the steps ---------------------------------------------------------------------- */
+/* --- the steps --- */
 
 static void join_finish(struct join_op *j, int state)
 {
@@ -237,7 +237,7 @@ static void join_late(struct op *op)
 	join_finish(j, FAILED);
 }
 
-/* --- beginning and end -------------------------------------------------------------- */
+/* --- beginning and end --- */
 
 static int join_encode(
 	struct join_op *j, const struct join_spec *spec, struct rv_error *e)

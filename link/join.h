@@ -17,8 +17,7 @@
 #include "reactor/op.h"
 #include "reactor/stream.h"
 
-/* --- the joiner -----------------------------------------------------------------------
- */
+/* --- the joiner --- */
 
 struct join_spec {
 	const char *address; /* of any member: "tcp:ADDRESS:PORT" */
@@ -61,8 +60,7 @@ int join_start(struct join_op *j, struct loop *l, const struct join_spec *spec,
 	op_fn *done, struct rv_error *e) RV_MUST_CHECK;
 void join_fini(struct join_op *j); /* after the end, or of one never started */
 
-/* --- the member -----------------------------------------------------------------------
- */
+/* --- the member --- */
 
 struct join_acceptor;
 struct join_desk;

@@ -61,7 +61,7 @@ static struct join_acceptor *acceptor_of(struct op *op)
 	return CONTAINER_OF(op, struct join_acceptor, op);
 }
 
-/* --- answers ------------------------------------------------------------------------ */
+/* --- answers --- */
 
 static void reply_begin(struct join_acceptor *a)
 {
@@ -123,7 +123,7 @@ int join_grant_to(
 	return 0;
 }
 
-/* --- the stream --------------------------------------------------------------------- */
+/* --- the stream --- */
 
 static int take_request(struct join_acceptor *a, const struct link_frame *f)
 {
@@ -179,7 +179,7 @@ static const struct stream_events desk_events = {
 	.closed = desk_closed,
 };
 
-/* --- the steps ---------------------------------------------------------------------- */
+/* --- the steps --- */
 
 static void desk_finish(struct join_acceptor *a, int state)
 {
@@ -273,7 +273,7 @@ static void desk_late(struct op *op)
 	}
 }
 
-/* --- beginning and end -------------------------------------------------------------- */
+/* --- beginning and end --- */
 
 static void desk_release(struct join_desk *d)
 {

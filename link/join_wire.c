@@ -56,7 +56,7 @@ struct field {
 	size_t len;
 };
 
-/* --- writing ------------------------------------------------------------------------ */
+/* --- writing --- */
 
 static int put(
 	struct buf *out, unsigned tag, const void *data, size_t len, struct rv_error *e)
@@ -134,7 +134,7 @@ int join_refusal_encode(struct buf *out, const struct rv_error *why)
 	return rc ? rc : put(out, JOIN_WORDS, why->detail, strlen(why->detail), NULL);
 }
 
-/* --- reading ------------------------------------------------------------------------ */
+/* --- reading --- */
 
 /* The next field of a known tag; RV_ENOENT at the end. */
 static int next(struct field *f, const uint8_t *data, size_t len, size_t *at,

@@ -49,7 +49,7 @@ void link_leave(struct link *k)
 		link_release(k);
 }
 
-/* --- the end ------------------------------------------------------------------------ */
+/* --- the end --- */
 
 static void link_end(struct link *k, int rc, const char *reason, bool goodbye)
 {
@@ -82,7 +82,7 @@ void link_close(struct link *k, int rc, const char *reason)
 		link_end(k, rc, reason, true);
 }
 
-/* --- being up ----------------------------------------------------------------------- */
+/* --- being up --- */
 
 bool link_is_arbiter(const struct link *k)
 {
@@ -133,7 +133,7 @@ static void link_soon(void *arg)
 	link_leave(k);
 }
 
-/* --- keepalive ---------------------------------------------------------------------- */
+/* --- keepalive --- */
 
 static void keepalive_start(struct link *k)
 {
@@ -199,7 +199,7 @@ static void hello_timed_out(void *arg)
 					  : "the peer did not choose this link in time");
 }
 
-/* --- the stream --------------------------------------------------------------------- */
+/* --- the stream --- */
 
 static void link_began(struct link *k)
 {
@@ -260,7 +260,7 @@ void link_stream_config(struct stream_config *config, struct tls_context *tls)
 		.tls = tls};
 }
 
-/* --- the owner's side --------------------------------------------------------------- */
+/* --- the owner's side --- */
 
 void link_timing_fill(struct link_timing *t)
 {

@@ -9,7 +9,7 @@
 
 #include "link/link_internal.h"
 
-/* --- messages ----------------------------------------------------------------------- */
+/* --- messages --- */
 
 static void deliver(
 	struct link *k, unsigned channel, uint16_t type, const uint8_t *data, size_t len)
@@ -137,7 +137,7 @@ static int take_data(struct link *k, const struct link_frame *f, struct rv_error
 	return 0;
 }
 
-/* --- control ------------------------------------------------------------------------ */
+/* --- control --- */
 
 static int take_hello(struct link *k, const struct link_frame *f, struct rv_error *e)
 {

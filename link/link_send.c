@@ -60,7 +60,7 @@ void link_lanes_fini(struct link *k)
 	}
 }
 
-/* --- frames out --------------------------------------------------------------------- */
+/* --- frames out --- */
 
 static bool write_frame(struct link *k, const struct iovec *pieces, int count)
 {
@@ -251,7 +251,7 @@ void link_pump(struct link *k)
 	defer_start(&k->soon);
 }
 
-/* --- the user's side ---------------------------------------------------------------- */
+/* --- the user's side --- */
 
 int link_send(struct link *k, enum link_channel channel, uint16_t type,
 	const struct iovec *pieces, int count)

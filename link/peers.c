@@ -32,7 +32,7 @@ static struct peer *find(const struct peers *p, const struct uuid *host)
 	return map_get(&p->members, host->b, sizeof host->b);
 }
 
-/* --- one peer ----------------------------------------------------------------------- */
+/* --- one peer --- */
 
 static void peer_free(struct peer *peer)
 {
@@ -121,7 +121,7 @@ static int peer_new(struct peers *p, const struct peer_member *member, struct pe
 	return 0;
 }
 
-/* --- the registry ------------------------------------------------------------------- */
+/* --- the registry --- */
 
 int peers_new(struct peers **out, struct loop *l, const struct peers_config *config,
 	struct rv_error *e)
@@ -280,7 +280,7 @@ void peers_set_timing(struct peers *p, const struct link_timing *timing)
 		peer_set_timing(peer);
 }
 
-/* --- admission ---------------------------------------------------------------------- */
+/* --- admission --- */
 
 int peers_admit(struct peers *p, const struct tls_peer *peer, struct uuid *host,
 	struct rv_error *e)
@@ -327,7 +327,7 @@ void peers_accept(struct peers *p, struct stream *stream)
 			rv_error_symbol(rc), e.detail);
 }
 
-/* --- messages ----------------------------------------------------------------------- */
+/* --- messages --- */
 
 static struct link *link_up(const struct peers *p, const struct uuid *host)
 {
@@ -371,7 +371,7 @@ void peers_resume(struct peers *p, const struct uuid *host, enum link_channel ch
 		link_resume(k, channel);
 }
 
-/* --- status ------------------------------------------------------------------------- */
+/* --- status --- */
 
 static void peer_report(const struct peer *peer, struct peer_status *out)
 {

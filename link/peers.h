@@ -113,7 +113,7 @@ bool peers_is_up(const struct peers *p, const struct uuid *host);
 void peers_pause(struct peers *p, const struct uuid *host, enum link_channel channel);
 void peers_resume(struct peers *p, const struct uuid *host, enum link_channel channel);
 
-/* --- for pool-status ---------------------------------------------------------------- */
+/* --- for pool-status --- */
 
 enum peer_state { PEER_IDLE, PEER_WAITING, PEER_DIALLING, PEER_UP };
 const char *peer_state_name(enum peer_state state);

@@ -45,7 +45,7 @@ bool peer_pinned(const struct peer_member *m, const uint8_t fingerprint[static 3
 	return m->pin_count == 0 || (m->issued_s && issued_s > m->issued_s);
 }
 
-/* --- ends --------------------------------------------------------------------------- */
+/* --- ends --- */
 
 void peer_link_free(struct peer_link *pl)
 {
@@ -86,7 +86,7 @@ static void peer_down(struct peer *peer, int rc, const char *reason)
 	peer->p->config.events->down(peer->p->config.arg, &peer->member.host, rc, reason);
 }
 
-/* --- the choice --------------------------------------------------------------------- */
+/* --- the choice --- */
 
 void peer_select(struct peer *peer, struct peer_link *pl)
 {
@@ -136,7 +136,7 @@ static void peer_choose(struct peer *peer, struct peer_link *pl)
 	peer->candidate = pl;
 }
 
-/* --- what a link tells -------------------------------------------------------------- */
+/* --- what a link tells --- */
 
 static void on_hello(void *arg, const struct link_hello *hello)
 {
@@ -267,7 +267,7 @@ static const struct link_events peer_link_events = {
 	.closed = on_closed,
 };
 
-/* --- beginnings --------------------------------------------------------------------- */
+/* --- beginnings --- */
 
 struct link_timing peer_timing(const struct peer *peer)
 {

@@ -72,7 +72,7 @@ static void greeting_free(struct greeting *g)
 	free(g);
 }
 
-/* --- what is it for? ---------------------------------------------------------------- */
+/* --- what is it for? --- */
 
 static struct port_slot *find_slot(struct port *p, const char *alpn)
 {
@@ -252,7 +252,7 @@ void port_sim_accept(struct port *p, struct stream *stream)
 	stream_take_over(stream, &config);
 }
 
-/* --- the port ----------------------------------------------------------------------- */
+/* --- the port --- */
 
 int port_open(struct port **out, struct loop *l, const struct port_config *config,
 	struct rv_error *e)
@@ -338,7 +338,7 @@ void port_stats(const struct port *p, struct port_stats *out)
 	out->handshakes = p->greeting_count;
 }
 
-/* --- contexts ----------------------------------------------------------------------- */
+/* --- contexts --- */
 
 int port_tls(struct tls_context **out, const char *cert_pem, const char *key_pem,
 	const char *ca_pem, struct rv_error *e)

@@ -39,8 +39,7 @@ const char *migrate_type_name(unsigned type)
 	return type > 0 && type < MIGRATE_TYPE_COUNT ? names[type] : "?";
 }
 
-/* --- numbers and pieces --------------------------------------------------------------
- */
+/* --- numbers and pieces --- */
 
 struct writer {
 	uint8_t *at;
@@ -108,8 +107,7 @@ static uint64_t peek_int(const uint8_t *p, int bytes)
 	return get_int(&r, bytes);
 }
 
-/* --- frames --------------------------------------------------------------------------
- */
+/* --- frames --- */
 
 static uint64_t frame_sum(const uint8_t *frame, size_t payload)
 {
@@ -210,8 +208,7 @@ int migrate_frame_length(
 	return 0;
 }
 
-/* --- payloads ------------------------------------------------------------------------
- */
+/* --- payloads --- */
 
 static void put_prepare(struct writer *w, const struct migrate_prepare *p)
 {

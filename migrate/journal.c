@@ -13,8 +13,7 @@
 #define KEY_BOOT_ID   "boot_id"
 #define KEY_RETURNING "returning"
 
-/* --- reading -------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static struct uuid read_uuid(const struct row *vm, const char *key)
 {
@@ -79,8 +78,7 @@ enum journal_standing journal_standing(
 	return JOURNAL_GONE;
 }
 
-/* --- entries -------------------------------------------------------------------------
- */
+/* --- entries --- */
 
 static void expect(struct txn *t, const struct journal *j, enum vm_migration_phase phase,
 	uint64_t generation)

@@ -6,8 +6,7 @@
 #include "migrate/migrate_internal.h"
 #include "migrate/source.h"
 
-/* --- looking again when the database changes -----------------------------------------
- */
+/* --- looking again when the database changes --- */
 
 static void migrate_changed(struct pool_subscriber *sub, const struct db_result *r)
 {
@@ -31,8 +30,7 @@ void migrate_watch_remove(struct migrate_watch *w)
 	w->op = NULL;
 }
 
-/* --- devices and answers -------------------------------------------------------------
- */
+/* --- devices and answers --- */
 
 int migrate_load_devices(struct vm_devices *d, const struct db *db, const struct row *vm,
 	enum vm_device_kind kind, struct rv_error *e)
@@ -64,8 +62,7 @@ bool migrate_is_refusal(int rc)
 	}
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 int migrate_new(
 	struct migrate **out, const struct migrate_config *config, struct rv_error *e)

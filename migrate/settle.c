@@ -14,8 +14,7 @@ struct settle_stale {
 
 enum { SETTLE_STALE_MAX = 64 };
 
-/* --- what is to be done --------------------------------------------------------------
- */
+/* --- what is to be done --- */
 
 enum settle_what settle_vm(const struct row *vm, const struct uuid *self)
 {
@@ -55,8 +54,7 @@ enum settle_what settle_domain(
 	return SETTLE_DESTROY;
 }
 
-/* --- doing it ------------------------------------------------------------------------
- */
+/* --- doing it --- */
 
 static void settle_run(struct migrate *m, const struct row *vm, enum settle_what what)
 {

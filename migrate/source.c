@@ -57,8 +57,7 @@ struct source *source_of(struct op *op)
 	return CONTAINER_OF(op, struct source, vm.op);
 }
 
-/* --- what the target says ------------------------------------------------------------
- */
+/* --- what the target says --- */
 
 static void source_ready(void *arg)
 {
@@ -127,8 +126,7 @@ bool source_spoiled(struct source *s)
 	return op->error.code != 0;
 }
 
-/* --- before the stream ---------------------------------------------------------------
- */
+/* --- before the stream --- */
 
 void source_end(struct source *s)
 {
@@ -308,8 +306,7 @@ static void in_prepare(struct source *s)
 	op_await(&o->op, MIGRATE_PREPARE_MS);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 /* Something is outstanding, and something else has happened. */
 static void source_kicked(struct source *s)
@@ -423,8 +420,7 @@ static void source_deadline(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static int source_admit(struct vm_op *o, const struct db *db, struct rv_error *e)
 {

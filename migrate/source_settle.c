@@ -23,8 +23,7 @@ static void source_rest(struct source *s, enum source_state state)
 	op_await(&s->vm.op, MIGRATE_RETRY_MS);
 }
 
-/* --- ABORT ---------------------------------------------------------------------------
- */
+/* --- ABORT --- */
 
 static void txn_abort(void *arg, const struct db *db, struct txn *t)
 {
@@ -54,8 +53,7 @@ static void in_abort(struct source *s)
 	source_judge(s);
 }
 
-/* --- which way -----------------------------------------------------------------------
- */
+/* --- which way --- */
 
 static void enter_find(struct source *s)
 {
@@ -174,8 +172,7 @@ void source_judge(struct source *s)
 	}
 }
 
-/* --- the way back --------------------------------------------------------------------
- */
+/* --- the way back --- */
 
 void source_unwind(struct source *s)
 {
@@ -376,8 +373,7 @@ static void in_resume(struct source *s)
 	source_end(s);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void in_final(struct source *s)
 {

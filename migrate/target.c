@@ -67,8 +67,7 @@ void target_answered(void *arg, uint64_t token, int rc)
 		target_step(&s->vm.op);
 }
 
-/* --- what the source says ------------------------------------------------------------
- */
+/* --- what the source says --- */
 
 static void target_lost(void *arg, int rc, const char *why)
 {
@@ -121,8 +120,7 @@ static bool target_spoiled(struct target *s)
 	return op->error.code != 0;
 }
 
-/* --- before the stream ---------------------------------------------------------------
- */
+/* --- before the stream --- */
 
 /* What this host is for the VM, by the database and the ports. */
 static int target_fits(struct target *s, const struct hyper_host *h, struct rv_error *e)
@@ -238,8 +236,7 @@ static void in_reserve(struct target *s)
 		op_await(&s->vm.op, 0));
 }
 
-/* --- the stream ----------------------------------------------------------------------
- */
+/* --- the stream --- */
 
 static void in_nics(struct target *s)
 {
@@ -331,8 +328,7 @@ static void in_whole(struct target *s)
 		enter_commit(s);
 }
 
-/* --- the hand-over -------------------------------------------------------------------
- */
+/* --- the hand-over --- */
 
 static void txn_commit(void *arg, const struct db *db, struct txn *t)
 {
@@ -424,8 +420,7 @@ static void in_commit(struct target *s)
 	target_judge(s);
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 static void target_kicked(struct target *s)
 {
@@ -537,8 +532,7 @@ static void target_deadline(struct op *op)
 	}
 }
 
-/* --- the verb ------------------------------------------------------------------------
- */
+/* --- the verb --- */
 
 static void target_done(struct op *op)
 {

@@ -25,8 +25,7 @@ static void own_rest(struct target *s, enum target_state state)
 	op_await(&s->vm.op, MIGRATE_RETRY_MS);
 }
 
-/* --- giving it back ------------------------------------------------------------------
- */
+/* --- giving it back --- */
 
 static void txn_returning(void *arg, const struct db *db, struct txn *t)
 {
@@ -155,8 +154,7 @@ static void in_return(struct target *s)
 	own_over(s);
 }
 
-/* --- running it ----------------------------------------------------------------------
- */
+/* --- running it --- */
 
 static void finish_running(struct vm_op *o, const struct db *db, struct txn *t)
 {
@@ -370,8 +368,7 @@ static void in_look(struct target *s)
 	}
 }
 
-/* --- steps ---------------------------------------------------------------------------
- */
+/* --- steps --- */
 
 void target_own_step(struct target *s)
 {

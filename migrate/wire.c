@@ -12,8 +12,7 @@ enum {
 	WIRE_DATA_AT = MIGRATE_HEADER_BYTES + MIGRATE_OFFSET_BYTES,
 };
 
-/* --- the end -------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void wire_tell(void *arg)
 {
@@ -47,8 +46,7 @@ static void wire_end(struct wire *w, int rc, const char *why)
 		hyper_kick(w->restore);
 }
 
-/* --- sending -------------------------------------------------------------------------
- */
+/* --- sending --- */
 
 static void wire_write(struct wire *w, const uint8_t *frame, size_t len)
 {
@@ -112,8 +110,7 @@ bool wire_drained(const struct wire *w)
 	return buf_len(&w->out) == 0 && (!w->stream || stream_queued(w->stream) == 0);
 }
 
-/* --- memory out ----------------------------------------------------------------------
- */
+/* --- memory out --- */
 
 static void wire_paced(void *arg)
 {
@@ -171,8 +168,7 @@ struct hyper_sink wire_sink(struct wire *w, struct hyper_req *req, uint64_t byte
 	return (struct hyper_sink){.room = wire_room, .filled = wire_filled, .arg = w};
 }
 
-/* --- memory in -----------------------------------------------------------------------
- */
+/* --- memory in --- */
 
 static void wire_unblock(struct wire *w)
 {
@@ -215,8 +211,7 @@ void wire_source_done(struct wire *w)
 	wire_unblock(w);
 }
 
-/* --- receiving -----------------------------------------------------------------------
- */
+/* --- receiving --- */
 
 static void wire_data_came(struct wire *w, const struct migrate_message *m)
 {
@@ -324,8 +319,7 @@ static const struct stream_events wire_stream_events = {
 	.closed = wire_stream_closed,
 };
 
-/* --- signs of life -------------------------------------------------------------------
- */
+/* --- signs of life --- */
 
 static void wire_life(void *arg)
 {
@@ -354,8 +348,7 @@ void wire_watch(struct wire *w)
 	w->heard_us = loop_now_us(w->loop);
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 int wire_new(
 	struct wire **out, struct loop *l, const struct wire_events *events, void *arg)

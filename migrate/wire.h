@@ -86,8 +86,7 @@ void wire_send_generation(struct wire *w, enum migrate_type type, uint64_t gener
 void wire_close(struct wire *w, struct list *closing);
 void wire_free_all(struct list *closing);
 
-/* --- memory out ----------------------------------------------------------------------
- */
+/* --- memory out --- */
 
 /* For hyper_save with `req`, at `bytes_per_s` at most (0: no limit). */
 struct hyper_sink wire_sink(struct wire *w, struct hyper_req *req, uint64_t bytes_per_s);
@@ -96,8 +95,7 @@ void wire_flush(struct wire *w);
 /* Everything was taken by the stream. */
 bool wire_drained(const struct wire *w);
 
-/* --- memory in -----------------------------------------------------------------------
- */
+/* --- memory in --- */
 
 /* For hyper_restore with `req`. */
 struct hyper_source wire_source(struct wire *w, struct hyper_req *req);

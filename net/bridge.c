@@ -33,8 +33,7 @@ static struct mark mark(const char *prefix, const struct uuid *uuid)
 	return m;
 }
 
-/* --- networks, on the worker ----------------------------------------------------------
- */
+/* --- networks, on the worker --- */
 
 /* The bridge's own address, from the network's UUID: stable, and a mark that is there
  * from the first moment on, before the alias. */
@@ -172,8 +171,7 @@ out:
 	return rc;
 }
 
-/* --- PIFs, on the worker --------------------------------------------------------------
- */
+/* --- PIFs, on the worker --- */
 
 struct port {
 	struct rtnl_link *links; /* owned */
@@ -346,8 +344,7 @@ out:
 	return rc;
 }
 
-/* --- the rest, on the worker ----------------------------------------------------------
- */
+/* --- the rest, on the worker --- */
 
 static int scan(struct bridge_net *b, struct net_request *r, struct rv_error *e)
 {
@@ -418,8 +415,7 @@ static void job_run(struct job *job)
 		e->code = rc;
 }
 
-/* --- on the loop ----------------------------------------------------------------------
- */
+/* --- on the loop --- */
 
 static void job_done(struct job *job, int rc)
 {

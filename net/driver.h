@@ -46,7 +46,7 @@ void net_queue_cancel(struct net_request *r);
 /* With r->result.error set, or not. */
 void net_queue_finish(struct net_request *r);
 
-/* --- plugged VIFs ------------------------------------------------------------------- */
+/* --- plugged VIFs --- */
 
 /* Which MAC is whose, per network. Embed it. */
 struct net_vifs {

@@ -158,7 +158,7 @@ void net_cancel(struct net *n, struct net_request *r);
 /* Drops requests without callbacks. Bridges and plugged devices stay. NULL-safe. */
 void net_free(struct net *n);
 
-/* --- names and MACs (net/name.c; pure) ---------------------------------------------- */
+/* --- names and MACs (net/name.c; pure) --- */
 
 /* 1..15 characters of letters, digits, '.', '_', '-', not beginning with '-' or '.';
  * `what` ("bridge") begins the message. */

@@ -22,8 +22,7 @@ enum { BUFFER_BYTES = 64 << 10 };
 
 static const char PLUGGED[] = "reeve-";
 
-/* --- requests -------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 int rtnl_open(struct rtnl *rt, struct rv_error *e)
 {
@@ -150,8 +149,7 @@ static int talk(struct rtnl *rt, const struct nlmsghdr *nlh, const char *what,
 	}
 }
 
-/* --- reading --------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 static enum net_kind kind_of(const struct rtnl_link *link, unsigned type)
 {
@@ -407,8 +405,7 @@ int rtnl_link_get(
 	return rc;
 }
 
-/* --- changing -------------------------------------------------------------------------
- */
+/* --- changing --- */
 
 int rtnl_bridge_add(struct rtnl *rt, const char *name, const uint8_t mac[6], int mtu,
 	struct rv_error *e)

@@ -25,8 +25,7 @@ struct sim_net {
 	struct timer timer; /* of the request that runs */
 };
 
-/* --- links ----------------------------------------------------------------------------
- */
+/* --- links --- */
 
 static struct sim_link *link_find(const struct sim_net *s, const char *name)
 {
@@ -86,8 +85,7 @@ static struct sim_link *port_find(const struct sim_net *s, const struct net_call
 	return NULL;
 }
 
-/* --- effects --------------------------------------------------------------------------
- */
+/* --- effects --- */
 
 static int no_bridge(const char *name, struct rv_error *e)
 {
@@ -256,8 +254,7 @@ static int effect(struct sim_net *s, struct net_request *r, struct rv_error *e)
 	return 0;
 }
 
-/* --- the driver -----------------------------------------------------------------------
- */
+/* --- the driver --- */
 
 static void on_timer(void *arg)
 {

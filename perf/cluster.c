@@ -13,7 +13,7 @@
 enum { CLUSTER_MORE = 1 };
 enum { CALL_MS = 60000, TRIES = 1200, TRY_US = 50000, PORT = 7473 };
 
-/* --- calls ------------------------------------------------------------------- */
+/* --- calls --- */
 
 /* The value of a call without params, borrowed until the next; NULL: it was refused. */
 static const msgpack_object *cluster_ask(
@@ -50,7 +50,7 @@ static void cluster_reconnect(struct host *h)
 	}
 }
 
-/* --- networks ---------------------------------------------------------------- */
+/* --- networks --- */
 
 __attribute__((format(printf, 1, 2))) static void ip(const char *fmt, ...)
 {
@@ -106,7 +106,7 @@ void cluster_cut(struct cluster *c, int i, bool cut)
 	ip("-n %s link set port%d %s", c->hub, i, cut ? "down" : "up");
 }
 
-/* --- hosts ------------------------------------------------------------------- */
+/* --- hosts --- */
 
 static void start_one(struct cluster *c, int i)
 {

@@ -96,8 +96,7 @@ void host_stop(struct host *h)
 	h->pid = 0;
 }
 
-/* --- calls for setting up ------------------------------------------------------------
- */
+/* --- calls for setting up --- */
 
 static const msgpack_object *host_end(struct host *h, const char *what)
 {

@@ -42,8 +42,7 @@ static void must(int r, const char *what)
 		report_die("libnng: %s: %s", what, nng_strerror(r));
 }
 
-/* --- one request ---------------------------------------------------------------------
- */
+/* --- one request --- */
 
 static nng_msg *slot_message(const struct slot *s)
 {
@@ -116,8 +115,7 @@ static void slot_ask_and_wait(struct slot *s)
 	slot_answered(s, m);
 }
 
-/* --- connections ---------------------------------------------------------------------
- */
+/* --- connections --- */
 
 static void dial(const struct load_config *c, nng_socket socket)
 {
@@ -184,8 +182,7 @@ void load_close(struct load *l)
 	free(l);
 }
 
-/* --- rounds --------------------------------------------------------------------------
- */
+/* --- rounds --- */
 
 void load_begin(struct load *l)
 {

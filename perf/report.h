@@ -49,8 +49,7 @@ void report_add(struct report *r, struct report_result result);
 /* Prints the table, writes the JSON; the exit status for main. */
 int report_end(const struct report *r);
 
-/* --- measuring -----------------------------------------------------------------------
- */
+/* --- measuring --- */
 
 double report_now_s(void);
 /* CPU seconds that a process has used so far; -1: it is gone. */

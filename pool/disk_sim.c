@@ -54,7 +54,7 @@ struct sim_file {
 	struct sim_node *node;
 };
 
-/* --- nodes and directories -------------------------------------------------------- */
+/* --- nodes and directories --- */
 
 static void node_drop(struct sim_node *n)
 {
@@ -135,7 +135,7 @@ uint64_t disk_sim_used(const struct disk_sim_medium *m)
 	return used;
 }
 
-/* --- faults ----------------------------------------------------------------------- */
+/* --- faults --- */
 
 enum step_kind { STEP_WRITE, STEP_SYNC, STEP_NAMES };
 
@@ -177,7 +177,7 @@ static int sim_failed(
 	return rv_error_set(e, RV_EIO, "%s %s/%s: simulated fault", what, d->path, name);
 }
 
-/* --- the operations --------------------------------------------------------------- */
+/* --- the operations --- */
 
 static int sim_list(struct disk *d, disk_list_fn *fn, void *arg, struct rv_error *e)
 {
@@ -491,7 +491,7 @@ int disk_new_sim(struct disk **out, struct loop *l, struct disk_sim_medium *m)
 	return 0;
 }
 
-/* --- the medium ------------------------------------------------------------------- */
+/* --- the medium --- */
 
 int disk_sim_medium_new(struct disk_sim_medium **out, uint64_t seed)
 {

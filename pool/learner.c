@@ -13,8 +13,7 @@ enum { WATCH_MS = 250 };
 
 static void seek(struct learner *l);
 
-/* --- what the owner is told ----------------------------------------------------------
- */
+/* --- what the owner is told --- */
 
 static void tell(void *arg)
 {
@@ -81,8 +80,7 @@ static bool is_voter(const struct learner *l, const struct uuid *host)
 	return false;
 }
 
-/* --- sessions -------------------------------------------------------------------------
- */
+/* --- sessions --- */
 
 static bool send_message(
 	struct learner *l, const struct uuid *host, const struct learn_message *m)
@@ -425,8 +423,7 @@ void learner_deliver(
 	}
 }
 
-/* --- peers ---------------------------------------------------------------------------
- */
+/* --- peers --- */
 
 static struct learner_peer *peer_find(const struct learner *l, const struct uuid *host)
 {

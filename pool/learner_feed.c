@@ -54,7 +54,7 @@ struct feeder {
 
 static void feed_end_session(struct feed *fd);
 
-/* --- sending ------------------------------------------------------------------------ */
+/* --- sending --- */
 
 static int feed_send(struct feeder *f, const struct uuid *host)
 {
@@ -112,8 +112,7 @@ static int send_data(struct feed *fd)
 	return 0;
 }
 
-/* --- entries -------------------------------------------------------------------------
- */
+/* --- entries --- */
 
 /* The next entry to send: from memory, else from the segment that was read. */
 static bool next_entry(struct feed *fd, uint64_t index, size_t *at, struct feed_entry *e)
@@ -166,8 +165,7 @@ static int send_entries(struct feed *fd, uint64_t limit)
 	return 0;
 }
 
-/* --- snapshots -----------------------------------------------------------------------
- */
+/* --- snapshots --- */
 
 static void begin_snapshot(struct feed *fd)
 {
@@ -236,8 +234,7 @@ static int send_snapshot(struct feed *fd)
 	return 0;
 }
 
-/* --- one learner's turn ---------------------------------------------------------------
- */
+/* --- one learner's turn --- */
 
 /* Whether the entry it holds last is ours. RV_EAGAIN: the disk must tell. */
 static int prove(struct feed *fd)
@@ -398,8 +395,7 @@ static void woken(void *arg)
 		wake(CONTAINER_OF(node, struct feed, node));
 }
 
-/* --- sessions -------------------------------------------------------------------------
- */
+/* --- sessions --- */
 
 static struct feed *feed_find(const struct feeder *f, const struct uuid *host)
 {

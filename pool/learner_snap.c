@@ -12,7 +12,7 @@
 
 enum { TAKE_RETRY_US = 30 * 1000000 };
 
-/* --- its own ------------------------------------------------------------------------ */
+/* --- its own --- */
 
 static void take_end(struct learner_take *t)
 {
@@ -187,8 +187,7 @@ void learner_snapshot(struct learner *l)
 	learner_snapshot_check(l);
 }
 
-/* --- a voter's -----------------------------------------------------------------------
- */
+/* --- a voter's --- */
 
 static void install_fail(struct learner_install *in, int rc, const char *why);
 static void install_submit(struct learner_install *in);
@@ -446,8 +445,7 @@ void learner_install_reset(struct learner *l)
 	defer_start(&l->ack);
 }
 
-/* --- the rest --------------------------------------------------------------------------
- */
+/* --- the rest --- */
 
 bool learner_snap_running(const struct learner *l)
 {

@@ -7,7 +7,7 @@
 #include "pool/frame.h"
 #include "pool/segments.h"
 
-/* --- segments ----------------------------------------------------------------------- */
+/* --- segments --- */
 
 struct source_load {
 	struct job job;
@@ -177,7 +177,7 @@ bool source_entry(
 	return false;
 }
 
-/* --- snapshots ---------------------------------------------------------------------- */
+/* --- snapshots --- */
 
 struct source_snapshot {
 	struct list node;

@@ -35,7 +35,7 @@ static int put64(struct buf *out, uint64_t v)
 	return buf_append(out, bytes, sizeof bytes);
 }
 
-/* --- to a voter ------------------------------------------------------------------- */
+/* --- to a voter --- */
 
 int learn_encode(const struct learn_message *m, struct buf *out)
 {
@@ -102,7 +102,7 @@ int learn_decode(struct learn_message *m, const uint8_t *bytes, size_t len)
 	}
 }
 
-/* --- to a learner: encoding -------------------------------------------------------- */
+/* --- to a learner: encoding --- */
 
 int feed_encode_beat(const struct feed_message *m, struct buf *out)
 {
@@ -201,7 +201,7 @@ uint64_t feed_next_sum(uint64_t sum, const struct feed_message *m)
 	return sum_of(sum, (uint8_t)m->kind, m->body, m->body_len);
 }
 
-/* --- to a learner: decoding -------------------------------------------------------- */
+/* --- to a learner: decoding --- */
 
 bool feed_next_entry(const struct feed_message *m, size_t *at, struct feed_entry *entry)
 {
@@ -336,7 +336,7 @@ int feed_decode(struct feed_message *m, const uint8_t *bytes, size_t len)
 	return data_decode(m, bytes, len);
 }
 
-/* --- places ------------------------------------------------------------------------ */
+/* --- places --- */
 
 int place_encode(const struct place_message *m, struct buf *out)
 {

@@ -16,7 +16,7 @@ enum {
 	APPLY_SLICE_BYTES = 256 << 10,
 };
 
-/* --- the log lane ------------------------------------------------------------------- */
+/* --- the log lane --- */
 
 /* An entry is readable only if the term on disk is not behind it. */
 static int raise_term(struct learner *l, uint64_t term, struct rv_error *e)
@@ -233,8 +233,7 @@ void learner_pump(struct learner *l)
 		learner_install_next(l);
 }
 
-/* --- applying ------------------------------------------------------------------------
- */
+/* --- applying --- */
 
 static int apply_entry(struct learner *l, uint64_t index, const struct raft_entry *entry)
 {
@@ -332,8 +331,7 @@ static void apply_some(void *arg)
 	learner_pump(l);
 }
 
-/* --- the rest ------------------------------------------------------------------------
- */
+/* --- the rest --- */
 
 void learner_write_init(struct learner *l)
 {

@@ -25,7 +25,7 @@ int64_t lease_renew_ms(int64_t length_ms)
 	return within(length_ms, LEASE_MIN_MS, LEASE_MAX_MS) / LEASE_RENEWALS;
 }
 
-/* --- the holder -------------------------------------------------------------------- */
+/* --- the holder --- */
 
 void lease_holder_init(struct lease_holder *h, uint64_t seed)
 {
@@ -69,7 +69,7 @@ bool lease_holds(const struct lease_holder *h, int64_t now_ms)
 	return now_ms < h->end_ms;
 }
 
-/* --- the master's book ------------------------------------------------------------- */
+/* --- the master's book --- */
 
 void lease_book_init(struct lease_book *b, uint64_t seed, size_t room)
 {
@@ -254,7 +254,7 @@ bool lease_book_renewed(
 	return true;
 }
 
-/* --- the length -------------------------------------------------------------------- */
+/* --- the length --- */
 
 int64_t lease_length_ms(int64_t wished_ms, int64_t longest_ms)
 {

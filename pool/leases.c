@@ -26,7 +26,7 @@ static uint64_t term_of(const struct leases *l)
 	return s.term;
 }
 
-/* --- this host --------------------------------------------------------------------- */
+/* --- this host --- */
 
 /* What was granted in another life of the pool counts no more: that life's master may
  * have let this host's VMs go, and this one's doesn't know of it. */
@@ -135,7 +135,7 @@ int64_t leases_until_ms(const struct leases *l)
 	return is_of_this_life(l) ? l->holder.end_ms : 0;
 }
 
-/* --- the master -------------------------------------------------------------------- */
+/* --- the master --- */
 
 void leases_asked(
 	struct leases *l, const struct uuid *from, const uint8_t *bytes, size_t len)
@@ -273,7 +273,7 @@ static void lead(struct leases *l, int64_t now_ms)
 	}
 }
 
-/* --- the length -------------------------------------------------------------------- */
+/* --- the length --- */
 
 static void on_length(struct pool_commit *c)
 {
@@ -315,7 +315,7 @@ bool leases_expect(const struct leases *l, struct txn *t)
 	return true;
 }
 
-/* --- what is known ----------------------------------------------------------------- */
+/* --- what is known --- */
 
 static int64_t over_ms(const struct leases *l, const struct uuid *host)
 {
@@ -366,7 +366,7 @@ static void show(struct leases *l, int64_t now_ms)
 	}
 }
 
-/* --- beginning and ending ---------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 static void look(struct leases *l)
 {

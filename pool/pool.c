@@ -17,7 +17,7 @@ enum {
 
 static const int64_t DEFAULT_TASK_KEEP_MS = 24 * 3600 * INT64_C(1000);
 
-/* --- the state machine -------------------------------------------------------------- */
+/* --- the state machine --- */
 
 static void tell_subscribers(struct pool *pool, const struct db_result *r)
 {
@@ -194,8 +194,7 @@ static const struct rlog_fsm pool_fsm = {
 	.generation = fsm_generation,
 };
 
-/* --- the log's events -----------------------------------------------------------------
- */
+/* --- the log's events --- */
 
 static void log_changed(void *arg)
 {

@@ -30,7 +30,7 @@ struct settle {
 
 static int commit_propose(struct pool_commit *c);
 
-/* --- words -------------------------------------------------------------------------- */
+/* --- words --- */
 
 static void commit_rejected(struct pool_commit *c, int rc)
 {
@@ -98,7 +98,7 @@ static int commit_refused(struct pool *pool, int rc, struct rv_error *e)
 	}
 }
 
-/* --- the end ------------------------------------------------------------------------ */
+/* --- the end --- */
 
 static void commit_end(struct pool_commit *c)
 {
@@ -168,7 +168,7 @@ void pool_settle_stop(struct pool *pool)
 	}
 }
 
-/* --- on the way --------------------------------------------------------------------- */
+/* --- on the way --- */
 
 static void commit_asked(struct pool_ask *a)
 {
@@ -265,7 +265,7 @@ int pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 	return rc;
 }
 
-/* --- barriers ----------------------------------------------------------------------- */
+/* --- barriers --- */
 
 /* A barrier has no effect: whatever happened, it may be asked for again. */
 static void barrier_asked(struct pool_ask *a)

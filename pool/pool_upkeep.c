@@ -19,7 +19,7 @@ enum {
 	PRUNE_SCAN = 4096, /* rows looked at per callback */
 };
 
-/* --- hashes ------------------------------------------------------------------------- */
+/* --- hashes --- */
 
 static void hash_ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
 {

@@ -34,7 +34,7 @@ void rio_touched(struct rio *rio)
 	rio->config.touched(rio->config.arg);
 }
 
-/* --- failure ---------------------------------------------------------------------- */
+/* --- failure --- */
 
 static void rio_tell_failed(void *arg)
 {
@@ -59,7 +59,7 @@ void rio_fail(struct rio *rio, int rc, const struct rv_error *e)
 		defer_start(&rio->tell_failed);
 }
 
-/* --- terms, votes, time ------------------------------------------------------------ */
+/* --- terms, votes, time --- */
 
 /* After a failed write libraft is told that all is well: it would free garbage on its way
  * out of an election. Nothing it does from here on leaves this process: sends are
@@ -112,7 +112,7 @@ static int rio_random(struct raft_io *io, int min, int max)
 	return (int)prng_range(loop_prng(RIO_OF(io)->config.loop), min, max);
 }
 
-/* --- opening and closing ------------------------------------------------------------ */
+/* --- opening and closing --- */
 
 static int rio_init(struct raft_io *io, raft_id id, const char *address)
 {

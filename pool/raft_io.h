@@ -79,8 +79,7 @@ void rio_take_begin(struct rio *rio, int rc);
 /* No append or mark is due or in flight; asks for a mark if one is wanted. */
 bool rio_settled(struct rio *rio);
 
-/* --- who was heard -------------------------------------------------------------------
- */
+/* --- who was heard --- */
 
 /* A server's answers to this leader, in the present term. */
 struct rio_answer {

@@ -15,7 +15,7 @@
 #include "pool/raft_conf.h"
 #include "pool/raft_io_internal.h"
 
-/* --- hearing ------------------------------------------------------------------------ */
+/* --- hearing --- */
 
 static struct rio_answer *answer_find(const struct rio *rio, uint64_t id)
 {
@@ -90,7 +90,7 @@ void rio_leader_heard(const struct rio *rio, int64_t *us, uint64_t *commit)
 	*commit = rio->heard_commit;
 }
 
-/* --- configurations ----------------------------------------------------------------- */
+/* --- configurations --- */
 
 static int conf_keep(
 	struct rio *rio, const struct raft_configuration *conf, uint64_t index)

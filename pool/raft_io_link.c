@@ -43,7 +43,7 @@ struct rio_letter {
 	uint8_t bytes[];
 };
 
-/* --- holding ------------------------------------------------------------------------ */
+/* --- holding --- */
 
 static bool rio_leads(struct rio *rio)
 {
@@ -374,7 +374,7 @@ void rio_deliver(
 		rio_receive(rio, from, address, bytes, len);
 }
 
-/* --- sending ------------------------------------------------------------------------ */
+/* --- sending --- */
 
 /* libraft writes an entry and sends it at the same time. With one that takes the vote
  * from all others that could end for good: if this leader dies before its disk has the

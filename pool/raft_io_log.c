@@ -16,7 +16,7 @@ enum {
 	PREPARE_RETRY_MS = 1000,
 };
 
-/* --- terms of entries ------------------------------------------------------------- */
+/* --- terms of entries --- */
 
 bool rio_note_term(struct rio *rio, uint64_t first, uint64_t term)
 {
@@ -63,7 +63,7 @@ uint64_t rio_term_at(const struct rio *rio, uint64_t index)
 	return 0;
 }
 
-/* --- the log lane ----------------------------------------------------------------- */
+/* --- the log lane --- */
 
 static struct rio_op *ops_room(struct rio_ops *ops)
 {

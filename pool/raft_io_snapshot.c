@@ -21,7 +21,7 @@ static void took_snapshot(struct rio *rio, uint64_t index, uint64_t older, uint6
 		log_warn("pool.log", "msg=\"out of memory: old segments stay\"");
 }
 
-/* --- our own ---------------------------------------------------------------------- */
+/* --- our own --- */
 
 static void take_fail(struct rio_take *t)
 {
@@ -162,7 +162,7 @@ static void take_commit(struct rio *rio, struct raft_io_snapshot_put *req,
 	take_submit(t);
 }
 
-/* --- another's -------------------------------------------------------------------- */
+/* --- another's --- */
 
 static void install_run(struct job *job)
 {
@@ -285,7 +285,7 @@ int rio_snapshot_put(struct raft_io *io, unsigned trailing,
 	return 0;
 }
 
-/* --- for a follower ----------------------------------------------------------------- */
+/* --- for a follower --- */
 
 static int get_fill(struct rio_get *g)
 {
@@ -379,8 +379,7 @@ int rio_snapshot_get(
 	return 0;
 }
 
-/* --- opening and closing --------------------------------------------------------------
- */
+/* --- opening and closing --- */
 
 void rio_snapshot_init(struct rio *rio)
 {

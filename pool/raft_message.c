@@ -7,7 +7,7 @@
 
 enum { VERSION = 1, ENTRY_HEAD = 24, MAX_NUMBER_FIELDS = 8 };
 
-/* --- encoding --------------------------------------------------------------------- */
+/* --- encoding --- */
 
 static int put64s(struct buf *out, const uint64_t *v, size_t n)
 {
@@ -98,7 +98,7 @@ int raft_message_encode(const struct raft_message *m, struct buf *out)
 	}
 }
 
-/* --- decoding --------------------------------------------------------------------- */
+/* --- decoding --- */
 
 struct reader {
 	const uint8_t *at, *end;

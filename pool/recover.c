@@ -10,7 +10,7 @@
 #include "pool/raft_conf.h"
 #include "pool/recover_internal.h"
 
-/* --- what files there are --------------------------------------------------------- */
+/* --- what files there are --- */
 
 static bool push(uint64_t **at, size_t *count, uint64_t v)
 {
@@ -121,7 +121,7 @@ static int read_slots(struct recovered *r, struct disk *d, struct recover_listin
 	return rc ? rc : renew(d, SEGMENTS_MARK, FRAME_MARK, &r->segments.mark, e);
 }
 
-/* --- snapshots -------------------------------------------------------------------- */
+/* --- snapshots --- */
 
 static int read_snapshots(struct recovered *r, struct disk *d, struct recover_listing *l,
 	struct rv_error *e)
@@ -162,7 +162,7 @@ static int drop_damaged(struct recovered *r, struct disk *d,
 	return rc;
 }
 
-/* --- the whole -------------------------------------------------------------------- */
+/* --- the whole --- */
 
 static int bootstrap(
 	struct recovered *r, const struct recover_config *config, struct rv_error *e)

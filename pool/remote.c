@@ -41,8 +41,7 @@ int remote_send(struct remote *r, const struct uuid *host, enum pool_message typ
 		r->messenger, host, type, buf_len(b) ? buf_data(b) : NULL, buf_len(b));
 }
 
-/* --- raft's transport ------------------------------------------------------------------
- */
+/* --- raft's transport --- */
 
 static int transport_send(struct rlog_transport *t, uint64_t to_id,
 	const char *to_address, const uint8_t *bytes, size_t len)

@@ -70,8 +70,7 @@ struct remote_live {
 	struct uuid master; /* who was told */
 };
 
-/* --- whose word counts ---------------------------------------------------------------
- */
+/* --- whose word counts --- */
 
 /* What only the master says, for as long as it is one: what a former one says of it is
  * nobody's word any more. */
@@ -90,8 +89,7 @@ static uint64_t term_of(const struct remote_live *l)
 	return s.term;
 }
 
-/* --- notes ---------------------------------------------------------------------------
- */
+/* --- notes --- */
 
 enum { NOTE_KEY_SIZE = sizeof((struct note *)0)->key };
 
@@ -477,8 +475,7 @@ void remote_live_note(struct remote_live *l, const struct uuid *uuid,
 		tell_soon(l);
 }
 
-/* --- passing on ----------------------------------------------------------------------
- */
+/* --- passing on --- */
 
 /* Fills the batch with what was unsaid for the longest. */
 static void batch_fill(struct remote_live *l)
@@ -522,8 +519,7 @@ static void on_relay(void *arg)
 		timer_start_about_ms(&l->relay, relay_ms(l));
 }
 
-/* --- greeting ------------------------------------------------------------------------
- */
+/* --- greeting --- */
 
 static void greeting_free(struct greeting *g)
 {

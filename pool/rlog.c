@@ -72,7 +72,7 @@ int rlog_from_raft(int r)
 	}
 }
 
-/* --- what the owner is told --------------------------------------------------------- */
+/* --- what the owner is told --- */
 
 enum rlog_state rlog_current_state(const struct rlog *rlog)
 {
@@ -214,7 +214,7 @@ void rlog_look(struct rlog *rlog)
 	defer_start(&rlog->tell);
 }
 
-/* --- failing and closing ------------------------------------------------------------ */
+/* --- failing and closing --- */
 
 void rlog_end_stop(struct rlog *rlog)
 {
@@ -329,7 +329,7 @@ void rlog_fail(struct rlog *rlog, int rc, const struct rv_error *e)
 	defer_start(&rlog->tell);
 }
 
-/* --- opening ------------------------------------------------------------------------ */
+/* --- opening --- */
 
 static void retry_fire(void *arg)
 {
@@ -416,7 +416,7 @@ int rlog_open(struct rlog **out, struct loop *l, struct disk *disk,
 	return 0;
 }
 
-/* --- stopping ----------------------------------------------------------------------- */
+/* --- stopping --- */
 
 static bool stop_ready(struct rlog *rlog)
 {

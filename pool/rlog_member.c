@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "pool/rlog_internal.h"
 
-/* --- transfer --------------------------------------------------------------------- */
+/* --- transfer --- */
 
 static void transfer_over(void *arg)
 {
@@ -70,7 +70,7 @@ int rlog_transfer(struct rlog *rlog, uint64_t server_id, rlog_transfer_fn *fn, v
 	return 0;
 }
 
-/* --- membership ------------------------------------------------------------------- */
+/* --- membership --- */
 
 static void changed(struct raft_change *req, int status)
 {
@@ -192,7 +192,7 @@ int rlog_remove(
 		rlog, raft_remove(&rlog->raft, &rlog->change, id, changed), e);
 }
 
-/* --- the rest --------------------------------------------------------------------- */
+/* --- the rest --- */
 
 void rlog_member_init(struct rlog *rlog)
 {

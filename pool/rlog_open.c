@@ -16,7 +16,7 @@ enum {
 	INSTALL_TIMEOUT_MS = 5000, /* until a snapshot is sent again */
 };
 
-/* --- libraft's state machine -------------------------------------------------------- */
+/* --- libraft's state machine --- */
 
 /* Called while libraft applies, so some entries up to last_applied are still on their way
  * to us: the state is fixed when they have arrived. */
@@ -87,7 +87,7 @@ static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	return 0;
 }
 
-/* --- opening ------------------------------------------------------------------------ */
+/* --- opening --- */
 
 static void rio_touched_us(void *arg)
 {

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "pool/rlog_internal.h"
 
-/* --- two lives of the pool ---------------------------------------------------------- */
+/* --- two lives of the pool --- */
 
 static bool is_clash(
 	const struct rlog_generation *own, const struct rlog_generation *other)
@@ -105,7 +105,7 @@ void rlog_take_place(
 	rlog_follow_place(rlog);
 }
 
-/* --- the master tells --------------------------------------------------------------- */
+/* --- the master tells --- */
 
 static void tell_place(struct rlog *rlog, const struct uuid *host)
 {

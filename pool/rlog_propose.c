@@ -31,7 +31,7 @@ static void batch_applied(struct raft_apply *req, int status, void *result)
 	free(CONTAINER_OF(req, struct rlog_batch, req));
 }
 
-/* --- ends ------------------------------------------------------------------------- */
+/* --- ends --- */
 
 static void proposal_end(
 	struct rlog *rlog, struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
@@ -143,7 +143,7 @@ static void pending_applied(struct rlog *rlog, uint64_t index, uint64_t term)
 	}
 }
 
-/* --- handing over ------------------------------------------------------------------ */
+/* --- handing over --- */
 
 /* By index: some of an earlier leadership of ours may wait with greater ones. */
 static void pending_add(struct rlog *rlog, struct rlog_proposal *p)
@@ -268,8 +268,7 @@ int rlog_barrier(struct rlog *rlog, struct rlog_proposal *p, rlog_proposal_fn *f
 	return rlog_propose(rlog, p, RLOG_KIND_BARRIER, NULL, 0, true, fn);
 }
 
-/* --- a new leader --------------------------------------------------------------------
- */
+/* --- a new leader --- */
 
 static void term_barrier_ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
 {
@@ -310,8 +309,7 @@ void rlog_forget_barrier(struct rlog *rlog)
 	proposal_end(rlog, p, RLOG_UNKNOWN, RV_EOUTCOME);
 }
 
-/* --- applying ------------------------------------------------------------------------
- */
+/* --- applying --- */
 
 bool rlog_applying(void *arg)
 {
@@ -467,8 +465,7 @@ void rlog_snapshot_check(struct rlog *rlog)
 	raft_set_snapshot_threshold(&rlog->raft, 1);
 }
 
-/* --- the rest ------------------------------------------------------------------------
- */
+/* --- the rest --- */
 
 void rlog_propose_init(struct rlog *rlog)
 {

@@ -64,7 +64,7 @@ int segments_add(struct segments *s, const struct segment *found)
 	return 0;
 }
 
-/* --- appending -------------------------------------------------------------------- */
+/* --- appending --- */
 
 static int no_memory(struct rv_error *e)
 {
@@ -219,7 +219,7 @@ int segments_append(struct segments *s, const struct segments_batch *batches,
 	return 0;
 }
 
-/* --- removing --------------------------------------------------------------------- */
+/* --- removing --- */
 
 static void segments_drop_spare(struct segments *s)
 {
@@ -367,7 +367,7 @@ int segments_prune(struct segments *s, uint64_t keep_from, struct rv_error *e)
 	return rc;
 }
 
-/* --- the rest --------------------------------------------------------------------- */
+/* --- the rest --- */
 
 int segments_prepare(struct segments *s, struct rv_error *e)
 {

@@ -28,7 +28,7 @@ bool snapfile_parse_name(const char *name, uint64_t *index)
 	return strcmp(snapfile_name(again, *index), name) == 0;
 }
 
-/* --- writing ---------------------------------------------------------------------- */
+/* --- writing --- */
 
 int snapfile_begin(struct snapfile_writer *w, struct disk *d, struct rv_error *e)
 {
@@ -162,7 +162,7 @@ void snapfile_abort(struct snapfile_writer *w)
 	w->file = NULL;
 }
 
-/* --- reading ---------------------------------------------------------------------- */
+/* --- reading --- */
 
 static int read_tail(struct snapfile *s, const struct frame *f, const uint8_t *body)
 {

@@ -96,7 +96,7 @@ unsigned voters_wanted(const struct voters_member *members, size_t count,
 	return view_of(members, count, rules).wanted;
 }
 
-/* --- counting ----------------------------------------------------------------------- */
+/* --- counting --- */
 
 static unsigned count_role(const struct view *v, enum voters_role role)
 {
@@ -138,7 +138,7 @@ static unsigned crowd(const struct view *v, const struct voters_member *m)
 	return n;
 }
 
-/* --- choosing ----------------------------------------------------------------------- */
+/* --- choosing --- */
 
 /* Who is the better new voter: of the emptier domain, then the less behind. */
 static bool is_better(const struct view *v, size_t a, size_t b)
@@ -200,7 +200,7 @@ static struct voters_change change(enum voters_kind kind, size_t which, const ch
 	return (struct voters_change){.kind = kind, .which = which, .why = why};
 }
 
-/* --- the rules, in their order ------------------------------------------------------ */
+/* --- the rules, in their order --- */
 
 /* Why somebody else is to lead; NULL: nothing speaks against the master. */
 static const char *against_master(const struct view *v)

@@ -79,7 +79,7 @@ struct prng *loop_prng(struct loop *l)
 	return &l->prng;
 }
 
-/* --- timers: a binary heap ------------------------------------------------------- */
+/* --- timers: a binary heap --- */
 
 static bool timer_before(const struct timer *a, const struct timer *b)
 {
@@ -234,7 +234,7 @@ void loop_timer_fire(struct loop *l, struct timer *t)
 	loop_call(l, t->name, t->fn, t->arg);
 }
 
-/* --- defers ----------------------------------------------------------------------- */
+/* --- defers --- */
 
 void defer_init(
 	struct defer *d, struct loop *l, const char *name, timer_fn *fn, void *arg)

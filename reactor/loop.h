@@ -51,7 +51,7 @@ void loop_set_wall_ahead_ms(struct loop *l, int64_t ahead_ms);
 /* Borrowed. */
 struct prng *loop_prng(struct loop *l);
 
-/* --- timers ---------------------------------------------------------------------- */
+/* --- timers --- */
 
 typedef void timer_fn(void *arg);
 
@@ -84,7 +84,7 @@ void timer_start_about_ms(struct timer *t, int64_t after_ms);
 void timer_stop(struct timer *t); /* idempotent; must be called before the memory goes */
 bool timer_active(const struct timer *t);
 
-/* --- defers ---------------------------------------------------------------------- */
+/* --- defers --- */
 
 /* Runs fn once, soon, from the loop rather than from the caller. Embed it. */
 struct defer {
@@ -101,12 +101,12 @@ void defer_init(
 void defer_start(struct defer *d); /* no effect while it is already due */
 void defer_stop(struct defer *d);  /* idempotent */
 
-/* --- signals (real loop) --------------------------------------------------------- */
+/* --- signals (real loop) --- */
 
 /* Calls fn(arg) from the loop each time `signum` arrives. At most 8 signals. */
 int loop_on_signal(struct loop *l, int signum, timer_fn *fn, void *arg) RV_MUST_CHECK;
 
-/* --- watchdog -------------------------------------------------------------------- */
+/* --- watchdog --- */
 
 enum { LOOP_MAX_STATS = 256 };
 
@@ -124,7 +124,7 @@ size_t loop_stats(const struct loop *l, struct loop_stat *out, size_t max);
 /* For code inside reactor/ that calls out: runs fn(arg) under the watchdog, named. */
 void loop_call(struct loop *l, const char *name, timer_fn *fn, void *arg);
 
-/* --- simulation ------------------------------------------------------------------ */
+/* --- simulation --- */
 
 /* Runs the next event, moving the clock to it; false when there is none. */
 bool loop_sim_step(struct loop *l);

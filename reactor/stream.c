@@ -108,7 +108,7 @@ void stream_free(struct stream *s)
 	s->backend = NULL;
 }
 
-/* --- the end ------------------------------------------------------------------------ */
+/* --- the end --- */
 
 static void stream_end(struct stream *s, int rc, const char *detail)
 {
@@ -149,7 +149,7 @@ static void stream_deadline(void *arg)
 	stream_event(s, 0);
 }
 
-/* --- writing ------------------------------------------------------------------------ */
+/* --- writing --- */
 
 size_t stream_queued(const struct stream *s)
 {
@@ -290,7 +290,7 @@ static bool stream_tell_drained(struct stream *s)
 	return true;
 }
 
-/* --- reading ------------------------------------------------------------------------ */
+/* --- reading --- */
 
 static bool stream_reads(const struct stream *s)
 {
@@ -381,8 +381,7 @@ static void stream_pull(struct stream *s)
 		defer_start(&s->soon);
 }
 
-/* --- events ---------------------------------------------------------------------------
- */
+/* --- events --- */
 
 static void stream_try_open(struct stream *s)
 {
@@ -493,8 +492,7 @@ static void stream_soon(void *arg)
 	stream_event(arg, 0);
 }
 
-/* --- the owner's side -----------------------------------------------------------------
- */
+/* --- the owner's side --- */
 
 void stream_close_after_flush(struct stream *s)
 {

@@ -97,7 +97,7 @@ int stream_peer_credentials(
  * plain, without a certificate, or before ready. Borrowed. */
 const struct tls_peer *stream_tls_peer(const struct stream *s);
 
-/* --- listening -------------------------------------------------------------------- */
+/* --- listening --- */
 
 /* A new connection; the callback takes the descriptor (and usually calls stream_open). */
 typedef void listener_fn(void *arg, int fd);
@@ -112,7 +112,7 @@ void listener_free(struct listener *li); /* removes a unix socket's path; NULL-s
 void listener_set_open(struct listener *li, int open_connections);
 int listener_port(const struct listener *li); /* tcp only */
 
-/* --- simulated pairs --------------------------------------------------------------- */
+/* --- simulated pairs --- */
 
 struct stream_sim_link; /* faults of a pair: see below */
 

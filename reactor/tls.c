@@ -345,8 +345,7 @@ void tls_context_unref(struct tls_context *c)
 	free(c);
 }
 
-/* --- the peer -------------------------------------------------------------------------
- */
+/* --- the peer --- */
 
 /* "urn:uuid:…" among the certificate's alternative names; empty when there is none. */
 static void peer_read_uuid(char out[static UUID_TEXT_SIZE], X509 *cert)

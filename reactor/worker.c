@@ -43,7 +43,7 @@ struct worker {
 	int64_t sim_min_us, sim_max_us;
 };
 
-/* --- the worker's thread -------------------------------------------------------- */
+/* --- the worker's thread --- */
 
 static void worker_ring(struct worker *w)
 {
@@ -118,7 +118,7 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* --- the loop's side -------------------------------------------------------------- */
+/* --- the loop's side --- */
 
 struct delivery {
 	struct job *job;

@@ -27,7 +27,7 @@ struct nng_tls_engine_conn {
 	int verify_error;
 };
 
-/* --- bytes ------------------------------------------------------------------- */
+/* --- bytes --- */
 
 static int pipe_read(BIO *bio, char *data, int len)
 {
@@ -112,7 +112,7 @@ static bool conn_verified(nng_tls_engine_conn *c)
 	return c->ssl && SSL_is_init_finished(c->ssl); /* there is no way around it */
 }
 
-/* --- verification ------------------------------------------------------------ */
+/* --- verification --- */
 
 static bool pin_matches(const nng_tls_engine_config *config, X509 *certificate)
 {
@@ -159,7 +159,7 @@ static bool expect_name(SSL *ssl, const char *name)
 	return SSL_set_tlsext_host_name(ssl, name) == 1 && SSL_set1_host(ssl, name) == 1;
 }
 
-/* --- connections ------------------------------------------------------------- */
+/* --- connections --- */
 
 static int conn_init(nng_tls_engine_conn *c, void *lower, nng_tls_engine_config *config)
 {
@@ -197,7 +197,7 @@ static void conn_close(nng_tls_engine_conn *c)
 	}
 }
 
-/* --- configurations ---------------------------------------------------------- */
+/* --- configurations --- */
 
 static int config_init(nng_tls_engine_config *config, nng_tls_mode mode)
 {

@@ -13,7 +13,7 @@
 
 #include "base/log.h"
 
-/* --- deadlines --------------------------------------------------------------- */
+/* --- deadlines --- */
 
 void connection_await_nothing(struct connection *c)
 {
@@ -37,7 +37,7 @@ void connection_await(
 		timer_start_ms(&s->deadline, SERVER_TICK_MS);
 }
 
-/* --- whose ------------------------------------------------------------------- */
+/* --- whose --- */
 
 int connection_owner_max(const struct rpc_server *s)
 {
@@ -69,7 +69,7 @@ static struct connection_owner *owner_find(struct rpc_server *s, uid_t uid)
 	return o;
 }
 
-/* --- places ------------------------------------------------------------------ */
+/* --- places --- */
 
 int connection_places(const struct rpc_server *s, enum rpc_transport transport)
 {
@@ -190,7 +190,7 @@ static int connection_owner_ref(struct rpc_server *s, enum rpc_transport transpo
 	return 0;
 }
 
-/* --- end --------------------------------------------------------------------- */
+/* --- end --- */
 
 void connection_unref(struct connection *c)
 {
@@ -257,7 +257,7 @@ static void connection_broken(struct connection *c, const struct rv_error *e)
 	connection_doom(c);
 }
 
-/* --- flow control ------------------------------------------------------------ */
+/* --- flow control --- */
 
 /* Whether another request of this connection may be taken on. */
 static bool connection_may_read(const struct connection *c)
@@ -313,7 +313,7 @@ static void connection_drained(void *arg)
 	connection_unblock(arg);
 }
 
-/* --- bytes in ---------------------------------------------------------------- */
+/* --- bytes in --- */
 
 /* The first eight bytes. False: closing. */
 static bool connection_greet(struct connection *c, const uint8_t *data)
@@ -430,7 +430,7 @@ static size_t connection_data(void *arg, const uint8_t *data, size_t len)
 	return c->doomed ? len : at;
 }
 
-/* --- start ------------------------------------------------------------------- */
+/* --- start --- */
 
 static void connection_know_peer(struct connection *c)
 {

@@ -217,7 +217,7 @@ const msgpack_object *rpc_map_get(const msgpack_object *map, const char *key)
 	return NULL;
 }
 
-/* --- packing ----------------------------------------------------------------- */
+/* --- packing --- */
 
 uint8_t *rpc_put_uint(uint8_t *at, uint64_t number)
 {

@@ -13,7 +13,7 @@ static struct request *request_of(const struct rpc_request *req)
 	return CONTAINER_OF((struct rpc_request *)req, struct request, pub);
 }
 
-/* --- allocation -------------------------------------------------------------- */
+/* --- allocation --- */
 
 static struct request *request_new(struct connection *c)
 {
@@ -73,7 +73,7 @@ void requests_free_spare(struct rpc_server *s)
 	s->spare_count = 0;
 }
 
-/* --- staging ----------------------------------------------------------------- */
+/* --- staging --- */
 
 int stage_write(void *server, const char *data, size_t len)
 {
@@ -160,7 +160,7 @@ void replies_flush(struct rpc_server *s, struct connection *c)
 	stage_send(s, c, 0);
 }
 
-/* --- requests ---------------------------------------------------------------- */
+/* --- requests --- */
 
 /* Answers a body that is no request. */
 static void answer_bad(struct connection *c, uint64_t id, const uint8_t *backtrace,
@@ -325,7 +325,7 @@ void requests_gone(struct connection *c)
 	connection_unref(c);
 }
 
-/* --- replies ----------------------------------------------------------------- */
+/* --- replies --- */
 
 static void reply_start(struct request *r)
 {

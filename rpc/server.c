@@ -11,7 +11,7 @@
 
 enum { URL_MAX = 256, REAP_BATCH = 64 };
 
-/* --- deadlines --------------------------------------------------------------- */
+/* --- deadlines --- */
 
 static void queue_expire(struct rpc_server *s, struct connection_queue *q, int64_t now)
 {
@@ -78,7 +78,7 @@ static void server_wake(void *arg)
 	}
 }
 
-/* --- life -------------------------------------------------------------------- */
+/* --- life --- */
 
 int rpc_server_new(struct rpc_server **out, const struct rpc_server_config *config,
 	struct rv_error *e)
@@ -174,7 +174,7 @@ void rpc_server_get_stats(const struct rpc_server *s, struct rpc_server_stats *o
 	*out = s->stats;
 }
 
-/* --- listening --------------------------------------------------------------- */
+/* --- listening --- */
 
 static int listener_limit(const struct rpc_server *s, enum rpc_transport transport)
 {
@@ -292,7 +292,7 @@ int rpc_server_listen(struct rpc_server *s, enum sp_protocol self, const char *u
 	return 0;
 }
 
-/* --- publishing -------------------------------------------------------------- */
+/* --- publishing --- */
 
 static void publish_to(
 	struct rpc_server *s, struct connection *c, const void *body, size_t len)

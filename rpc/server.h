@@ -92,7 +92,7 @@ struct rpc_server_stats {
 };
 void rpc_server_get_stats(const struct rpc_server *s, struct rpc_server_stats *out);
 
-/* --- requests ---------------------------------------------------------------- */
+/* --- requests --- */
 
 /* method, params and session are borrowed: valid until the handler returns, or, after
  * rpc_request_keep, until the reply. peer and id are valid until the reply. */

@@ -59,7 +59,7 @@ struct sessions {
 	char decoy[PASSWORD_HASH_SIZE];
 };
 
-/* --- roles ------------------------------------------------------------------- */
+/* --- roles --- */
 
 int session_check_role(const struct session_identity *who, enum role least,
 	const char *method, struct rv_error *e)
@@ -71,7 +71,7 @@ int session_check_role(const struct session_identity *who, enum role least,
 		role_name(least), who->user, role_name(who->role));
 }
 
-/* --- the table --------------------------------------------------------------- */
+/* --- the table --- */
 
 static int64_t now_us(const struct sessions *s)
 {
@@ -189,7 +189,7 @@ size_t sessions_count(const struct sessions *s)
 	return s->by_digest.count;
 }
 
-/* --- life -------------------------------------------------------------------- */
+/* --- life --- */
 
 static void sessions_release(struct sessions *s)
 {
@@ -244,7 +244,7 @@ void sessions_free(struct sessions *s)
 	sessions_release(s);
 }
 
-/* --- identity ---------------------------------------------------------------- */
+/* --- identity --- */
 
 static bool peer_in_group(const struct rpc_peer *peer, gid_t group)
 {
@@ -328,7 +328,7 @@ int sessions_identify(struct sessions *s, const struct rpc_peer *peer, const cha
 		"\"session\"");
 }
 
-/* --- logging in -------------------------------------------------------------- */
+/* --- logging in --- */
 
 static void login_free(struct login *l)
 {
@@ -477,7 +477,7 @@ static void login_start(struct sessions *s, struct rpc_request *req)
 	list_push_back(&s->logins, &l->node);
 }
 
-/* --- methods ----------------------------------------------------------------- */
+/* --- methods --- */
 
 static void session_logout(struct sessions *s, struct rpc_request *req)
 {

@@ -67,8 +67,7 @@ static const struct storage_config_key keys[] = {
 	{"location", "absolute path of the directory that holds the SR", true},
 };
 
-/* --- steps, on the worker -------------------------------------------------------------
- */
+/* --- steps, on the worker --- */
 
 static int begin_create(struct file_task *t)
 {
@@ -363,8 +362,7 @@ static void task_run(struct job *job)
 		t->error.code = rc;
 }
 
-/* --- the task, on the loop ------------------------------------------------------------
- */
+/* --- the task, on the loop --- */
 
 static void task_free(struct file_task *t)
 {
@@ -535,8 +533,7 @@ static void task_done(struct job *job, int rc)
 	}
 }
 
-/* --- the driver -----------------------------------------------------------------------
- */
+/* --- the driver --- */
 
 static int file_sr_open(struct storage_sr *sr, struct rv_error *e)
 {

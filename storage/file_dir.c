@@ -21,8 +21,7 @@ static const char NEW[] = ".new.";
 /* Another host's unfinished file is left alone for this long: it may be at work. */
 enum { FOREIGN_LEFTOVER_S = 7 * 24 * 3600, SMALL_FILE_MAX = 64 << 10 };
 
-/* --- names ----------------------------------------------------------------------------
- */
+/* --- names --- */
 
 enum file_kind file_name_kind(const char *name, struct uuid *uuid)
 {
@@ -93,8 +92,7 @@ int file_location_check(const char *path, struct rv_error *e)
 	return 0;
 }
 
-/* --- errors ---------------------------------------------------------------------------
- */
+/* --- errors --- */
 
 int file_error(const struct file_dir *d, struct rv_error *e, int err, const char *what,
 	const char *name)
@@ -149,8 +147,7 @@ int file_error(const struct file_dir *d, struct rv_error *e, int err, const char
 		*name ? " " : "", name, reason ? reason : "unknown error", remedy);
 }
 
-/* --- small files ----------------------------------------------------------------------
- */
+/* --- small files --- */
 
 static int write_all(int fd, const char *text, size_t len)
 {
@@ -281,8 +278,7 @@ int file_dir_lock(const struct file_dir *d, struct rv_error *e)
 	return fd;
 }
 
-/* --- the marker -----------------------------------------------------------------------
- */
+/* --- the marker --- */
 
 struct marker {
 	struct uuid sr;
@@ -546,8 +542,7 @@ int file_dir_destroy(struct file_dir *d, struct rv_error *e)
 	return 0;
 }
 
-/* --- scan -----------------------------------------------------------------------------
- */
+/* --- scan --- */
 
 struct scan {
 	const struct file_dir *d;

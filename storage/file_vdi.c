@@ -151,8 +151,7 @@ int file_vdi_find(const struct file_dir *d, const struct uuid *vdi,
 	return rc;
 }
 
-/* --- making and removing --------------------------------------------------------------
- */
+/* --- making and removing --- */
 
 int file_vdi_check_new(const struct file_dir *d, const struct uuid *vdi,
 	enum storage_format format, uint64_t size, bool *there,
@@ -302,8 +301,7 @@ void file_vdi_backend(const struct file_dir *d, const struct storage_vdi_info *i
 		storage_format_name(info->format), write ? "rw" : "ro", out->path);
 }
 
-/* --- bytes ----------------------------------------------------------------------------
- */
+/* --- bytes --- */
 
 static bool all_zero(const uint8_t *p, size_t len)
 {

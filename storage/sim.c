@@ -137,8 +137,7 @@ void storage_sim_set_hung(
 	}
 }
 
-/* --- the driver -----------------------------------------------------------------------
- */
+/* --- the driver --- */
 
 static int sim_sr_open(struct storage_sr *sr, struct rv_error *e)
 {

@@ -7,8 +7,7 @@
 
 static const char OUT_OF_RANGE[] = "the range lies beyond the VDI's end";
 
-/* --- effects --------------------------------------------------------------------------
- */
+/* --- effects --- */
 
 static int no_vdi(const struct sim_sr *sr, const struct uuid *vdi, struct rv_error *e)
 {
@@ -374,8 +373,7 @@ int sim_task_effect(struct sim_task *t, struct storage_result *out)
 	}
 }
 
-/* --- copies ---------------------------------------------------------------------------
- */
+/* --- copies --- */
 
 static struct sim_vdi *copy_source(const struct sim_task *t)
 {

@@ -4,8 +4,7 @@
 
 #include "base/units.h"
 
-/* --- the world ------------------------------------------------------------------------
- */
+/* --- the world --- */
 
 int storage_sim_world_new(struct storage_sim_world **out, struct loop *l, uint64_t seed)
 {
@@ -113,8 +112,7 @@ int sim_vdi_new(struct sim_vdi **out, struct storage_sim_world *w, struct sim_sr
 	return 0;
 }
 
-/* --- bytes ----------------------------------------------------------------------------
- */
+/* --- bytes --- */
 
 int sim_vdi_write(struct sim_vdi *v, uint64_t offset, const uint8_t *data, size_t len)
 {

@@ -85,8 +85,7 @@ const struct storage_type *storage_type_at(const struct storage *st, size_t i)
 	return i < st->driver_count ? &st->drivers[i].driver->type : NULL;
 }
 
-/* --- SRs -----------------------------------------------------------------------------
- */
+/* --- SRs --- */
 
 static struct storage_sr *sr_find(const struct storage *st, const struct uuid *uuid)
 {
@@ -270,8 +269,7 @@ static int find_srs(struct storage *st, const struct storage_call *call,
 	return storage_call_check_type(&(*queue)->driver->type, call, e);
 }
 
-/* --- requests -------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static void request_free(struct storage_request *r)
 {

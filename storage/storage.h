@@ -268,7 +268,7 @@ int storage_start(struct storage *st, const struct storage_call *call,
  * it can, having undone its part, or with its true outcome. Idempotent until done. */
 void storage_cancel(struct storage_request *r);
 
-/* --- what is there ------------------------------------------------------------------ */
+/* --- what is there --- */
 
 struct storage_type {
 	const char *name, *doc;

@@ -10,7 +10,7 @@
 
 enum { MARKS_AT_ONCE = 64 }; /* changes in one entry */
 
-/* --- reading ------------------------------------------------------------------------ */
+/* --- reading --- */
 
 bool vm_ghost_marked_at(const struct db *db, const struct row *vm, unsigned *at,
 	struct vm_ghost_mark *mark)
@@ -51,7 +51,7 @@ bool vm_ghost_marked_on(const struct row *vm, struct uuid host)
 	       db_map_get(vm, VM_GHOSTS, uuid_format(&host, key));
 }
 
-/* --- writing ------------------------------------------------------------------------ */
+/* --- writing --- */
 
 void vm_ghost_unmark_txn(
 	const struct db *db, struct uuid vm, struct uuid host, struct txn *t)
@@ -74,7 +74,7 @@ void vm_ghost_expect(const struct row *seen, struct txn *t)
 	txn_expect_value(t, row_uuid(seen), VM_GHOSTS, row_value(seen, VM_GHOSTS));
 }
 
-/* --- a host's own ------------------------------------------------------------------- */
+/* --- a host's own --- */
 
 /* The VM whose ghost it is; NULL: none, or the VM's recorded domain by now. */
 static const struct row *haunted(const struct db *db, const struct vm_ghost *g)

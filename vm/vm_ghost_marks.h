@@ -43,7 +43,7 @@ void vm_ghost_unmark_all_txn(const struct db *db, struct uuid host, struct txn *
 /* Expects that no ghost of the VM was found since `seen`, a row of it, was read. */
 void vm_ghost_expect(const struct row *seen, struct txn *t);
 
-/* --- for vm_ghosts.c ---------------------------------------------------------------- */
+/* --- for vm_ghosts.c --- */
 
 void vm_ghost_marks_init(struct vm_host *h);
 void vm_ghost_marks_stop(struct vm_host *h);

@@ -52,7 +52,7 @@ static void let_go(const struct db *db, struct uuid vm, struct uuid host, struct
 			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, false);
 }
 
-/* --- what was being made there ------------------------------------------------------ */
+/* --- what was being made there --- */
 
 /* Images that nobody completes: they are no drive's, and deleted by whoever has their SR
  * (vm/). `drives`: all drives go, those with whole disks, too. */

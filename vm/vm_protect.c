@@ -32,8 +32,7 @@ bool vm_is_armed(const struct db *db, const struct row *vm)
 	       strcmp(db_string(vm, VM_HA_ARMED), vm_armed_text(db, vm, text)) == 0;
 }
 
-/* --- on the host where it runs -------------------------------------------------------
- */
+/* --- on the host where it runs --- */
 
 bool vm_pool_is_alone(const struct db *db)
 {
@@ -73,8 +72,7 @@ bool vm_arm_txn(const struct db *db, const struct row *vm, struct uuid host, boo
 	return true;
 }
 
-/* --- letting go of a silent host's VMs -----------------------------------------------
- */
+/* --- letting go of a silent host's VMs --- */
 
 /* One UUID for each VM of an entry, from the one that was drawn. */
 bool vm_restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t)
@@ -143,8 +141,7 @@ void vm_release_txn(const struct db *db, const struct row *host, struct uuid ent
 	release_starts(db, uuid, why, entry, wall_ms, out, t);
 }
 
-/* --- asking for the start ------------------------------------------------------------
- */
+/* --- asking for the start --- */
 
 /* It has ended just now. By which clock? Another host's, and either may have been set
  * since: what is farther off than that tells nothing. */

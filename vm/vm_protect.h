@@ -28,8 +28,7 @@ const char *vm_armed_text(
 	const struct db *db, const struct row *vm, char text[static VM_ARMED_SIZE]);
 bool vm_is_armed(const struct db *db, const struct row *vm);
 
-/* --- on the host where it runs -------------------------------------------------------
- */
+/* --- on the host where it runs --- */
 
 /* A pool of one host, which has nowhere to start them. */
 bool vm_pool_is_alone(const struct db *db);
@@ -45,8 +44,7 @@ bool vm_is_to_be_guarded(const struct db *db, const struct row *vm);
 bool vm_arm_txn(const struct db *db, const struct row *vm, struct uuid host, bool guarded,
 	bool lost, struct txn *t);
 
-/* --- on the master -------------------------------------------------------------------
- */
+/* --- on the master --- */
 
 /* Rows are borrowed from the database. */
 struct vm_release {

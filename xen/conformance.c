@@ -31,7 +31,7 @@ const struct hyper_conformance_case hyper_conformance_cases[] = {
 	{NULL, NULL},
 };
 
-/* --- waiting ------------------------------------------------------------------- */
+/* --- waiting --- */
 
 struct patience {
 	struct loop *loop;
@@ -94,7 +94,7 @@ void cf_sleep(struct hyper_conformance *c, int64_t ms)
 	(void)wait_until(c, &never, ms);
 }
 
-/* --- calls --------------------------------------------------------------------- */
+/* --- calls --- */
 
 static void call_done(void *arg, struct hyper_req *req)
 {
@@ -152,7 +152,7 @@ bool cf_same_kib(
 	       before_kib <= after_kib + c->slack_kib;
 }
 
-/* --- domains ------------------------------------------------------------------- */
+/* --- domains --- */
 
 static void vm_event(void *arg, const struct hyper_event *event)
 {

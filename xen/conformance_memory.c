@@ -128,7 +128,7 @@ out:
 	return cf_vm_fini(&vm, rc, e);
 }
 
-/* --- streams ------------------------------------------------------------------- */
+/* --- streams --- */
 
 /* Keeps a save's bytes. It has room now and then, and little, so that a driver that does
  * not wait, or takes more than it is given, is found out. */

@@ -64,7 +64,7 @@ struct hyper_domain_id {
 	uint64_t generation; /* owner generation, from the database */
 };
 
-/* --- describing a domain ----------------------------------------------------- */
+/* --- describing a domain --- */
 
 enum hyper_type { HYPER_PV, HYPER_PVH, HYPER_HVM };
 
@@ -126,7 +126,7 @@ struct hyper_domain_spec {
 	const char *platform;
 };
 
-/* --- what is there ----------------------------------------------------------- */
+/* --- what is there --- */
 
 enum hyper_state {
 	HYPER_BUILDING, /* being built or restored; or half-made, left by a crash */
@@ -212,7 +212,7 @@ struct hyper_metrics {
 	size_t domain_count;
 };
 
-/* --- byte streams of saved domains ------------------------------------------- */
+/* --- byte streams of saved domains --- */
 
 /* A file or block device of this host that a driver may write or read by itself, so that
  * the bytes don't pass through the daemon: the `size` bytes from `at` on. path NULL:
@@ -281,7 +281,7 @@ struct hyper_save_spec {
 	void *arg; /* of policy and suspended */
 };
 
-/* --- requests ---------------------------------------------------------------- */
+/* --- requests --- */
 
 enum hyper_call {
 	HYPER_CALL_NONE,
@@ -369,7 +369,7 @@ static inline bool hyper_req_busy(const struct hyper_req *req)
 	return req->hyper != NULL;
 }
 
-/* --- events ------------------------------------------------------------------ */
+/* --- events --- */
 
 enum hyper_event_kind {
 	HYPER_EV_INTRODUCED,  /* a domain is there (made by us or another tool) */
@@ -397,7 +397,7 @@ struct hyper_listener {
 	void *arg;
 };
 
-/* --- the port ---------------------------------------------------------------- */
+/* --- the port --- */
 
 struct hyper;
 

@@ -41,7 +41,7 @@ int hyper_real_new(struct hyper **out, struct loop *l,
 	const struct hyper_detection *found, const struct hyper_real_config *config,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* --- what a module exports --------------------------------------------------- */
+/* --- what a module exports --- */
 
 /* Counted up when the shape of anything that crosses between program and module
  * changes without the sizes below telling. */

@@ -11,7 +11,7 @@
 
 enum { DOMID_END = 0x7ff0 };
 
-/* --- domains ----------------------------------------------------------------- */
+/* --- domains --- */
 
 struct hyper_domain_id sim_id(const struct sim_domain *d)
 {
@@ -308,7 +308,7 @@ int sim_find(struct sim *s, const struct hyper_domain_id *id, struct sim_domain 
 	return 0;
 }
 
-/* --- memory ------------------------------------------------------------------ */
+/* --- memory --- */
 
 uint64_t sim_free_kib(const struct sim *s)
 {
@@ -376,7 +376,7 @@ static void balloons_due(void *arg)
 	sim_balloons_run(arg);
 }
 
-/* --- the driver -------------------------------------------------------------- */
+/* --- the driver --- */
 
 static uint64_t overhead_kib(const struct hyper *h, const struct hyper_domain_spec *spec)
 {

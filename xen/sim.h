@@ -24,7 +24,7 @@
 #include "reactor/loop.h"
 #include "xen/hyper.h"
 
-/* --- guests ------------------------------------------------------------------ */
+/* --- guests --- */
 
 enum hyper_sim_balloon {
 	HYPER_SIM_BALLOON_IDEAL,	/* follows its target at balloon_kib_per_s */
@@ -74,7 +74,7 @@ void hyper_sim_guest_init(struct hyper_sim_guest *g);
 int hyper_sim_guest_parse(
 	struct hyper_sim_guest *g, const char *text, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- the machine ------------------------------------------------------------- */
+/* --- the machine --- */
 
 /* CPU features the simulated hosts may have, for compatibility checks. */
 enum hyper_sim_cpu {
@@ -141,7 +141,7 @@ void hyper_sim_fence_tell(struct hyper *h);
 int hyper_sim_new(struct hyper **out, struct loop *l,
 	const struct hyper_sim_config *config, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- the test's hand --------------------------------------------------------- */
+/* --- the test's hand --- */
 
 /* All of these take a struct hyper made by hyper_sim_new. */
 

@@ -6,7 +6,7 @@
 
 #include "xen/sim_driver.h"
 
-/* --- staging: what the caller lent ------------------------------------------- */
+/* --- staging: what the caller lent --- */
 
 static uint64_t hash_text(uint64_t seed, const char *text)
 {
@@ -123,7 +123,7 @@ int sim_stage(struct sim_job *job, struct rv_error *e)
 	}
 }
 
-/* --- create ------------------------------------------------------------------ */
+/* --- create --- */
 
 /* A repeated create: 0 with *again when the domain is there already. */
 static int create_repeated(struct sim_job *job, bool *again, struct rv_error *e)
@@ -242,7 +242,7 @@ void sim_create_run(struct sim_job *job)
 	}
 }
 
-/* --- destroy ----------------------------------------------------------------- */
+/* --- destroy --- */
 
 /* By its own rules: what is gone is no error. NULL: nothing to do. */
 static int destroy_find(struct sim_job *job, struct sim_domain **out, struct rv_error *e)
@@ -322,7 +322,7 @@ void sim_destroy_run(struct sim_job *job)
 	sim_job_done(job, RV_EHYPERVISOR);
 }
 
-/* --- one step ---------------------------------------------------------------- */
+/* --- one step --- */
 
 static int wrong_state(const struct sim_domain *d, struct rv_error *e, const char *what)
 {

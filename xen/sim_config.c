@@ -54,7 +54,7 @@ const char *hyper_sim_fault_name(enum hyper_sim_fault fault)
 	return (unsigned)fault < HYPER_SIM_FAULT_COUNT ? names[fault] : "unknown";
 }
 
-/* --- platform keys ----------------------------------------------------------- */
+/* --- platform keys --- */
 
 enum kind {
 	KIND_NUMBER,

@@ -123,7 +123,7 @@ static inline struct sim *sim_of(const struct hyper *h)
 		&d->node != &(s)->domains;                                               \
 		d = CONTAINER_OF(d->node.next, struct sim_domain, node))
 
-/* --- sim.c: domains ---------------------------------------------------------- */
+/* --- sim.c: domains --- */
 
 /* Enters a domain with this record under a new domid; RV_ELIMIT, RV_ENOMEM. */
 int sim_domain_add(struct sim *s, const struct sim_record *r, struct sim_domain **out,
@@ -152,7 +152,7 @@ uint64_t sim_claimed_kib(const struct sim *s);
 /* Moves every balloon to where it is by now, with events, and plans the next look. */
 void sim_balloons_run(struct sim *s);
 
-/* --- sim_jobs.c -------------------------------------------------------------- */
+/* --- sim_jobs.c --- */
 
 void sim_submit(struct hyper *h, struct hyper_req *req);
 void sim_cancel(struct hyper *h, struct hyper_req *req);
@@ -166,7 +166,7 @@ void sim_job_end(struct sim_job *job, int rc);
 void sim_job_done(struct sim_job *job, int error_code);
 void sim_job_wake(struct sim_job *job, int64_t after_us);
 
-/* --- sim_calls.c ------------------------------------------------------------- */
+/* --- sim_calls.c --- */
 
 /* Copies and checks a request's borrowed words. */
 int sim_stage(struct sim_job *job, struct rv_error *e) RV_MUST_CHECK;
@@ -175,7 +175,7 @@ void sim_destroy_run(struct sim_job *job);
 /* The calls of one step. */
 int sim_effect(struct sim_job *job, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- sim_query.c ------------------------------------------------------------- */
+/* --- sim_query.c --- */
 
 int sim_query(struct sim_job *job, struct rv_error *e) RV_MUST_CHECK;
 int sim_cpu_check(const struct hyper *h, const uint8_t *offered, size_t offered_len,
@@ -185,14 +185,14 @@ int sim_cpu_common(const struct hyper *h, const uint8_t *a, size_t a_len,
 	struct rv_error *e) RV_MUST_CHECK;
 size_t sim_cpu_policy(uint32_t features, uint8_t *out);
 
-/* --- sim_save.c -------------------------------------------------------------- */
+/* --- sim_save.c --- */
 
 void sim_save_run(struct sim_job *job);
 void sim_restore_run(struct sim_job *job);
 /* Undoes what a cancelled transfer can still undo. */
 void sim_transfer_undo(struct sim_job *job);
 
-/* --- sim_console.c ----------------------------------------------------------- */
+/* --- sim_console.c --- */
 
 /* Opens the domain's console; an open one ends. *fd is returned owned. */
 int sim_console_open(struct sim_domain *d, int *fd, struct rv_error *e) RV_MUST_CHECK;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-/* --- running ----------------------------------------------------------------- */
+/* --- running --- */
 
 uint64_t sim_ran_us(const struct sim_record *r, int64_t now_us)
 {
@@ -74,7 +74,7 @@ void sim_ask(struct sim_record *r, enum hyper_reason reason, int64_t now_us)
 	r->asked.reason = reason;
 }
 
-/* --- cpu --------------------------------------------------------------------- */
+/* --- cpu --- */
 
 /* Nanoseconds that one vcpu worked while the guest ran from 0 to ran_us. The wave is a
  * triangle from 0 to twice the load (capped at all of it) and back. */
@@ -129,7 +129,7 @@ void sim_set_model(
 	}
 }
 
-/* --- balloon ----------------------------------------------------------------- */
+/* --- balloon --- */
 
 /* Where the driver inside wants to be. */
 static uint64_t balloon_goal(const struct sim_record *r)
@@ -255,7 +255,7 @@ void sim_balloon_target(struct sim_record *r, uint64_t target_kib)
 			  r->guest.balloon == HYPER_SIM_BALLOON_OVERSHOOT;
 }
 
-/* --- memory ------------------------------------------------------------------ */
+/* --- memory --- */
 
 static uint64_t mix(uint64_t x)
 {

@@ -11,7 +11,7 @@
 
 enum { SIM_PAGE = 4096, SIM_PAGE_KIB = 4 };
 
-/* --- running ----------------------------------------------------------------- */
+/* --- running --- */
 
 /* How long it has run by now. */
 uint64_t sim_ran_us(const struct sim_record *r, int64_t now_us);
@@ -27,7 +27,7 @@ bool sim_end_if_due(struct sim_record *r, int64_t now_us);
 /* Takes note of a request that the guest, such as it is, will follow or ignore. */
 void sim_ask(struct sim_record *r, enum hyper_reason reason, int64_t now_us);
 
-/* --- cpu --------------------------------------------------------------------- */
+/* --- cpu --- */
 
 int64_t sim_cpu_ns(const struct sim_record *r, int64_t now_us);
 
@@ -36,7 +36,7 @@ int64_t sim_cpu_ns(const struct sim_record *r, int64_t now_us);
 void sim_set_model(
 	struct sim_record *r, const struct hyper_sim_guest *guest, int64_t now_us);
 
-/* --- balloon ----------------------------------------------------------------- */
+/* --- balloon --- */
 
 /* Moves the balloon to where it is by now; growth takes at most free_kib. Returns true
  * when actual changed. */
@@ -46,7 +46,7 @@ bool sim_balloon_grows(const struct sim_record *r);
 int64_t sim_balloon_left_us(const struct sim_record *r, int64_t now_us);
 void sim_balloon_target(struct sim_record *r, uint64_t target_kib);
 
-/* --- memory ------------------------------------------------------------------ */
+/* --- memory --- */
 
 /* Pages of the working set; they are the lowest ones. */
 uint64_t sim_working_pages(const struct sim_record *r);

@@ -3,7 +3,7 @@
 
 #include "xen/sim_driver.h"
 
-/* --- what there is ----------------------------------------------------------- */
+/* --- what there is --- */
 
 static void query_host(struct sim *s, struct hyper_req *req)
 {
@@ -97,7 +97,7 @@ int sim_query(struct sim_job *job, struct rv_error *e)
 	return rc;
 }
 
-/* --- cpu policies ------------------------------------------------------------ */
+/* --- cpu policies --- */
 
 /* The blob: "RVSIMCPU", then the features as a little-endian word. */
 static const char policy_magic[8] = {'R', 'V', 'S', 'I', 'M', 'C', 'P', 'U'};

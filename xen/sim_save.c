@@ -48,7 +48,7 @@ static void end_helper_died(struct sim_job *job, int rc)
 			hyper_call_name(job->req->call)));
 }
 
-/* --- save -------------------------------------------------------------------- */
+/* --- save --- */
 
 static int save_check_live(const struct sim_domain *d, struct rv_error *e)
 {
@@ -366,7 +366,7 @@ void sim_save_run(struct sim_job *job)
 		save_check_domain(job);
 }
 
-/* --- restore ----------------------------------------------------------------- */
+/* --- restore --- */
 
 /* The stream has said what it brings: is it the one meant, and is there memory? */
 static int restore_admit(struct sim_job *job, struct rv_error *e)

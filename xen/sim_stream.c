@@ -15,7 +15,7 @@ enum { TYPE_HEAD = 1, TYPE_PAGES = 2, TYPE_STATE = 3, TYPE_END = 4 };
 /* At most so many pages are looked at in one call that finds none to send. */
 enum { SCAN_PAGES = 65536 };
 
-/* --- words ------------------------------------------------------------------- */
+/* --- words --- */
 
 struct words {
 	uint8_t *at;
@@ -66,7 +66,7 @@ static void get_uuid(struct words *w, struct uuid *u)
 	w->left -= sizeof u->b;
 }
 
-/* --- the domain as words ----------------------------------------------------- */
+/* --- the domain as words --- */
 
 /* X(field): every number of a record that travels. What belongs to one host (domid, name,
  * handle, generation, overhead, times since its boot, devices) does not. stopped_us does:
@@ -170,7 +170,7 @@ static bool get_domain(struct words *w, struct sim_record *r)
 	return !w->bad && domain_sane(r);
 }
 
-/* --- encoder ----------------------------------------------------------------- */
+/* --- encoder --- */
 
 void sim_encoder_init(struct sim_encoder *x, const uint8_t *block, bool zero_pages)
 {
@@ -369,7 +369,7 @@ size_t sim_encoder_fill(struct sim_encoder *x, const struct sim_record *r,
 	return done;
 }
 
-/* --- decoder ----------------------------------------------------------------- */
+/* --- decoder --- */
 
 void sim_decoder_init(struct sim_decoder *x, const uint8_t *block)
 {

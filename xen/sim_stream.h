@@ -21,7 +21,7 @@
 
 enum { SIM_BATCH = 64, SIM_RECORD_HEAD = 24, SIM_BODY_MAX = 1024 };
 
-/* --- encoder ----------------------------------------------------------------- */
+/* --- encoder --- */
 
 struct sim_encoder {
 	const uint8_t *block; /* borrowed */
@@ -69,7 +69,7 @@ size_t sim_encoder_fill(struct sim_encoder *x, const struct sim_record *r,
 /* Everything asked for is written. */
 bool sim_encoder_idle(const struct sim_encoder *x);
 
-/* --- decoder ----------------------------------------------------------------- */
+/* --- decoder --- */
 
 enum sim_decoder_step {
 	SIM_DECODER_MORE, /* all bytes given are consumed */

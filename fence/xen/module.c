@@ -74,7 +74,7 @@ static int xen_destroy(
 	return failed(e, "destroying domain", d->domid);
 }
 
-/* --- the watchdog ------------------------------------------------------------------ */
+/* --- the watchdog --- */
 
 /* A later reeve-fenced must know its number, or it would restart the host. In memory: the
  * file is in /run. */

@@ -72,7 +72,7 @@ static struct uuid numbered(unsigned n)
 	return u;
 }
 
-/* --- a host full of guests --------------------------------------------------- */
+/* --- a host full of guests --- */
 
 static void make_guest(struct bench *b, int i, bool stuck)
 {
@@ -163,7 +163,7 @@ static void close_host(struct bench *b)
 	loop_free(b->loop);
 }
 
-/* --- waiting for memory ------------------------------------------------------ */
+/* --- waiting for memory --- */
 
 static void on_reserved(void *arg, uint64_t token, int rc, uint64_t short_kib)
 {
@@ -314,7 +314,7 @@ static void measure_concurrent(struct report *r)
 				      false, MAX_WAITERS)});
 }
 
-/* --- deciding ---------------------------------------------------------------- */
+/* --- deciding --- */
 
 static void measure_decision(struct report *r)
 {

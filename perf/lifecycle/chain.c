@@ -45,8 +45,7 @@ static void must(int r, const char *what)
 		report_die("libnng: %s: %s", what, nng_strerror(r));
 }
 
-/* --- requests ------------------------------------------------------------------------
- */
+/* --- requests --- */
 
 static void pack_record(msgpack_packer *pk, const struct chain *c)
 {
@@ -99,8 +98,7 @@ static void chain_ask(struct chain *c)
 	nng_ctx_send(c->ctx, c->aio);
 }
 
-/* --- replies -------------------------------------------------------------------------
- */
+/* --- replies --- */
 
 static void chain_read(struct chain *c, nng_msg *m)
 {
@@ -157,8 +155,7 @@ static void chain_event(void *arg)
 		chain_idle(c);
 }
 
-/* --- all -----------------------------------------------------------------------------
- */
+/* --- all --- */
 
 struct chains *chains_open(const char *url, const char *name, int count)
 {

@@ -40,7 +40,7 @@ struct bench {
 	size_t runs;   /* migrations of a busy guest, per rate */
 };
 
-/* --- the peers ---------------------------------------------------------------- */
+/* --- the peers --- */
 
 struct peer_result {
 	double bytes_per_s, send_cpu_ns; /* per byte */
@@ -140,7 +140,7 @@ static struct peer_result run_stunnel(struct bench *b)
 	return r;
 }
 
-/* --- speed ------------------------------------------------------------------- */
+/* --- speed --- */
 
 struct speed {
 	double memory_per_s, stream_per_s, send_cpu_ns, receive_cpu_ns;
@@ -224,7 +224,7 @@ static double measure_speed(struct bench *b)
 	return speed * 1e6;
 }
 
-/* --- pauses ------------------------------------------------------------------ */
+/* --- pauses --- */
 
 struct pauses {
 	double ms[2 * RUNS_MAX], error_pct[2 * RUNS_MAX], ping_ms[2 * RUNS_MAX];

@@ -10,7 +10,7 @@
 
 enum { CALL_MS = 120000, TRIES = 600, TRY_US = 50000 };
 
-/* --- calls ------------------------------------------------------------------- */
+/* --- calls --- */
 
 /* The call's value, borrowed until the next; NULL: refused, as *e says. */
 static const msgpack_object *pair_end(struct host *h, struct rv_error *e)
@@ -46,7 +46,7 @@ static void pair_text(msgpack_packer *pk, const char *key, const char *text)
 	rpc_pack_text(pk, text);
 }
 
-/* --- the VM ------------------------------------------------------------------ */
+/* --- the VM --- */
 
 void pair_make_vm(struct cluster *c, const char *name, uint64_t bytes,
 	const char *const platform[][2], size_t platform_count, char uuid[HOST_UUID_SIZE])

@@ -63,7 +63,7 @@ static double cpu_s(void)
 	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
-/* --- bytes: > 0, or 0: not now, and the watcher waits for what is needed --------- */
+/* --- bytes: > 0, or 0: not now, and the watcher waits for what is needed --- */
 
 static size_t wait_for(struct peer *p, int events)
 {
@@ -122,7 +122,7 @@ static bool flushed(struct peer *p)
 	return false;
 }
 
-/* --- both sides ----------------------------------------------------------------- */
+/* --- both sides --- */
 
 static bool connected(struct peer *p)
 {
@@ -208,7 +208,7 @@ static void on_io(EV_P_ ev_io *w, int events)
 		receive_some(p);
 }
 
-/* --- opening -------------------------------------------------------------------- */
+/* --- opening --- */
 
 static void use_tls(struct peer *p, const char *cert, const char *key)
 {

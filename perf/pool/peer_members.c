@@ -87,7 +87,7 @@ static int pack_write(void *b, const char *bytes, size_t len)
 	return buf_append(b, bytes, len) ? -1 : 0;
 }
 
-/* --- what a member says ------------------------------------------------------------- */
+/* --- what a member says --- */
 
 static void say(struct member *m, enum link_channel channel, enum pool_message type,
 	const void *bytes, size_t len)
@@ -167,7 +167,7 @@ static void on_metrics(void *arg)
 	buf_fini(&b);
 }
 
-/* --- what it is told ---------------------------------------------------------------- */
+/* --- what it is told --- */
 
 static void followed(struct member *m, uint64_t commit)
 {
@@ -320,8 +320,7 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 	}
 }
 
-/* --- links ---------------------------------------------------------------------------
- */
+/* --- links --- */
 
 static void on_up(void *arg, const struct uuid *host)
 {
@@ -405,8 +404,7 @@ static void link_begin(struct member *m)
 	l->linked++;
 }
 
-/* --- joining -------------------------------------------------------------------------
- */
+/* --- joining --- */
 
 static void facts_pack(struct member *m, struct buf *b)
 {
@@ -484,8 +482,7 @@ static void join_begin(struct member *m)
 	buf_fini(&facts);
 }
 
-/* --- the VMs' records ----------------------------------------------------------------
- */
+/* --- the VMs' records --- */
 
 static void record_vms(struct load *l, struct member *m)
 {
@@ -522,8 +519,7 @@ static void record_vms(struct load *l, struct member *m)
 	m->asked = ask.id;
 }
 
-/* --- step by step ---------------------------------------------------------------------
- */
+/* --- step by step --- */
 
 static void joins_go_on(struct load *l)
 {
@@ -577,8 +573,7 @@ static void on_look(void *arg)
 	step(l);
 }
 
-/* --- beginning ------------------------------------------------------------------------
- */
+/* --- beginning --- */
 
 static void read_tokens(struct load *l, const char *path)
 {

@@ -61,8 +61,7 @@ static const struct way ways[] = {
 		NULL, CLIENTS, 1, true, REPORT_NO_BAR},
 };
 
-/* --- both sides ----------------------------------------------------------------------
- */
+/* --- both sides --- */
 
 enum side { REEVE, LIBNNG, BARE };
 
@@ -220,8 +219,7 @@ static void measure_libvirt(struct bench *b, const char *dir)
 	report_add(&b->report, result);
 }
 
-/* --- setting up ----------------------------------------------------------------------
- */
+/* --- setting up --- */
 
 static void start_peers(struct bench *b, const char *dir)
 {

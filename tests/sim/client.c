@@ -40,8 +40,7 @@ enum sim_action client_action(enum vm_operation kind)
 	return SIM_ACTION_START;
 }
 
-/* --- operations ----------------------------------------------------------------------
- */
+/* --- operations --- */
 
 /* Where the answer goes; the daemon's death loses it (with the list of the host's
  * writes, which frees it). */
@@ -184,8 +183,7 @@ static const struct row *fitting_vm(struct sim_client *c, enum vm_operation kind
 	return chosen;
 }
 
-/* --- the others ----------------------------------------------------------------------
- */
+/* --- the others --- */
 
 static void created(struct sim_write *w, int rc)
 {
@@ -379,8 +377,7 @@ static void guest_writes(struct sim_client *c)
 	}
 }
 
-/* --- acting --------------------------------------------------------------------------
- */
+/* --- acting --- */
 
 static enum sim_action draw(struct sim_client *c)
 {

@@ -12,8 +12,7 @@ static void count(enum sim_fault fault)
 	trail_get()->totals.faults[fault]++;
 }
 
-/* --- the hypervisor ------------------------------------------------------------------
- */
+/* --- the hypervisor --- */
 
 static void inject(struct sim_host *h, enum hyper_sim_fault fault, struct prng *p)
 {
@@ -121,8 +120,7 @@ static void xl_destroy(struct sim_host *h, struct prng *p)
 	count(SIM_FAULT_XL_DESTROY);
 }
 
-/* --- ports and disk ------------------------------------------------------------------
- */
+/* --- ports and disk --- */
 
 static void storage_breaks(struct sim_host *h, enum sim_fault fault, struct prng *p)
 {
@@ -167,8 +165,7 @@ static void disk_slows(struct sim_host *h, int64_t us)
 			worker_sim_set_delay(h->disk->lanes[i], 50 + us / 2, 500 + us);
 }
 
-/* --- dying ---------------------------------------------------------------------------
- */
+/* --- dying --- */
 
 static enum sim_death any_death(struct prng *p)
 {
@@ -253,8 +250,7 @@ void faults_host_up(struct sim_host *h)
 		plan_point(h, p);
 }
 
-/* --- at random -----------------------------------------------------------------------
- */
+/* --- at random --- */
 
 static void heal_host(struct sim_host *h)
 {

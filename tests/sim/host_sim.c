@@ -65,8 +65,7 @@ static struct trail *trail_new(void)
 	return p;
 }
 
-/* --- one seed ------------------------------------------------------------------------
- */
+/* --- one seed --- */
 
 /* Of the processor: a busy machine gives little of that in a second. */
 static void limit_cpu(void)
@@ -159,8 +158,7 @@ static int run_one(struct batch *b)
 	return 1;
 }
 
-/* --- totals --------------------------------------------------------------------------
- */
+/* --- totals --- */
 
 static int totals_missing(const struct sim_totals *t)
 {
@@ -212,8 +210,7 @@ static void print_totals(const struct batch *b)
 		(unsigned long long)t->cancelled);
 }
 
-/* --- many ----------------------------------------------------------------------------
- */
+/* --- many --- */
 
 static void totals_add(struct sim_totals *sum, const struct sim_totals *t)
 {
@@ -322,8 +319,7 @@ static bool run_all(struct batch *b)
 	return true;
 }
 
-/* --- the command line ----------------------------------------------------------------
- */
+/* --- the command line --- */
 
 static uint64_t number(const char *text)
 {

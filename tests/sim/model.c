@@ -22,8 +22,7 @@
 #include "vm/vm_invariants.h"
 #include "vm/vm_memory.h"
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 void model_init(struct sim_host *h)
 {
@@ -45,8 +44,7 @@ void model_fini(struct sim_host *h)
 	free(h->hashes);
 }
 
-/* --- tasks ---------------------------------------------------------------------------
- */
+/* --- tasks --- */
 
 struct sim_task *model_task(struct sim_host *h, const struct uuid *uuid)
 {
@@ -344,8 +342,7 @@ void model_tasks_are_there(struct sim_host *h)
 	}
 }
 
-/* --- numbers that clients wrote -------------------------------------------------------
- */
+/* --- numbers that clients wrote --- */
 
 struct sim_numbers *model_numbers(struct sim_host *h, struct uuid vm)
 {
@@ -394,8 +391,7 @@ void model_wrote(struct sim_host *h, struct sim_numbers *n, int64_t number, int 
 	look_number(h, n);
 }
 
-/* --- disks ---------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 struct sim_disk *model_disk(struct sim_host *h, struct uuid vdi)
 {
@@ -415,8 +411,7 @@ struct sim_disk *model_disk(struct sim_host *h, struct uuid vdi)
 	return d;
 }
 
-/* --- history -------------------------------------------------------------------------
- */
+/* --- history --- */
 
 static void history_at(struct sim_host *h, uint64_t seq)
 {
@@ -480,8 +475,7 @@ void model_recovered(struct sim_host *h)
 	model_tasks_are_there(h);
 }
 
-/* --- this moment ---------------------------------------------------------------------
- */
+/* --- this moment --- */
 
 static void check_vdi(void *arg, const struct look_vdi *v)
 {

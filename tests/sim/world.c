@@ -24,8 +24,7 @@ static void host_net(struct sim_host *h);
 static void host_install(struct sim_host *h);
 static void host_manage(struct sim_host *h);
 
-/* --- writes --------------------------------------------------------------------------
- */
+/* --- writes --- */
 
 static void write_done(struct pool_commit *c)
 {
@@ -63,8 +62,7 @@ void host_write(struct sim_host *h, struct sim_write *w, struct txn *t,
 	}
 }
 
-/* --- a daemon comes up ---------------------------------------------------------------
- */
+/* --- a daemon comes up --- */
 
 static void host_again(struct sim_host *h)
 {
@@ -189,8 +187,7 @@ static void host_boot_again(void *arg)
 	host_boot(arg);
 }
 
-/* --- the first start -----------------------------------------------------------------
- */
+/* --- the first start --- */
 
 static void host_storage_done(
 	void *arg, uint64_t token, const struct storage_result *result)
@@ -314,8 +311,7 @@ bool host_up(const struct sim_host *h)
 	return h->life == SIM_UP && !h->death_due && vm_manager_ready(h->mgr);
 }
 
-/* --- and goes ------------------------------------------------------------------------
- */
+/* --- and goes --- */
 
 void host_die(struct sim_host *h, enum sim_death death)
 {
@@ -415,8 +411,7 @@ const struct row *host_any_vm(struct sim_host *h, struct prng *p)
 	return vm;
 }
 
-/* --- a seed's run --------------------------------------------------------------------
- */
+/* --- a seed's run --- */
 
 /* What leads to a crash point, by the first word of its name. */
 static void favour(struct sim_profile *p)

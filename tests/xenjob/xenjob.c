@@ -63,7 +63,7 @@ static struct uuid uuid_of(const char *number)
 	return u;
 }
 
-/* --- streams -------------------------------------------------------------------- */
+/* --- streams --- */
 
 static size_t room(void *arg, uint8_t **out)
 {
@@ -141,7 +141,7 @@ static void suspended(void *arg)
 		(loop_now_us(t->loop) - t->begin_us) / 1000);
 }
 
-/* --- ends ------------------------------------------------------------------------- */
+/* --- ends --- */
 
 static void told(struct tool *t, const char *what, const struct xen_job_result *r)
 {
@@ -207,7 +207,7 @@ static void kill_due(void *arg)
 	kill((pid_t)strtol(text, NULL, 10), SIGKILL);
 }
 
-/* --- words -------------------------------------------------------------------------- */
+/* --- words --- */
 
 static void disk_word(struct tool *t, char *value)
 {
@@ -350,8 +350,7 @@ static enum hyper_call call_of(const struct tool *t, const char *name)
 	return HYPER_CALL_NONE;
 }
 
-/* --- running --------------------------------------------------------------------------
- */
+/* --- running --- */
 
 static void start(struct tool *t, const struct xen_job_spec *spec, int i)
 {

@@ -62,7 +62,7 @@ static int admit(struct work *w, uint64_t kib)
 	return 0;
 }
 
-/* --- the claim of a restore -------------------------------------------------------- */
+/* --- the claim of a restore --- */
 
 struct claimer {
 	struct work *w;
@@ -110,7 +110,7 @@ static void claim_end(struct claimer *c)
 		xc_interface_close(c->xc);
 }
 
-/* --- building ----------------------------------------------------------------------- */
+/* --- building --- */
 
 /* The stream's end must be the sender's end too: only then was all of it good. */
 static int stream_ends(struct work *w)

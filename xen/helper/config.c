@@ -26,7 +26,7 @@ int work_file(struct work *w, const char *path, const char *what)
 		w, RV_EINVAL, "%s %s can't be read: %s", what, path, strerror(errno));
 }
 
-/* --- disks --------------------------------------------------------------------- */
+/* --- disks --- */
 
 /* The value of a word "key=value" in libxl's disk syntax, of `len` bytes; or NULL. The
  * target is what is left: it may hold commas. */
@@ -105,7 +105,7 @@ int work_config_disk(struct work *w, const struct helper_vbd *d, libxl_device_di
 	return 0;
 }
 
-/* --- interfaces ------------------------------------------------------------------ */
+/* --- interfaces --- */
 
 static bool mac_parse(const char *text, libxl_mac mac)
 {
@@ -159,7 +159,7 @@ static int config_devices(struct work *w, libxl_domain_config *c)
 	return rc;
 }
 
-/* --- the domain -------------------------------------------------------------------- */
+/* --- the domain --- */
 
 /* libxl wants names to be unique on a host; ours need not be. */
 static char *config_name(struct work *w)

@@ -24,8 +24,7 @@ enum {
 	LOOK_AGAIN_MS = 250,
 };
 
-/* --- what is left in xenstore ---------------------------------------------------------
- */
+/* --- what is left in xenstore --- */
 
 static void remove_path(struct work *w, const char *before, uint32_t domid)
 {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- disks ------------------------------------------------------------------------- */
+/* --- disks --- */
 
 /* Copies the disk with this number; RV_ENOENT: none. */
 static int disk_find(
@@ -90,8 +90,7 @@ static int detach_disk(struct work *w, uint32_t domid, bool runs)
 	return rc == RV_ENOENT ? 0 : rc;
 }
 
-/* --- interfaces -----------------------------------------------------------------------
- */
+/* --- interfaces --- */
 
 static int nic_find(struct work *w, uint32_t domid, uint32_t devid, libxl_device_nic *out)
 {
@@ -157,8 +156,7 @@ static int detach_nic(struct work *w, uint32_t domid, bool runs)
 	return rc == RV_ENOENT ? 0 : rc;
 }
 
-/* --- both ------------------------------------------------------------------------------
- */
+/* --- both --- */
 
 static int device_domain(struct work *w, xc_domaininfo_t *info, bool *runs)
 {

@@ -78,8 +78,7 @@ static int hotplug_open(struct hotplug *h)
 	return 1;
 }
 
-/* --- disks ---------------------------------------------------------------------------
- */
+/* --- disks --- */
 
 /* Does this loop device serve that file? So no other's is ever taken away. */
 static bool loop_serves(int fd, const char *file)

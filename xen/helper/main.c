@@ -37,8 +37,7 @@ struct supervisor {
 	struct helper_result result;
 };
 
-/* --- the worker's process ------------------------------------------------------------
- */
+/* --- the worker's process --- */
 
 static void worker_main(struct supervisor *s, int inner_fd)
 {

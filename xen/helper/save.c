@@ -38,7 +38,7 @@ struct save {
 	uint64_t unreal; /* of libxenguest's total: see on_precopy */
 };
 
-/* --- suspending -------------------------------------------------------------------- */
+/* --- suspending --- */
 
 static int look(struct work *w, uint32_t domid, xc_domaininfo_t *info)
 {
@@ -98,8 +98,7 @@ static void tell_suspended(struct save *s)
 	s->told = true;
 }
 
-/* --- what libxenguest asks ------------------------------------------------------------
- */
+/* --- what libxenguest asks --- */
 
 static int on_suspend(void *arg)
 {
@@ -155,8 +154,7 @@ static int on_qemu_logdirty(uint32_t domid, unsigned int enable, void *arg)
 	return 0;
 }
 
-/* --- the stream ------------------------------------------------------------------------
- */
+/* --- the stream --- */
 
 static int stream_write(struct work *w, const void *data, size_t len)
 {

@@ -53,8 +53,7 @@ struct work_saved {
 	struct rv_error error;
 };
 
-/* --- reading and writing -------------------------------------------------------------
- */
+/* --- reading and writing --- */
 
 static int read_at(int fd, void *to, size_t len, uint64_t at)
 {
@@ -106,8 +105,7 @@ static const char *words_of(int err)
 	return err == ENODATA ? "it ends too early" : strerror(err);
 }
 
-/* --- the thread ----------------------------------------------------------------------
- */
+/* --- the thread --- */
 
 static int follow_failed(struct work_saved *s, const char *what)
 {
@@ -266,8 +264,7 @@ static void follow_end(struct work_saved *s)
 	s->follows = false;
 }
 
-/* --- opening --------------------------------------------------------------------------
- */
+/* --- opening --- */
 
 static int open_failed(struct work *w, int err)
 {
@@ -317,8 +314,7 @@ static struct work_saved *saved_open(struct work *w, bool writing)
 	return s;
 }
 
-/* --- a save ----------------------------------------------------------------------------
- */
+/* --- a save --- */
 
 int work_saved_begin(struct work *w)
 {

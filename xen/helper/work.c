@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* --- channels -------------------------------------------------------------------- */
+/* --- channels --- */
 
 void work_send(struct work *w, const struct helper_message *m)
 {
@@ -64,8 +64,7 @@ void work_asked(struct work *w)
 	tell(w, 'S');
 }
 
-/* --- Xen's libraries -----------------------------------------------------------------
- */
+/* --- Xen's libraries --- */
 
 int work_libxl(struct work *w)
 {

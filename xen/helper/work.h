@@ -46,7 +46,7 @@ struct work {
 	struct rv_error error;
 };
 
-/* --- log.c -------------------------------------------------------------------- */
+/* --- log.c --- */
 
 void work_log_init(struct work_log *l);
 /* "; libxl says: ..." or "". */
@@ -61,7 +61,7 @@ int work_fail(struct work *w, int code, const char *fmt, ...) RV_PRINTF(3, 4);
 /* If a hotplug script complained about this domain, its words are told before others. */
 void work_hotplug_words(struct work *w, uint32_t domid);
 
-/* --- work.c ------------------------------------------------------------------- */
+/* --- work.c --- */
 
 /* What the undoing of a save is asked by; not a call of the port. */
 #define WORK_UNDO_SAVE HYPER_CALL_REQUEST_SHUTDOWN
@@ -83,7 +83,7 @@ void work_send(struct work *w, const struct helper_message *m);
 /* Waits for the daemon's next message: a verdict. */
 int work_receive(struct work *w, struct helper_message *m) RV_MUST_CHECK;
 
-/* --- domains.c ------------------------------------------------------------------ */
+/* --- domains.c --- */
 
 /* Looks for the domain that bears the handle: at `domid`, or HYPER_DOMID_ANY. *out is
  * what Xen says. RV_ENOENT: none (`there` then tells whether another has that domid). */
@@ -101,7 +101,7 @@ bool work_write(struct work *w, const char *value, const char *fmt, ...) RV_PRIN
 
 int64_t work_now_us(void); /* monotonic */
 
-/* --- the operations; each file one ----------------------------------------------- */
+/* --- the operations; each file one --- */
 
 int work_create(struct work *w);  /* build.c: create, restore */
 int work_destroy(struct work *w); /* destroy.c */
@@ -112,7 +112,7 @@ int work_attach(struct work *w); /* devices.c */
 int work_detach(struct work *w);
 int work_console(struct work *w); /* domains.c */
 
-/* --- saved.c: a save into, a restore from a file; all harmless without one ---------- */
+/* --- saved.c: a save into, a restore from a file; all harmless without one --- */
 
 /* Opens the request's file: it is data_fd from then on. */
 int work_saved_begin(struct work *w) RV_MUST_CHECK;
@@ -127,7 +127,7 @@ int work_saved_check(struct work *w) RV_MUST_CHECK;
 int work_saved_checked(struct work *w, int rc) RV_MUST_CHECK;
 void work_saved_free(struct work *w);
 
-/* --- config.c -------------------------------------------------------------------- */
+/* --- config.c --- */
 
 /* libxl's words for a domain. `boot_kib`: what it is built with. Disposed by the caller,
  * also after a failure. */
@@ -139,12 +139,12 @@ int work_file(struct work *w, const char *path, const char *what) RV_MUST_CHECK;
 int work_config_nic(
 	struct work *w, const struct helper_vif *v, libxl_device_nic *nic) RV_MUST_CHECK;
 
-/* --- destroy.c -------------------------------------------------------------------- */
+/* --- destroy.c --- */
 
 /* Removes what xenstore and dom0 still hold for a domid that Xen no longer knows. */
 void work_leftovers(struct work *w, uint32_t domid);
 
-/* --- hotplug.c --------------------------------------------------------------------- */
+/* --- hotplug.c --- */
 
 /* The program as libxl's script of a disk (reeve-xen-block add|remove) or of an interface
  * (reeve-xen-vif online|offline); XENBUS_PATH names the backend in xenstore. */
@@ -153,7 +153,7 @@ int hotplug_vif(const char *action);
 /* Detaches the loop device that hotplug_block made for this backend, if it did. */
 void hotplug_block_release(struct xs_handle *xs, const char *backend);
 
-/* --- cpu.c ------------------------------------------------------------------------ */
+/* --- cpu.c --- */
 
 /* Takes away from a domain that has not run yet what the request's level lacks. */
 int work_cpu_level(struct work *w, uint32_t domid) RV_MUST_CHECK;

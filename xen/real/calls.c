@@ -13,7 +13,7 @@ static bool needs_stored(enum hyper_call call)
 	       call == HYPER_CALL_RELABEL;
 }
 
-/* --- hypercalls --------------------------------------------------------- */
+/* --- hypercalls --- */
 
 static int do_pause(struct real_domain *d, struct rv_error *e)
 {
@@ -80,7 +80,7 @@ static int do_maxmem(struct real_domain *d, uint64_t kib, struct rv_error *e)
 		r->calls_arg, d->info.domid, kib + d->label.extra_kib, e);
 }
 
-/* --- xenstore ----------------------------------------------------------- */
+/* --- xenstore --- */
 
 static void stored_done(void *arg, int rc, const char *data, size_t len)
 {
@@ -190,7 +190,7 @@ static int do_relabel(struct real_call *call)
 	return 0;
 }
 
-/* --- beginning ---------------------------------------------------------- */
+/* --- beginning --- */
 
 static int begin_one(struct real_call *call, struct rv_error *e)
 {

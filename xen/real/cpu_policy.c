@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- the blob ----------------------------------------------------------- */
+/* --- the blob --- */
 
 static const uint8_t magic[9] = {'R', 'V', 'X', 'E', 'N', 'C', 'P', 'U', 1};
 
@@ -127,7 +127,7 @@ size_t xen_cpu_policy_write(const struct xen_cpu_policy *p, uint8_t *blob)
 	return (size_t)(at - blob);
 }
 
-/* --- features ----------------------------------------------------------- */
+/* --- features --- */
 
 /* Which leaf and register each word of Xen's featureset is; words 16 and 17 are the
  * halves of MSR_ARCH_CAPS. Source: xen/include/public/arch-x86/cpufeatureset.h. */
@@ -213,7 +213,7 @@ static uint32_t word_of(const struct xen_cpu_level *level, unsigned word)
 	return leaf != NULL ? leaf->r[words[word].reg] : 0;
 }
 
-/* --- comparing ---------------------------------------------------------- */
+/* --- comparing --- */
 
 static void vendor_of(const struct xen_cpu_level *level, char text[13])
 {

@@ -10,7 +10,7 @@
 #include "xen/real/driver.h"
 #include "xen/real/value.h"
 
-/* --- describing --------------------------------------------------------- */
+/* --- describing --- */
 
 struct hyper_domain_id real_id(const struct real_domain *d)
 {
@@ -99,7 +99,7 @@ struct real_domain *real_by_domid(struct real *r, uint32_t domid)
 	return NULL;
 }
 
-/* --- events ------------------------------------------------------------- */
+/* --- events --- */
 
 void real_moving(struct real_domain *d)
 {
@@ -132,7 +132,7 @@ static void tell_news(struct real_domain *d)
 		real_emit(d, HYPER_EV_SHUTDOWN);
 }
 
-/* --- what xenstore says ------------------------------------------------- */
+/* --- what xenstore says --- */
 
 enum {
 	LOAD_LABEL,
@@ -311,7 +311,7 @@ static void domain_watch(struct real_domain *d, bool on)
 	(on ? stored_watch : stored_unwatch)(d->real->stored, path, "domain");
 }
 
-/* --- the table ---------------------------------------------------------- */
+/* --- the table --- */
 
 static void domain_add(struct real *r, const struct xen_dominfo *info)
 {
@@ -460,7 +460,7 @@ int real_rescan(struct real *r, struct rv_error *e)
 	return 0;
 }
 
-/* --- looking ------------------------------------------------------------ */
+/* --- looking --- */
 
 void real_look(void *arg)
 {
@@ -544,7 +544,7 @@ static void on_watch(void *arg, const char *path, const char *token)
 		domain_watched(d);
 }
 
-/* --- xenstored comes and goes ------------------------------------------- */
+/* --- xenstored comes and goes --- */
 
 static void on_lost(void *arg, const char *why)
 {

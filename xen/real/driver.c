@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 
-/* --- answers ------------------------------------------------------------ */
+/* --- answers --- */
 
 static void call_free(struct real_call *call)
 {
@@ -75,7 +75,7 @@ int real_stored_error(struct real_call *call, int rc, const char *data)
 	}
 }
 
-/* --- finding ------------------------------------------------------------ */
+/* --- finding --- */
 
 int real_need_stored(struct real *r, const char *what, struct rv_error *e)
 {
@@ -147,7 +147,7 @@ int real_find(struct real *r, const struct hyper_domain_id *id, struct real_doma
 	return 0;
 }
 
-/* --- requests ----------------------------------------------------------- */
+/* --- requests --- */
 
 void real_wait(struct real_call *call)
 {
@@ -274,7 +274,7 @@ static uint64_t real_overhead_kib(
 	return hyper_xen_overhead_kib(s->type, s->vcpus_max, s->static_max_kib);
 }
 
-/* --- life --------------------------------------------------------------- */
+/* --- life --- */
 
 static void real_free(struct hyper *h)
 {

@@ -160,7 +160,7 @@ static inline struct real *real_of(const struct hyper *h)
 int real_new(struct hyper **out, struct loop *l, const struct real_parts *parts,
 	struct rv_error *e) RV_MUST_CHECK;
 
-/* --- driver.c: requests ------------------------------------------------- */
+/* --- driver.c: requests --- */
 
 /* Answers, and the call is gone. rc != 0: req->error has its words, or gets the code's.
  */
@@ -187,7 +187,7 @@ int real_stored_error(struct real_call *call, int rc, const char *data);
 /* The call holds its domain from now on. */
 void real_hold(struct real_call *call, struct real_domain *d);
 
-/* --- domains.c ---------------------------------------------------------- */
+/* --- domains.c --- */
 
 /* Looks what Xen has; events follow from inside. An error leaves everything as known. */
 int real_rescan(struct real *r, struct rv_error *e) RV_MUST_CHECK;
@@ -208,7 +208,7 @@ extern const struct stored_events real_stored_events;
 void real_look(void *arg);
 void real_reload(void *arg);
 
-/* --- calls.c, make.c, jobs.c, query.c, console.c ------------------------ */
+/* --- calls.c, make.c, jobs.c, query.c, console.c --- */
 
 void real_short_begin(struct real_call *call);
 void real_make_begin(struct real_call *call);

@@ -40,7 +40,7 @@ static uint64_t end_sum(uint64_t total, uint64_t number)
 	return XXH3_64bits_withSeed(text, sizeof text, number);
 }
 
-/* --- writing ----------------------------------------------------------------- */
+/* --- writing --- */
 
 int envelope_writer_init(struct envelope_writer *w)
 {
@@ -100,7 +100,7 @@ void envelope_writer_end(struct envelope_writer *w)
 	mark(w, 0, end_sum(w->total, w->number));
 }
 
-/* --- reading ----------------------------------------------------------------- */
+/* --- reading --- */
 
 int envelope_reader_init(struct envelope_reader *r)
 {

@@ -30,7 +30,7 @@ struct envelope_head {
 	uint32_t extra_kib;
 };
 
-/* --- writing ----------------------------------------------------------------- */
+/* --- writing --- */
 
 struct envelope_writer {
 	uint8_t *bytes;	 /* owned */
@@ -55,7 +55,7 @@ uint8_t *envelope_writer_room(struct envelope_writer *w);
 void envelope_writer_chunk(struct envelope_writer *w, size_t n); /* n > 0 are there */
 void envelope_writer_end(struct envelope_writer *w);
 
-/* --- reading ----------------------------------------------------------------- */
+/* --- reading --- */
 
 enum envelope_step {
 	ENVELOPE_MORE,	/* all bytes given are used */

@@ -148,7 +148,7 @@ static const struct field result_fields[] = {
 	{NULL, 0, 0, 0, 0, 0, NULL},
 };
 
-/* --- writing ----------------------------------------------------------------- */
+/* --- writing --- */
 
 static int write_bytes(void *data, const char *bytes, size_t len)
 {
@@ -338,7 +338,7 @@ int helper_wire_encode(
 	return rc;
 }
 
-/* --- reading ----------------------------------------------------------------- */
+/* --- reading --- */
 
 static int refused(const char *key, struct rv_error *e)
 {
@@ -507,7 +507,7 @@ int helper_wire_decode(
 	return rc;
 }
 
-/* --- from the port's specs ---------------------------------------------------- */
+/* --- from the port's specs --- */
 
 static int take(
 	char *out, size_t size, const char *text, const char *what, struct rv_error *e)

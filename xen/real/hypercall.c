@@ -112,7 +112,7 @@ static int call_host(void *arg, struct xen_hostinfo *out, struct rv_error *e)
 	return 0;
 }
 
-/* --- cpu policies ------------------------------------------------------- */
+/* --- cpu policies --- */
 
 struct cpu_buffers {
 	xen_cpuid_leaf_t *leaves;
@@ -196,7 +196,7 @@ static int call_cpu_policy(void *arg, struct xen_cpu_policy *out, struct rv_erro
 	return rc;
 }
 
-/* --- of one domain ------------------------------------------------------ */
+/* --- of one domain --- */
 
 static int call_pause(void *arg, uint32_t domid, struct rv_error *e)
 {

@@ -40,7 +40,7 @@ static bool is_stream(const struct xen_job *j, enum hyper_call call)
 	return j->call == call && !j->file;
 }
 
-/* --- failing ------------------------------------------------------------------ */
+/* --- failing --- */
 
 /* What went wrong first is told. */
 static void job_fail(struct xen_job *j, const struct rv_error *e)
@@ -77,7 +77,7 @@ static void undo_expired(void *arg)
 	}
 }
 
-/* --- the end ------------------------------------------------------------------ */
+/* --- the end --- */
 
 static void fd_close(int *fd, struct io *io)
 {
@@ -185,7 +185,7 @@ static void job_ended(void *arg, const struct child_result *result)
 	defer_start(&j->step);
 }
 
-/* --- messages ------------------------------------------------------------------ */
+/* --- messages --- */
 
 /* `data_fd`: goes with it, or -1. */
 static void job_send_with(struct xen_job *j, const struct helper_message *m, int data_fd)
@@ -304,7 +304,7 @@ static void control_ready(void *arg, int events)
 	defer_start(&j->step);
 }
 
-/* --- starting ------------------------------------------------------------------- */
+/* --- starting --- */
 
 static void data_ready(void *arg, int events)
 {
@@ -376,7 +376,7 @@ static int helper_start(struct xen_job *j, struct rv_error *e)
 	return rc;
 }
 
-/* --- the save's bytes ------------------------------------------------------------ */
+/* --- the save's bytes --- */
 
 /* True when all of what was framed is with the sink. */
 static bool sink_push(struct xen_job *j, size_t *moved)
@@ -437,7 +437,7 @@ static void save_step(struct xen_job *j)
 		io_want(&j->data, envelope_writer_idle(&j->writer) ? IO_READ : 0);
 }
 
-/* --- the restore's bytes ----------------------------------------------------------- */
+/* --- the restore's bytes --- */
 
 static void restore_failed(struct xen_job *j, int code, const char *text)
 {
@@ -544,7 +544,7 @@ static void restore_step(struct xen_job *j)
 			j->reader.chunk_len > 0 && !j->error.code ? IO_WRITE : 0);
 }
 
-/* --- the step ---------------------------------------------------------------------- */
+/* --- the step --- */
 
 /* All is done and told: what its process still does is to end, and that takes long where
  * page tables are Xen's. */
@@ -588,8 +588,7 @@ static void step_due(void *arg)
 	job_step(j);
 }
 
-/* --- the owner's calls ----------------------------------------------------------------
- */
+/* --- the owner's calls --- */
 
 void xen_job_cancel(struct xen_job *j)
 {

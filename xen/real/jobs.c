@@ -31,7 +31,7 @@ static int start(struct real_call *call, const struct xen_job_spec *spec,
 	return rc;
 }
 
-/* --- save, resume, devices ---------------------------------------------- */
+/* --- save, resume, devices --- */
 
 static void job_done(void *arg, const struct xen_job_result *result)
 {
@@ -174,7 +174,7 @@ void real_job_begin(struct real_call *call)
 		real_end(call, rc);
 }
 
-/* --- destroy ------------------------------------------------------------ */
+/* --- destroy --- */
 
 static void wait_gone(void *arg)
 {

@@ -14,7 +14,7 @@
 
 static void undo(struct real_call *call);
 
-/* --- ending ------------------------------------------------------------- */
+/* --- ending --- */
 
 static void label_remove(struct real_call *call)
 {
@@ -111,7 +111,7 @@ static void fail(struct real_call *call, const struct rv_error *why)
 	undo(call);
 }
 
-/* --- FIT ---------------------------------------------------------------- */
+/* --- FIT --- */
 
 static void fitted(void *arg, int rc, const char *data, size_t len)
 {
@@ -184,7 +184,7 @@ static void fit(struct real_call *call)
 		r->stored, xen_label_path(&spec->handle, path), text, len, fitted, call);
 }
 
-/* --- JOB ---------------------------------------------------------------- */
+/* --- JOB --- */
 
 static void made(void *arg, const struct xen_job_result *result)
 {
@@ -257,7 +257,7 @@ static void build(struct real_call *call)
 	}
 }
 
-/* --- LABEL -------------------------------------------------------------- */
+/* --- LABEL --- */
 
 static void labelled(void *arg, int rc, const char *data, size_t len)
 {
@@ -302,7 +302,7 @@ static void label_write(struct real_call *call)
 		labelled, call);
 }
 
-/* --- beginning ---------------------------------------------------------- */
+/* --- beginning --- */
 
 /* A repeated create: 0 with *again when the domain is there already. RV_EAGAIN: it is
  * there, and not known yet. */

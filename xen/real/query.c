@@ -6,7 +6,7 @@
 #include "xen/real/cmdline.h"
 #include "xen/real/driver.h"
 
-/* --- the host ----------------------------------------------------------- */
+/* --- the host --- */
 
 static void read_cpu_model(char *model, size_t size)
 {
@@ -98,7 +98,7 @@ static int query_host(struct real *r, struct hyper_req *req)
 	return 0;
 }
 
-/* --- domains ------------------------------------------------------------ */
+/* --- domains --- */
 
 /* A domain that is not read yet would look like another tool's. */
 static int query_list(struct real *r, struct hyper_req *req)
@@ -208,7 +208,7 @@ void real_query_begin(struct real_call *call)
 		real_end(call, rc);
 }
 
-/* --- cpu policies ------------------------------------------------------- */
+/* --- cpu policies --- */
 
 /* Each is some twenty KiB: not for the stack of a callback. */
 struct policies {

@@ -59,7 +59,7 @@ bool stored_is_lost(const struct stored *s)
 	return s->told_lost;
 }
 
-/* --- endings ------------------------------------------------------------ */
+/* --- endings --- */
 
 static bool changes(uint32_t type)
 {
@@ -138,7 +138,7 @@ static void disconnect(struct stored *s, const char *why)
 	lose(s, why, false);
 }
 
-/* --- requests ----------------------------------------------------------- */
+/* --- requests --- */
 
 static void refusals_run(void *arg)
 {
@@ -275,7 +275,7 @@ void stored_unwatch(struct stored *s, const char *path, const char *token)
 	submit_watch(s, XS_UNWATCH, path, token);
 }
 
-/* --- what comes in ------------------------------------------------------ */
+/* --- what comes in --- */
 
 static int error_code(const char *name)
 {
@@ -399,7 +399,7 @@ static void on_io(void *arg, int events)
 	take_messages(s);
 }
 
-/* --- the connection ----------------------------------------------------- */
+/* --- the connection --- */
 
 static int connect_socket(const char *path)
 {

@@ -63,7 +63,7 @@ static void check_rc(int rc, const struct rv_error *e, const char *what)
 	exit(1);
 }
 
-/* --- methods --------------------------------------------------------------------- */
+/* --- methods --- */
 
 static uint64_t param_uint(const struct rpc_request *req, const char *key)
 {
@@ -206,7 +206,7 @@ static enum role certificate_role(void *arg, const struct tls_peer *peer)
 							  : ROLE_NONE;
 }
 
-/* --- the server's thread --------------------------------------------------------- */
+/* --- the server's thread --- */
 
 static void stop_asked(void *arg, int events)
 {
@@ -386,7 +386,7 @@ void harness_stop(struct harness *h)
 	rmdir(h->dir); /* the sockets are gone */
 }
 
-/* --- asking ---------------------------------------------------------------------- */
+/* --- asking --- */
 
 struct rpc_client *harness_client(const struct harness *h, const char *url)
 {
@@ -442,7 +442,7 @@ void harness_wait_stat(
 	rpc_client_close(c);
 }
 
-/* --- raw sockets ----------------------------------------------------------------- */
+/* --- raw sockets --- */
 
 static int raw_connect(int family, const struct sockaddr *address, socklen_t len)
 {

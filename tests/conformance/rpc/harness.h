@@ -48,7 +48,7 @@ uint64_t harness_stat(const struct harness *h, const char *name);
 void harness_wait_stat(
 	const struct harness *h, const char *name, bool below, uint64_t value);
 
-/* --- raw sockets ----------------------------------------------------------------- */
+/* --- raw sockets --- */
 
 /* Blocking, with a receive time-out of 10 s. */
 int raw_ipc(const struct harness *h);

@@ -10,7 +10,7 @@
 
 enum { POKE_DOMID = 9999 };
 
-/* --- xenstore as guests and xl use it ----------------------------------- */
+/* --- xenstore as guests and xl use it --- */
 
 bool world_write(struct world *w, const char *path, const char *value)
 {
@@ -49,7 +49,7 @@ void world_poke(struct world *w)
 	xs_release_domain(w->xs, POKE_DOMID);
 }
 
-/* --- domains ------------------------------------------------------------ */
+/* --- domains --- */
 
 static uint64_t used_kib(const struct world *w)
 {
@@ -164,7 +164,7 @@ struct world_domain *world_ghost(struct world *w, const char *name, uint64_t kib
 	return d;
 }
 
-/* --- guests ------------------------------------------------------------- */
+/* --- guests --- */
 
 static void guest_balloon(struct world *w, struct world_domain *d)
 {
@@ -223,7 +223,7 @@ static void on_tick(void *arg)
 	}
 }
 
-/* --- hypercalls --------------------------------------------------------- */
+/* --- hypercalls --- */
 
 static int call_list(
 	void *arg, struct xen_dominfo *out, size_t max, size_t *count, struct rv_error *e)
@@ -341,7 +341,7 @@ static const struct xen_hypercalls calls = {
 	.close = call_close,
 };
 
-/* --- the helper --------------------------------------------------------- */
+/* --- the helper --- */
 
 /* The stream: "IMIT", vm, its extra pages, chunks that count up, what it held in the end,
  * "END!". */
@@ -717,7 +717,7 @@ static void job_kick(struct xen_job *j)
 static const struct real_jobs jobs = {
 	.start = job_start, .cancel = job_cancel, .kick = job_kick, .abandon = job_free};
 
-/* --- the world ---------------------------------------------------------- */
+/* --- the world --- */
 
 int world_init(struct world *w, struct loop *l)
 {

@@ -101,7 +101,7 @@ static void bench_fini(struct bench *b)
 	loop_free(b->c.loop);
 }
 
-/* --- waiting ------------------------------------------------------------ */
+/* --- waiting --- */
 
 struct wait {
 	struct bench *b;
@@ -178,7 +178,7 @@ static int answer(struct bench *b, struct asked *a)
 	return a->req.rc;
 }
 
-/* --- the suite ---------------------------------------------------------- */
+/* --- the suite --- */
 
 static void passes_the_suite(void **state)
 {
@@ -207,7 +207,7 @@ static void passes_the_suite(void **state)
 	assert_int_equal(failed, 0);
 }
 
-/* --- ghosts ------------------------------------------------------------- */
+/* --- ghosts --- */
 
 static bool has_introduced(struct bench *b)
 {
@@ -284,7 +284,7 @@ static void sees_and_adopts_ghosts(void **state)
 	bench_fini(&b);
 }
 
-/* --- xenstored stops ---------------------------------------------------- */
+/* --- xenstored stops --- */
 
 static bool is_lost(struct bench *b)
 {
@@ -377,7 +377,7 @@ static void freezes_while_xenstored_hangs(void **state)
 	bench_fini(&b);
 }
 
-/* --- consoles ----------------------------------------------------------- */
+/* --- consoles --- */
 
 static int console_fd; /* for the predicates */
 static char console_text[64];
@@ -459,7 +459,7 @@ static void consoles_are_taken_over(void **state)
 	bench_fini(&b);
 }
 
-/* --- helpers that die --------------------------------------------------- */
+/* --- helpers that die --- */
 
 static void undoes_what_a_helper_left(void **state)
 {
@@ -511,7 +511,7 @@ static void undoes_what_a_helper_left(void **state)
 	bench_fini(&b);
 }
 
-/* --- hostile guests ----------------------------------------------------- */
+/* --- hostile guests --- */
 
 static bool has_features(struct bench *b)
 {

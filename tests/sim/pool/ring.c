@@ -52,8 +52,7 @@ const char *ring_action_name(enum ring_action action)
 	return names[action];
 }
 
-/* --- the trail -----------------------------------------------------------------------
- */
+/* --- the trail --- */
 
 void ring_note(struct ring *r, const char *fmt, ...)
 {
@@ -91,8 +90,7 @@ _Noreturn void ring_fail(struct ring *r, const char *fmt, ...)
 	_Exit(1);
 }
 
-/* --- stepping ------------------------------------------------------------------------
- */
+/* --- stepping --- */
 
 /* While all is at rest, nearly every event is a heartbeat. */
 static void ring_event(void *arg)
@@ -124,8 +122,7 @@ static void ring_steps(struct ring *r, int64_t ms)
 		ring_step(r);
 }
 
-/* --- forming the pool ----------------------------------------------------------------
- */
+/* --- forming the pool --- */
 
 struct form {
 	struct pool_commit commit;
@@ -267,8 +264,7 @@ static void ring_form(struct ring *r)
 	r->formed = true;
 }
 
-/* --- a seed's run --------------------------------------------------------------------
- */
+/* --- a seed's run --- */
 
 static void ring_quiesce(struct ring *r)
 {

@@ -43,8 +43,7 @@ const char *ring_point_name(int point)
 	return points[point];
 }
 
-/* --- points --------------------------------------------------------------------------
- */
+/* --- points --- */
 
 /* One after the other, each seed from another one on: at random some would be left out.
  */
@@ -136,8 +135,7 @@ bool ring_aim_point(void *arg, const char *point, const struct uuid *vm)
 	return true;
 }
 
-/* --- migrations ----------------------------------------------------------------------
- */
+/* --- migrations --- */
 
 static enum ring_phase phase_of(const struct source *s)
 {

@@ -54,8 +54,7 @@ void ring_client_lost(struct ring_host *h)
 	}
 }
 
-/* --- writes --------------------------------------------------------------------------
- */
+/* --- writes --- */
 
 static void count_commit(struct ring *r, int rc)
 {
@@ -209,8 +208,7 @@ static void set_something(struct ring_host *h, struct ring_vm *v)
 		ring_ask_free(a);
 }
 
-/* --- operations ----------------------------------------------------------------------
- */
+/* --- operations --- */
 
 static void accepted(void *arg, int rc, const struct rv_error *e)
 {
@@ -368,8 +366,7 @@ static void cancel(struct ring *r)
 	}
 }
 
-/* --- acting --------------------------------------------------------------------------
- */
+/* --- acting --- */
 
 static enum ring_action draw(struct ring *r, const struct row *vm)
 {

@@ -72,8 +72,7 @@ void ring_faults_guest_ends(struct ring_host *h, const struct uuid *vm, struct p
 			h->ring->vms[i].guest_ended = true;
 }
 
-/* --- storage, network, the log's disk ------------------------------------------------
- */
+/* --- storage, network, the log's disk --- */
 
 static void storage_breaks(struct ring *r, enum ring_fault fault, struct prng *p)
 {
@@ -129,8 +128,7 @@ static void disk_breaks(struct ring_host *h, enum ring_fault fault, struct prng 
 	ring_faults_count(h->ring, fault);
 }
 
-/* --- links ---------------------------------------------------------------------------
- */
+/* --- links --- */
 
 /* Nothing passes from any host of one group to any of the other. */
 static void split(struct ring *r, unsigned group, bool one_way, int64_t ms)
@@ -210,8 +208,7 @@ static bool strike_stream(struct ring *r, enum ring_fault fault, struct prng *p)
 	}
 }
 
-/* --- hosts that leases are for -------------------------------------------------------
- */
+/* --- hosts that leases are for --- */
 
 static void cut_off(struct ring *r, int host, bool one_way, int64_t ms)
 {
@@ -314,8 +311,7 @@ static bool strike_lease(struct ring *r, enum ring_fault fault, struct prng *p)
 	}
 }
 
-/* --- the master, clocks --------------------------------------------------------------
- */
+/* --- the master, clocks --- */
 
 static void moved(void *arg, int rc)
 {
@@ -359,8 +355,7 @@ static void jump(struct ring *r, struct prng *p)
 	ring_faults_count(r, RING_FAULT_CLOCK_JUMP);
 }
 
-/* --- at random -----------------------------------------------------------------------
- */
+/* --- at random --- */
 
 static void strike_host(struct ring *r, enum ring_fault fault, struct prng *p)
 {

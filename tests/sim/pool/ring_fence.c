@@ -17,8 +17,7 @@ static int64_t now_us(const struct ring_host *h)
 	return loop_now_us(h->ring->loop);
 }
 
-/* --- reeve-fenced --------------------------------------------------------------------
- */
+/* --- reeve-fenced --- */
 
 static void act_later(struct ring_host *h, int64_t at_ms)
 {
@@ -180,8 +179,7 @@ void ring_fence_sleep(struct ring_host *h, bool asleep)
 	act(h);
 }
 
-/* --- reeved --------------------------------------------------------------------------
- */
+/* --- reeved --- */
 
 static bool domain_of(const struct row *vm, struct fence_domain *d)
 {
@@ -310,8 +308,7 @@ static void on_tick(void *arg)
 	look(h);
 }
 
-/* --- a life --------------------------------------------------------------------------
- */
+/* --- a life --- */
 
 void ring_fence_boot(struct ring_host *h)
 {

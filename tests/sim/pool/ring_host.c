@@ -296,8 +296,7 @@ bool ring_host_up(const struct ring_host *h)
 	       !ring_host_frozen(h) && vm_manager_ready(h->mgr);
 }
 
-/* --- stopped, and without power ------------------------------------------------------
- */
+/* --- stopped, and without power --- */
 
 bool ring_host_frozen(const struct ring_host *h)
 {

@@ -34,8 +34,7 @@ const char *ring_blow_name(enum ring_blow blow)
 	return names[blow];
 }
 
-/* --- what must be so -----------------------------------------------------------------
- */
+/* --- what must be so --- */
 
 /* Whatever it told as stored is there after any crash, until it is told to begin anew. */
 static void check_stored(struct ring_host *h, const struct learner *l)
@@ -125,8 +124,7 @@ void ring_learn_tell(struct ring *r)
 	}
 }
 
-/* --- striking ------------------------------------------------------------------------
- */
+/* --- striking --- */
 
 static int stage_of(const struct rlog *log)
 {
@@ -292,8 +290,7 @@ void ring_learn_start(struct ring *r)
 	r->learn.armed = true;
 }
 
-/* --- places --------------------------------------------------------------------------
- */
+/* --- places --- */
 
 static void unsettled(void *arg, int rc)
 {

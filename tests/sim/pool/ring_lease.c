@@ -36,8 +36,7 @@ static int64_t on_clock(void *arg)
 	return ring_lease_clock_ms(arg);
 }
 
-/* --- what is true --------------------------------------------------------------------
- */
+/* --- what is true --- */
 
 static void truth_asked(struct ring_host *h, uint64_t nonce)
 {
@@ -62,8 +61,7 @@ bool ring_lease_is_over(const struct ring_host *h)
 	return loop_now_us(h->ring->loop) > h->lease_true_us + ROUND_US;
 }
 
-/* --- the port ------------------------------------------------------------------------
- */
+/* --- the port --- */
 
 static int on_send(
 	void *arg, const struct uuid *host, bool answer, const uint8_t *bytes, size_t len)
@@ -109,8 +107,7 @@ void ring_lease_deliver(struct ring_host *h, const struct uuid *from, unsigned t
 		leases_answered(&h->leases, bytes, len);
 }
 
-/* --- the gate ------------------------------------------------------------------------
- */
+/* --- the gate --- */
 
 int ring_lease_may_run(void *arg, const struct uuid *host, struct rv_error *e)
 {
@@ -155,8 +152,7 @@ void ring_lease_submit(struct hyper *hyper, struct hyper_req *req)
 	h->hyper_submit(hyper, req);
 }
 
-/* --- a life --------------------------------------------------------------------------
- */
+/* --- a life --- */
 
 void ring_lease_boot(struct ring_host *h)
 {

@@ -116,8 +116,7 @@ int ring_link_send(struct pool_messenger *m, const struct uuid *host,
 	return 0;
 }
 
-/* --- up and down ---------------------------------------------------------------------
- */
+/* --- up and down --- */
 
 static void way_down(struct ring_way *w)
 {
@@ -315,8 +314,7 @@ void ring_link_fini(struct ring *r)
 		stream_sim_link_free(r->streams[i].link);
 }
 
-/* --- migrations' connections ---------------------------------------------------------
- */
+/* --- migrations' connections --- */
 
 static size_t nobody_data(void *arg, const uint8_t *data, size_t len)
 {

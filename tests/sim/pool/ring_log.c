@@ -11,8 +11,7 @@
 #include "pool/rlog_internal.h"
 #include "ring.h"
 
-/* --- commits -------------------------------------------------------------------------
- */
+/* --- commits --- */
 
 /* For sure: a host that is down, or opens its log, may have it. */
 static bool lacks(
@@ -73,8 +72,7 @@ void ring_log_event(struct ring_host *h)
 		check_commit(h, log);
 }
 
-/* --- answers to candidates -----------------------------------------------------------
- */
+/* --- answers to candidates --- */
 
 void ring_log_sent(struct ring_host *h, const uint8_t *bytes, size_t len)
 {

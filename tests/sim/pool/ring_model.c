@@ -19,8 +19,7 @@ size_t ring_model_domains(struct ring_host *h, struct hyper_domain *out)
 	return h->last_count;
 }
 
-/* --- history: what is applied at a position is the same everywhere, for ever ---------
- */
+/* --- history: what is applied at a position is the same everywhere, for ever --- */
 
 static void truth_learn(struct ring *r, struct ring_host *h);
 
@@ -52,8 +51,7 @@ void ring_model_follow(struct ring_host *h)
 	pool_subscribe(h->pool, &h->subscriber, history_follow);
 }
 
-/* --- tasks: each ends once, and what it promised is so at that entry ------------------
- */
+/* --- tasks: each ends once, and what it promised is so at that entry --- */
 
 static uint64_t ending_of(const struct row *task)
 {
@@ -140,8 +138,7 @@ static void learn_task(struct ring *r, struct ring_task *t, const struct db *db)
 		check_promise(r, t, vm);
 }
 
-/* --- the truth: what anybody applied, for then the quorum had it ---------------------
- */
+/* --- the truth: what anybody applied, for then the quorum had it --- */
 
 /* The source has let go of the disk before the target may have it: its claim is what
  * would keep the target's daemon from it, not what should. */
@@ -312,8 +309,7 @@ static void check_master(struct ring_host *h)
 			(unsigned long long)pool_seq(h->pool));
 }
 
-/* --- this moment ---------------------------------------------------------------------
- */
+/* --- this moment --- */
 
 static void check_turn(
 	struct ring_host *h, struct ring_vm *v, const struct hyper_domain *d)
@@ -478,8 +474,7 @@ void ring_model_event(struct ring *r)
 	}
 }
 
-/* --- rest ----------------------------------------------------------------------------
- */
+/* --- rest --- */
 
 static bool vm_at_rest(const struct row *vm)
 {

@@ -57,8 +57,7 @@ void ring_register_applied(struct ring *r, const struct db *db, uint64_t seq)
 	}
 }
 
-/* --- asking --------------------------------------------------------------------------
- */
+/* --- asking --- */
 
 static struct ring_register_op *op_begin(struct ring_ask *a, bool write)
 {
@@ -227,8 +226,7 @@ void ring_register_stop(struct ring *r)
 	timer_stop(&r->register_timer);
 }
 
-/* --- judging -------------------------------------------------------------------------
- */
+/* --- judging --- */
 
 /* All that concerns one value: when the first of it ended, the last began. */
 struct zone {

@@ -25,8 +25,7 @@ static struct ring_vm *vm_of(struct ring *r, const struct row *row)
 	ring_fail(r, "VM %s, which nobody made", row_name(row));
 }
 
-/* --- letting go ----------------------------------------------------------------------
- */
+/* --- letting go --- */
 
 /* By the ring's own clock: its lease, the watchdog's time and the margin are over, but
  * for what the two clocks may differ by. */
@@ -79,8 +78,7 @@ static void release_host(struct ring_host *h, const struct row *row)
 		!pool_commit(h->pool, &h->restarts.release, &t, on_released, &e);
 }
 
-/* --- asking for the start ------------------------------------------------------------
- */
+/* --- asking for the start --- */
 
 static void refuse(
 	struct ring_host *h, struct ring_vm *v, const struct uuid *task, const char *why)
@@ -136,8 +134,7 @@ static void ask_start(struct ring_host *h, const struct row *row, bool resume)
 	refuse(h, v, &task, e.detail);
 }
 
-/* --- what came of it -----------------------------------------------------------------
- */
+/* --- what came of it --- */
 
 static void on_settled(struct pool_commit *c)
 {
@@ -228,8 +225,7 @@ static void on_look(void *arg)
 	}
 }
 
-/* --- a life --------------------------------------------------------------------------
- */
+/* --- a life --- */
 
 void ring_restart_boot(struct ring_host *h)
 {

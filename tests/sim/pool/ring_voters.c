@@ -78,8 +78,7 @@ static void members_read(struct ring_host *h)
 			member_add(h, &r->hosts[i], NULL, 0, &before);
 }
 
-/* --- one change ----------------------------------------------------------------------
- */
+/* --- one change --- */
 
 static void on_changed(void *arg, int rc)
 {
@@ -179,8 +178,7 @@ static void change_begin(struct ring_host *h, const struct voters_change *c)
 	strike(h);
 }
 
-/* --- the master's rounds -------------------------------------------------------------
- */
+/* --- the master's rounds --- */
 
 static void on_recorded(struct pool_commit *commit)
 {
@@ -272,8 +270,7 @@ void ring_voters_init(struct ring_host *h)
 	timer_init(&h->voters.timer, h->ring->loop, "ring.voters", on_timer, h);
 }
 
-/* --- rest ----------------------------------------------------------------------------
- */
+/* --- rest --- */
 
 static bool place_right(struct ring_host *h, size_t i, char *why, size_t size)
 {

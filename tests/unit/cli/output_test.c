@@ -67,8 +67,7 @@ static void times_have_units(void **state)
 	assert_int_equal(value_get_int(&v), 30);
 }
 
-/* --- records --------------------------------------------------------------------------
- */
+/* --- records --- */
 
 struct world {
 	struct records records;
@@ -184,8 +183,7 @@ static void junk_is_no_record(void **state)
 	records_fini(&r);
 }
 
-/* --- output ---------------------------------------------------------------------------
- */
+/* --- output --- */
 
 struct page {
 	struct cli cli;

@@ -56,8 +56,7 @@ int __wrap_pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
 	return 0;
 }
 
-/* --- a daemon with a pool and nothing else --------------------------------------------
- */
+/* --- a daemon with a pool and nothing else --- */
 
 struct world {
 	struct daemon d;
@@ -105,8 +104,7 @@ static void world_free(struct world *w)
 	free(w);
 }
 
-/* --- the chore ------------------------------------------------------------------------
- */
+/* --- the chore --- */
 
 static int step(struct chore *c, uint64_t token, struct rv_error *e)
 {
@@ -184,8 +182,7 @@ static void test_record_lost(void **state)
 	world_free(w);
 }
 
-/* --- with a call that journals --------------------------------------------------------
- */
+/* --- with a call that journals --- */
 
 static void port_fail(struct call *c, const struct rv_error *e)
 {

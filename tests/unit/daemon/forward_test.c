@@ -91,8 +91,7 @@ struct uuid __wrap_pool_request_lookup(const struct pool *pool, const struct uui
 	return w.has_task ? *r : UUID_NONE;
 }
 
-/* --- a client's call -----------------------------------------------------------------
- */
+/* --- a client's call --- */
 
 struct client {
 	timer_fn *on_gone;
@@ -171,8 +170,7 @@ int __wrap_call_begin_forwarded(struct daemon *d, const struct call_port *port,
 	return 0;
 }
 
-/* --- messages ------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 static void ask(uint64_t id, uint64_t start)
 {
@@ -257,8 +255,7 @@ static void later_ms(int64_t ms)
 	loop_sim_run_until(w.d.loop, loop_now_us(w.d.loop) + ms * 1000);
 }
 
-/* --- asking --------------------------------------------------------------------------
- */
+/* --- asking --- */
 
 static void a_call_that_waited_no_longer_heeds_its_client(void **state)
 {
@@ -400,8 +397,7 @@ static void many_lost_calls_are_looked_at_in_turns(void **state)
 		assert_int_equal(k[i].failed, RV_ECLOSED);
 }
 
-/* --- being asked ---------------------------------------------------------------------
- */
+/* --- being asked --- */
 
 static void an_answer_bears_the_askers_numbers(void **state)
 {

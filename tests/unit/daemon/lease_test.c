@@ -170,7 +170,7 @@ static int messages(struct world *w, const char *name)
 	return n;
 }
 
-/* --- tests ------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void test_alone(void **state)
 {

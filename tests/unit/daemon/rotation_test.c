@@ -21,7 +21,7 @@
 #include "link/ca.h"
 #include "lives.h"
 
-/* --- the plan ---------------------------------------------------------------------- */
+/* --- the plan --- */
 
 /* Certificates are numbers, 0 for none; a certificate's CA is its number modulo 8. */
 struct record {
@@ -275,7 +275,7 @@ static void test_times(void **state)
 	assert_true(rotation_expires_soon(0, 1200, 1100));
 }
 
-/* --- the files --------------------------------------------------------------------- */
+/* --- the files --- */
 
 static const struct uuid host = {{5}};
 

@@ -20,7 +20,7 @@
 
 enum { T = 7000, F = 5000 };
 
-/* --- a state directory ------------------------------------------------------------- */
+/* --- a state directory --- */
 
 static char dir[64];
 
@@ -101,7 +101,7 @@ static bool carry_out(int calls)
 	return cut;
 }
 
-/* --- tests ------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static bool join_cut_after(int calls)
 {

@@ -124,8 +124,7 @@ static void test_refused(void **state)
 	assert_int_not_equal(parse(many), 0);
 }
 
-/* --- files ---------------------------------------------------------------------------
- */
+/* --- files --- */
 
 static char dir[64];
 

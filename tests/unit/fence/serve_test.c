@@ -313,7 +313,7 @@ static void test_strangers(void **state)
 	assert_int_equal(fenced.book.seq, 0);
 }
 
-/* --- messages ---------------------------------------------------------------------- */
+/* --- messages --- */
 
 static int decode(const uint8_t *bytes, size_t len)
 {

@@ -558,8 +558,7 @@ static void test_codec(void **state)
 	buf_fini(&b);
 }
 
-/* --- over real TLS -------------------------------------------------------------------
- */
+/* --- over real TLS --- */
 
 static void stop_loop(void *arg)
 {

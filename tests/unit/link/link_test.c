@@ -566,8 +566,7 @@ static void test_names_are_checked(void **state)
 	wrong_names(state, UUID_A, UUID_A, UUID_A, RV_EAUTH);
 }
 
-/* --- a peer that does not speak as it should ------------------------------------------
- */
+/* --- a peer that does not speak as it should --- */
 
 /* Says HELLO as B, then `len` bytes of the test's, `step` at a time every `every_ms`. */
 static void hostile(void **state, bool hello_first, const void *bytes, size_t len,

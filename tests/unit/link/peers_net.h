@@ -82,8 +82,7 @@ static int index_of(const struct pool *p, const struct uuid *u)
 	return -1;
 }
 
-/* --- callbacks ------------------------------------------------------------------------
- */
+/* --- callbacks --- */
 
 static void on_up(void *arg, const struct uuid *peer)
 {
@@ -140,8 +139,7 @@ static void on_message(void *arg, const struct uuid *peer, enum link_channel cha
 static const struct peers_events events = {
 	.up = on_up, .down = on_down, .message = on_message};
 
-/* --- the network ----------------------------------------------------------------------
- */
+/* --- the network --- */
 
 static size_t no_data(void *arg, const uint8_t *data, size_t len)
 {
@@ -223,8 +221,7 @@ static void accept_link(void *arg, struct stream *stream)
 	port_closed(h->port, PORT_ALPN_LINK); /* counted by peers themselves */
 }
 
-/* --- hosts ----------------------------------------------------------------------------
- */
+/* --- hosts --- */
 
 static void set_member(struct host *h, int other, bool both_pins)
 {
@@ -284,8 +281,7 @@ static void host_stop(struct host *h)
 	h->peers = NULL;
 }
 
-/* --- a life ---------------------------------------------------------------------------
- */
+/* --- a life --- */
 
 static void count_events(void *arg)
 {

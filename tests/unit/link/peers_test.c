@@ -13,8 +13,7 @@
 
 enum { SEEDS = 500 };
 
-/* --- trouble --------------------------------------------------------------------------
- */
+/* --- trouble --- */
 
 static void set_cut(struct pool *p, int a, int b, bool to, bool back)
 {
@@ -161,8 +160,7 @@ static void trouble(struct pool *p)
 	}
 }
 
-/* --- seeds ----------------------------------------------------------------------------
- */
+/* --- seeds --- */
 
 static void heal(struct pool *p)
 {

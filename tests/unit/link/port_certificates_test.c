@@ -147,7 +147,7 @@ static void test_renewed_by_another_clock(void **state)
 	}
 }
 
-/* --- a CA takes over from another --------------------------------------------------- */
+/* --- a CA takes over from another --- */
 
 struct rollover {
 	char *ca, *key, *cross;

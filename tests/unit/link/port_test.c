@@ -85,8 +85,7 @@ static void test_revoked(void **state)
 	assert_true(peers_is_up(p->hosts[2].peers, &p->hosts[0].uuid));
 }
 
-/* --- others at the port ---------------------------------------------------------------
- */
+/* --- others at the port --- */
 
 struct guest {
 	struct loop *loop;

@@ -93,8 +93,7 @@ struct world {
 	int (*check)(void *arg, const struct migrate_prepare *p, struct rv_error *e);
 };
 
-/* --- invariants ----------------------------------------------------------------------
- */
+/* --- invariants --- */
 
 static inline void world_break(struct world *w, const char *fmt, ...) RV_PRINTF(2, 3);
 static inline void world_break(struct world *w, const char *fmt, ...)
@@ -193,8 +192,7 @@ static inline void world_event(void *arg)
 	world_check(arg);
 }
 
-/* --- daemons -------------------------------------------------------------------------
- */
+/* --- daemons --- */
 
 static inline bool world_point(void *arg, const char *point, const struct uuid *vm)
 {
@@ -350,8 +348,7 @@ static inline void world_kill(struct world_host *h, bool power)
 		hyper_sim_machine_reboot(h->machine);
 }
 
-/* --- running -------------------------------------------------------------------------
- */
+/* --- running --- */
 
 /* One event, and what is due between events. False: nothing more happens. */
 static inline bool world_step(struct world *w)
@@ -406,8 +403,7 @@ static inline bool world_settle(struct world *w, int64_t ms)
 	return false;
 }
 
-/* --- the database --------------------------------------------------------------------
- */
+/* --- the database --- */
 
 struct world_commit {
 	struct pool_commit commit;
@@ -631,8 +627,7 @@ static inline void world_free(struct world *w)
 	free(w);
 }
 
-/* --- migrating -----------------------------------------------------------------------
- */
+/* --- migrating --- */
 
 /* To host `to` from the other one; 0 once the intent is committed. */
 static inline int world_migrate(struct world *w, int to)

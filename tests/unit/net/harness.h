@@ -79,8 +79,7 @@ static inline void assert_says(const struct answer *a, const char *words)
 	assert_non_null(strstr(a->result.error.detail, words));
 }
 
-/* --- calls, by the number of network, PIF or VIF --------------------------------------
- */
+/* --- calls, by the number of network, PIF or VIF --- */
 
 static inline struct net_call network_call(
 	enum net_verb verb, uint8_t network, const char *bridge)

@@ -245,7 +245,7 @@ static void test_limits(void **state)
 	assert_int_equal(voters_decide(m, n, &rules).kind, VOTERS_DEMOTE);
 }
 
-/* --- random pools ------------------------------------------------------------------- */
+/* --- random pools --- */
 
 static unsigned voters_of(const struct voters_member *m, size_t n, bool alive)
 {

@@ -15,7 +15,7 @@
 
 enum { LIVES = 25, AHEAD = 32, ENOUGH = 12000 };
 
-/* --- the child -------------------------------------------------------------------- */
+/* --- the child --- */
 
 static struct rig child;
 static struct rig_write writes[AHEAD];
@@ -101,7 +101,7 @@ static int child_main(const char *dir)
 	return 0;
 }
 
-/* --- the parent ------------------------------------------------------------------- */
+/* --- the parent --- */
 
 static pid_t child_start(const char *dir, int *from)
 {

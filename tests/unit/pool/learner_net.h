@@ -95,7 +95,7 @@ static struct {
 		restored, voted;
 } total;
 
-/* --- the state machine -------------------------------------------------------------- */
+/* --- the state machine --- */
 
 static void check_state(struct node *n)
 {
@@ -218,7 +218,7 @@ static const struct rlog_fsm fsm = {
 	.restore_end = restore_end,
 };
 
-/* --- links -------------------------------------------------------------------------- */
+/* --- links --- */
 
 static void letter_free(struct letter *l)
 {
@@ -335,7 +335,7 @@ static void link_set(struct net *net, int a, int b, bool up)
 	}
 }
 
-/* --- hosts -------------------------------------------------------------------------- */
+/* --- hosts --- */
 
 static void on_changed(void *arg)
 {
@@ -479,7 +479,7 @@ static struct node *leader_of(struct net *net)
 	return best;
 }
 
-/* --- writes ------------------------------------------------------------------------- */
+/* --- writes --- */
 
 static void ended(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)
 {
@@ -519,7 +519,7 @@ static void write_some(struct net *net, int count)
 	}
 }
 
-/* --- changes of the configuration --------------------------------------------------- */
+/* --- changes of the configuration --- */
 
 static void on_change(void *arg, int rc)
 {

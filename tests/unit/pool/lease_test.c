@@ -250,7 +250,7 @@ static void test_length_changes(void **state)
 	assert_int_equal(lease_next_longest_ms(1 << 30, longest, 0, 1), LEASE_MAX_MS);
 }
 
-/* --- many lives -------------------------------------------------------------------- */
+/* --- many lives --- */
 
 /* One host asks masters that come and go, over a line that delays, loses and reorders; it
  * freezes, and so do masters. Whenever the present master says that the host's protected

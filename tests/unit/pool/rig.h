@@ -258,7 +258,7 @@ static inline void rig_free(struct rig *rig)
 	free(rig);
 }
 
-/* --- proposals -------------------------------------------------------------------- */
+/* --- proposals --- */
 
 struct rig_write {
 	struct rlog_proposal p;

@@ -337,8 +337,7 @@ static void test_hundred_at_once(void **state)
 	free(runs);
 }
 
-/* --- simulation ----------------------------------------------------------------------
- */
+/* --- simulation --- */
 
 static int64_t simulate(
 	void *arg, const struct child_spec *spec, struct child_result *result)

@@ -366,7 +366,7 @@ static void test_watchdog_many_names(void **state)
 	assert_int_equal(calls, LOOP_MAX_STATS + 50);
 }
 
-/* --- real only --------------------------------------------------------------------- */
+/* --- real only --- */
 
 static void signal_fn(void *arg)
 {

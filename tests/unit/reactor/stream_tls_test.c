@@ -629,8 +629,7 @@ static void test_garbage_after_handshake(void **state)
 	tls_context_unref(server);
 }
 
-/* --- a blocking OpenSSL client, as other programs are ----------------------------------
- */
+/* --- a blocking OpenSSL client, as other programs are --- */
 
 struct foreign {
 	int fd, min, max;

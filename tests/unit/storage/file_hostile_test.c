@@ -1,8 +1,7 @@
 /* Images, directories and disks as nobody wants them. */
 #include "tests/unit/storage/file_world.h"
 
-/* --- hostile images and directories ----------------------------------------------------
- */
+/* --- hostile images and directories --- */
 
 static void expect_refused(struct fixture *f, uint8_t vdi, int rc, const char *words)
 {
@@ -142,8 +141,7 @@ static void test_foreign_entries(void **state)
 	assert_int_equal(f->a.vdis[1].problem, RV_ECORRUPT);
 }
 
-/* --- full, read-only, missing ----------------------------------------------------------
- */
+/* --- full, read-only, missing --- */
 
 static void need_root_mount(struct fixture *f, const char *options)
 {

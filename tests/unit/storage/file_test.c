@@ -1,8 +1,7 @@
 /* A file SR as it goes: its life, disks, claims and copies, also when it is killed. */
 #include "tests/unit/storage/file_world.h"
 
-/* --- the SR ---------------------------------------------------------------------------
- */
+/* --- the SR --- */
 
 static void test_sr_life(void **state)
 {
@@ -92,8 +91,7 @@ static void test_sr_wrong_places(void **state)
 		call_now(f->st, f->loop, a, sr_call(STORAGE_SR_ATTACH)), RV_ECORRUPT);
 }
 
-/* --- VDIs ------------------------------------------------------------------------------
- */
+/* --- VDIs --- */
 
 static void test_vdi_raw(void **state)
 {
@@ -209,8 +207,7 @@ static void test_qcow2(void **state)
 	assert_clean(f, 5); /* no claim, no leftover */
 }
 
-/* --- claims ----------------------------------------------------------------------------
- */
+/* --- claims --- */
 
 static void test_claims(void **state)
 {
@@ -346,8 +343,7 @@ static void test_locked(void **state)
 	assert_int_equal(storage_sr_settling_since_us(f->st, &sr), 0);
 }
 
-/* --- copies, cancel, kill --------------------------------------------------------------
- */
+/* --- copies, cancel, kill --- */
 
 static void fill(const struct fixture *f, uint8_t vdi, const char *how)
 {

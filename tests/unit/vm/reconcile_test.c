@@ -540,7 +540,7 @@ static void test_full_log(void **state)
 	world_free(w);
 }
 
-/* --- another host's clone --------------------------------------------------------- */
+/* --- another host's clone --- */
 
 /* A second host on the same database and SR: its VM manager dies at `die_at`. */
 struct other_host {

@@ -422,7 +422,7 @@ static void starved_balloon(void **state)
 	host_fini(&h);
 }
 
-/* --- a guest moves from one host to another ------------------------------------- */
+/* --- a guest moves from one host to another --- */
 
 struct pipe {
 	struct buf bytes;
@@ -576,7 +576,7 @@ static void suspend_is_taken_back(void **state)
 	host_fini(&h);
 }
 
-/* --- the real clock -------------------------------------------------------------- */
+/* --- the real clock --- */
 
 static void console_talks(void **state)
 {

@@ -34,7 +34,7 @@ static uint8_t content(size_t at)
 	return (uint8_t)(at * 13 + at / 509);
 }
 
-/* --- the other program ------------------------------------------------------------- */
+/* --- the other program --- */
 
 static void fake_send(const struct helper_message *m)
 {
@@ -241,8 +241,7 @@ static int fake_helper(void)
 	return 0;
 }
 
-/* --- the test's end of it ------------------------------------------------------------
- */
+/* --- the test's end of it --- */
 
 struct probe {
 	struct loop *loop;

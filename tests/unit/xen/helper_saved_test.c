@@ -29,7 +29,7 @@ static struct helper_request *request;
 static char path[64];
 static uint64_t told;
 
-/* --- what the kernel is asked ------------------------------------------------ */
+/* --- what the kernel is asked --- */
 
 /* The thread stands still in its reading of piece `hold_at`, from 1 on, until it is
  * waited for. */
@@ -84,7 +84,7 @@ int __wrap_fdatasync(int fd)
 	return sync_result(&kernel.whole) < 0 ? -1 : __real_fdatasync(fd);
 }
 
-/* --- the helper's other files ------------------------------------------------ */
+/* --- the helper's other files --- */
 
 int64_t work_now_us(void)
 {
@@ -113,7 +113,7 @@ int work_fail(struct work *w, int code, const char *fmt, ...)
 	return rv_error_set(&w->error, code, "%s", text);
 }
 
-/* --- one save, one restore --------------------------------------------------- */
+/* --- one save, one restore --- */
 
 static uint8_t content(size_t at)
 {
@@ -252,7 +252,7 @@ static void flip(uint64_t at)
 	close(fd);
 }
 
-/* --- tests ------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void what_is_saved_is_restored(void **state)
 {
