@@ -1,6 +1,5 @@
 #include "cli/cli.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,11 +8,10 @@
 #include "cli/command.h"
 #include "cli/complete.h"
 #include "cli/help.h"
+#include "cli/master.h"
 #include "cli/prompt.h"
 #include "cli/verbs.h"
 #include "rpc/message.h"
-
-enum { WHY_MS = 5000 }; /* to ask why something takes long */
 
 /* "CODE: text", one line whatever is in it, written at once: several commands may share
  * the terminal or the log. */
@@ -53,38 +51,13 @@ int cli_refused(struct cli *cli, const struct rv_error *e)
 	return CLI_REFUSED;
 }
 
-/* The daemon did not answer in time, perhaps because it waits for a master: it knows. */
-static void explain_silence(struct cli *cli, struct rv_error *e)
-{
-	struct connect *c = &cli->connect;
-	const msgpack_object *status, *quorum, *trouble;
-	struct rv_error ignored;
-	size_t len;
-
-	if (!c->client || connect_call(c, "pool.status", NULL, WHY_MS, &status, &ignored))
-		return;
-	/* So the host is up: it need not be looked at. */
-	snprintf(e->detail, sizeof e->detail,
-		"%s: the host answers, but this was not done in time; it may be done "
-		"yet (`reeve task-list` shows what is at work)",
-		cli->words.command ? cli->words.command : "reeve");
-	len = strlen(e->detail);
-	quorum = rpc_map_get(status, "quorum");
-	trouble = rpc_map_get(status, "trouble");
-	if (quorum && quorum->type == MSGPACK_OBJECT_BOOLEAN && !quorum->via.boolean &&
-		trouble && trouble->type == MSGPACK_OBJECT_STR && trouble->via.str.size)
-		snprintf(e->detail + len, sizeof e->detail - len, ". %c%.*s",
-			toupper((unsigned char)trouble->via.str.ptr[0]),
-			(int)trouble->via.str.size - 1, trouble->via.str.ptr + 1);
-}
-
 int cli_call_failed(struct cli *cli, const struct rv_error *e)
 {
 	bool remote = cli->connect.remote;
 	struct rv_error why = *e;
 
 	if (e->code == RV_ETIMEDOUT && !remote)
-		explain_silence(cli, &why);
+		master_explain_silence(cli, &why);
 	print_error(cli, &why);
 	return remote ? CLI_REFUSED : CLI_UNREACHABLE;
 }
@@ -172,7 +145,10 @@ int cli_connect(struct cli *cli)
 	rc = connect_open(&cli->connect, cli->words.timeout_ms, &e);
 	if (rc == RV_EINVAL && !cli->connect.remote)
 		return cli_usage(cli, "%s", e.detail);
-	return rc ? cli_call_failed(cli, &e) : CLI_OK;
+	if (rc)
+		return cli_call_failed(cli, &e);
+	master_watch(cli);
+	return CLI_OK;
 }
 
 int cli_call(struct cli *cli, const char *method, const struct params *p,
@@ -276,9 +252,26 @@ static int run_command(struct cli *cli, const struct command *c)
 	return CLI_USAGE;
 }
 
+/* Shows what the pool's database holds, and does not tell by itself how old that is. */
+static bool shows(const struct command *c)
+{
+	switch (c->kind) {
+	case COMMAND_LIST:
+	case COMMAND_PARAM_LIST:
+	case COMMAND_PARAM_GET:
+		return true;
+	case COMMAND_METHOD:
+		return c->method->role == ROLE_READ_ONLY &&
+		       c->method->id != METHOD_POOL_STATUS;
+	default:
+		return false;
+	}
+}
+
 static int run_words(struct cli *cli)
 {
 	struct command c;
+	int status;
 
 	if (cli->words.version) {
 		fprintf(cli->out, "reeve %s\n", REEVE_VERSION);
@@ -300,7 +293,10 @@ static int run_words(struct cli *cli)
 		help_command(cli->out, &c);
 		return CLI_OK;
 	}
-	return run_command(cli, &c);
+	status = run_command(cli, &c);
+	if (cli->connect.stale && shows(&c) && status != CLI_USAGE)
+		master_warn_stale(cli);
+	return status;
 }
 
 int cli_run(struct cli *cli, int argc, char *const *argv)

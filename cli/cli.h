@@ -27,6 +27,7 @@ struct cli {
 	bool out_tty, err_tty, in_tty;
 	struct words words;
 	struct connect connect;
+	bool told_waiting; /* that it waits, and for what: said once */
 };
 
 /* "reeve: WORDS" on one line; CLI_USAGE. */

@@ -148,6 +148,25 @@ static int64_t now_ms(void)
 	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
+/* Remembers how old what was answered may be. */
+static void note_age(struct connect *c, const msgpack_object *result)
+{
+	const msgpack_object *stale = rpc_map_get(result, "stale");
+	const msgpack_object *age = rpc_map_get(result, "age_ms");
+
+	c->last_age_ms = 0;
+	if (!stale || stale->type != MSGPACK_OBJECT_BOOLEAN || !stale->via.boolean)
+		return;
+	c->last_age_ms = -1;
+	if (age && age->type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
+		age->via.u64 <= INT64_MAX)
+		c->last_age_ms = (int64_t)age->via.u64;
+	if (!c->stale || c->last_age_ms < 0 ||
+		(c->age_ms >= 0 && c->last_age_ms > c->age_ms))
+		c->age_ms = c->last_age_ms;
+	c->stale = true;
+}
+
 static int call_once(struct connect *c, const char *method, const struct params *p,
 	int64_t timeout_ms, const msgpack_object **value, struct rv_error *e)
 {
@@ -167,7 +186,11 @@ static int call_once(struct connect *c, const char *method, const struct params 
 			    rpc_client_retryable(c->client);
 		return rc;
 	}
-	*value = result->type == MSGPACK_OBJECT_MAP ? rpc_map_get(result, "value") : NULL;
+	*value = NULL;
+	if (result->type == MSGPACK_OBJECT_MAP) {
+		*value = rpc_map_get(result, "value");
+		note_age(c, result);
+	}
 	if (!*value)
 		*value = &nil;
 	return 0;

@@ -38,6 +38,11 @@ struct connect {
 	struct prng prng;	   /* for request UUIDs */
 	struct uuid pool;	   /* that the daemon is of; none: not asked yet */
 	bool remote; /* the last failure was the server's answer, not the connection's */
+	/* Whether an answer was what the host knew while it heard of no master; the
+	 * oldest's age (docs/protocol.md), -1: not known. */
+	bool stale;
+	int64_t age_ms;
+	int64_t last_age_ms; /* of the last answer: 0: it was not stale; -1: not known */
 };
 
 /* Packed key-value pairs of one call. */

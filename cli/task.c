@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "cli/interrupt.h"
+#include "cli/master.h"
 #include "cli/name.h"
 #include "cli/progress.h"
 #include "rpc/message.h"
@@ -174,6 +175,14 @@ static int await_lost(struct await *a, struct rv_error *e)
 	return CLI_UNREACHABLE;
 }
 
+static void await_tell(struct await *a)
+{
+	if (!master_may_wait(a->cli, now_ms() - a->contact_ms))
+		return;
+	progress_clear(&a->progress);
+	master_tell_waiting(a->cli);
+}
+
 static int await_run(struct await *a, struct buf *result)
 {
 	const msgpack_object *record;
@@ -192,6 +201,7 @@ static int await_run(struct await *a, struct buf *result)
 			/* A daemon that is restarted finds the task in its database. */
 			if (now_ms() - a->contact_ms > a->cli->connect.timeout_ms)
 				return await_lost(a, &e);
+			await_tell(a);
 			progress_show(&a->progress, a->share,
 				"no answer; waiting for reeved", now_ms());
 			continue;
@@ -199,6 +209,7 @@ static int await_run(struct await *a, struct buf *result)
 		a->contact_ms = now_ms();
 		if (await_look(a, record, result, &status))
 			return status;
+		await_tell(a);
 	}
 }
 

@@ -3,6 +3,7 @@
 #include <nng/nng.h>
 #include <nng/protocol/pubsub0/sub.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <nng/supplemental/util/platform.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,9 @@ struct rpc_client {
 	struct rpc_message message;
 	bool retryable;
 	bool overflow; /* what is being packed is too large */
+	int64_t slow_ms;
+	void (*on_slow)(void *arg);
+	void *slow_arg;
 };
 
 struct rpc_subscription {
@@ -132,12 +136,16 @@ msgpack_packer *rpc_client_begin(
 	return &c->packer;
 }
 
+static nng_duration client_timeout(int64_t timeout_ms)
+{
+	return timeout_ms > 0 && timeout_ms < INT32_MAX ? (nng_duration)timeout_ms
+							: NNG_DURATION_INFINITE;
+}
+
 /* Takes no message twice: nng_sendmsg owns it on success only. */
 static int client_send(struct rpc_client *c, int64_t timeout_ms, struct rv_error *e)
 {
-	nng_duration timeout = timeout_ms > 0 && timeout_ms < INT32_MAX
-				       ? (nng_duration)timeout_ms
-				       : NNG_DURATION_INFINITE;
+	nng_duration timeout = client_timeout(timeout_ms);
 	nng_msg *m = NULL;
 	int r = nng_msg_alloc(&m, 0);
 
@@ -155,6 +163,80 @@ static int client_send(struct rpc_client *c, int64_t timeout_ms, struct rv_error
 	return client_error(e, r, c->url, "call");
 }
 
+/* --- an answer that is long in coming ---------------------------------------- */
+
+/* A receive that is ended by its timeout ends the request too, so the wait for it is
+ * another one. */
+struct arrival {
+	nng_aio *aio;
+	nng_mtx *mtx;
+	nng_cv *cv;
+	bool done;
+};
+
+static void arrival_come(void *arg)
+{
+	struct arrival *a = arg;
+
+	nng_mtx_lock(a->mtx);
+	a->done = true;
+	nng_cv_wake(a->cv);
+	nng_mtx_unlock(a->mtx);
+}
+
+static bool arrival_within(struct arrival *a, int64_t ms)
+{
+	nng_time until = nng_clock() + (nng_time)ms;
+	bool done;
+
+	nng_mtx_lock(a->mtx);
+	while (!a->done && nng_cv_until(a->cv, until) != NNG_ETIMEDOUT)
+		;
+	done = a->done;
+	nng_mtx_unlock(a->mtx);
+	return done;
+}
+
+static int receive_slowly(struct rpc_client *c, int64_t timeout_ms)
+{
+	struct arrival a = {.done = false};
+	int r = nng_mtx_alloc(&a.mtx);
+
+	if (!r)
+		r = nng_cv_alloc(&a.cv, a.mtx);
+	if (!r)
+		r = nng_aio_alloc(&a.aio, arrival_come, &a);
+	if (!r) {
+		nng_aio_set_timeout(a.aio, client_timeout(timeout_ms));
+		nng_recv_aio(c->socket, a.aio);
+		if (!arrival_within(&a, c->slow_ms))
+			c->on_slow(c->slow_arg);
+		nng_aio_wait(a.aio);
+		r = nng_aio_result(a.aio);
+		if (!r)
+			c->reply = nng_aio_get_msg(a.aio);
+	}
+	nng_aio_free(a.aio);
+	nng_cv_free(a.cv);
+	nng_mtx_free(a.mtx);
+	return r;
+}
+
+void rpc_client_on_slow(
+	struct rpc_client *c, int64_t after_ms, void (*fn)(void *arg), void *arg)
+{
+	c->slow_ms = after_ms;
+	c->on_slow = fn;
+	c->slow_arg = arg;
+}
+
+static int client_receive(struct rpc_client *c, int64_t timeout_ms)
+{
+	if (c->on_slow && (timeout_ms <= 0 || timeout_ms > c->slow_ms))
+		return receive_slowly(c, timeout_ms);
+	return nng_recvmsg(c->socket, &c->reply, 0);
+}
+
 int rpc_client_end(struct rpc_client *c, int64_t timeout_ms,
 	const msgpack_object **result, struct rv_error *e)
 {
@@ -168,7 +250,7 @@ int rpc_client_end(struct rpc_client *c, int64_t timeout_ms,
 	rc = client_send(c, timeout_ms, e);
 	if (rc)
 		return rc;
-	r = nng_recvmsg(c->socket, &c->reply, 0);
+	r = client_receive(c, timeout_ms);
 	if (r) {
 		c->reply = NULL;
 		return client_error(e, r, c->url, "call");
@@ -323,9 +405,7 @@ int rpc_subscription_next(struct rpc_subscription *s, int64_t timeout_ms,
 	nng_msg_free(s->last);
 	s->last = NULL;
 	msgpack_zone_clear(&s->zone);
-	r = nng_socket_set_ms(s->socket, NNG_OPT_RECVTIMEO,
-		timeout_ms > 0 && timeout_ms < INT32_MAX ? (nng_duration)timeout_ms
-							 : NNG_DURATION_INFINITE);
+	r = nng_socket_set_ms(s->socket, NNG_OPT_RECVTIMEO, client_timeout(timeout_ms));
 	if (!r)
 		r = nng_recvmsg(s->socket, &s->last, 0);
 	if (r) {

@@ -53,6 +53,12 @@ int rpc_client_call(struct rpc_client *c, const char *method, const void *params
 	size_t len, int64_t timeout_ms, const msgpack_object **result,
 	struct rv_error *e) RV_MUST_CHECK;
 
+/* Has every later call that has no answer after `after_ms` call `fn`, once, while it goes
+ * on waiting, in the caller's thread. `fn` must leave this client alone; it may call by
+ * another. NULL: none. */
+void rpc_client_on_slow(
+	struct rpc_client *c, int64_t after_ms, void (*fn)(void *arg), void *arg);
+
 /* Of the last server error, whether the same call may succeed later. */
 bool rpc_client_retryable(const struct rpc_client *c);
 

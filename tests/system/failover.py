@@ -6,7 +6,9 @@ usage: failover.py
 """
 import concurrent.futures
 import contextlib
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -294,12 +296,20 @@ def test_says_why(last, gone):
     calls += [("pool.get_all", {"consistent": True}),
               ("pool.get_all", {"min_seq": status(last)["seq"] + 100})]
     # The command line's own patience ends first; it asks why.
-    typed = subprocess.Popen(
+    impatient = subprocess.Popen(
         [f"{host.BUILD}/cli/reeve", f"--url=ipc://{last.socket}", "--timeout=5s", "pool-param-set",
          "name-description=x"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # And long before that says what it waits for.
+    patient = subprocess.Popen(
+        [f"{host.BUILD}/cli/reeve", f"--url=ipc://{last.socket}", "network-create", "name-label=never"],
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     with concurrent.futures.ThreadPoolExecutor(len(calls)) as threads:
         said = list(threads.map(lambda c: refusal(last, *c), calls))
-    said.append(typed.communicate(timeout=60)[1])
+    said.append(impatient.communicate(timeout=60)[1])
+    assert impatient.returncode == 3, impatient.returncode
+    lines = patient.communicate(timeout=120)[1].splitlines()
+    assert len(lines) == 2 and lines[0].startswith("reeve: waiting: the pool has no master: 1 of its 3 voters"), lines
+    assert patient.returncode == 1 and not lines[1].startswith("reeve"), (patient.returncode, lines)
     for (method, _), words in zip(calls + [("reeve", None)], said):
         assert "1 of its 3 voters answer" in words and "pool-status" in words, (method, words)
         assert all(m.name in words for m in gone), (method, words)
@@ -307,6 +317,29 @@ def test_says_why(last, gone):
     # Of two at once one is at work, which can't end either.
     assert not there or any("OTHER_OPERATION" in words for words in said), said
     print(*said, sep="\n")
+
+
+def typed(member, *words):
+    return subprocess.run([f"{host.BUILD}/cli/reeve", f"--url=ipc://{member.socket}", *words],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180)
+
+
+def test_shows_age(last):
+    """What is shown is as it was, with one line beside it that tells how old it may be."""
+    for words in (["host-list", "params=name-label,live"], ["host-list", "--json"], ["host-list", "--minimal"],
+                  ["host-param-get", f"host={last.name}", "param-name=live"],
+                  ["host-param-list", f"host={last.name}"]):
+        done = typed(last, *words)
+        assert done.returncode == 0 and done.stdout, (words, done)
+        assert re.fullmatch(rf"reeve: host {last.name} has heard of no master for \d+ (s|min): .*pool-status.*\n",
+                            done.stderr), (words, done.stderr)
+        if "--json" in words:
+            assert len(json.loads(done.stdout)) == 3, done.stdout
+        if "--minimal" in words:
+            assert len(done.stdout.split(",")) == 3, done.stdout
+    # That tells it by itself.
+    done = typed(last, "pool-status")
+    assert done.returncode == 0 and done.stderr == "", done
 
 
 def test_no_quorum(members):
@@ -325,6 +358,7 @@ def test_no_quorum(members):
     own = until("it hears nobody", lambda: (lambda s: s and not s["asked"]["hears"] and s["asked"])(status(last)))
     assert own["host"] == last.uuid and own["master"] == "" and own["trouble"], own
     until("reads say that they are old", lambda: is_stale(last))
+    test_shows_age(last)
     test_says_why(last, gone)
     writer = Writer(last, "alone")
     writer.start()

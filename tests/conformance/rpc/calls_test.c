@@ -133,6 +133,53 @@ static void large_requests_pass(void **state)
 	free(text);
 }
 
+struct slow {
+	struct rpc_client *other;
+	int count;
+};
+
+static void on_slow(void *arg)
+{
+	struct slow *s = arg;
+
+	s->count++;
+	assert_int_equal(echo(s->other, 7), 7);
+}
+
+static int later(struct rpc_client *c, uint64_t ms, int64_t timeout_ms)
+{
+	msgpack_packer *pk = rpc_client_begin(c, "later", 1);
+	struct rv_error e = {0};
+
+	rpc_pack_key(pk, "ms");
+	msgpack_pack_uint64(pk, ms);
+	return rpc_client_end(c, timeout_ms, NULL, &e);
+}
+
+static void a_slow_answer_is_told_while_it_is_awaited(void **state)
+{
+	struct rpc_client *c = harness_client(&h, h.ipc);
+	struct slow s = {.other = harness_client(&h, h.ipc)};
+
+	(void)state;
+	rpc_client_on_slow(c, CALL_MS / 2, on_slow, &s);
+	assert_int_equal(later(c, 50, CALL_MS), 0);
+	assert_int_equal(s.count, 0);
+	rpc_client_on_slow(c, 20, on_slow, &s);
+	assert_int_equal(later(c, 500, CALL_MS), 0);
+	assert_int_equal(s.count, 1);
+	assert_int_equal(later(c, 500, 0), 0);
+	assert_int_equal(s.count, 2);
+	assert_int_equal(later(c, 4000, 200), RV_ETIMEDOUT);
+	assert_int_equal(s.count, 3);
+	rpc_client_on_slow(c, 0, NULL, NULL);
+	/* The server's timer of the call before is over, too, when this one's is. */
+	assert_int_equal(later(c, 4000, CALL_MS), 0);
+	assert_int_equal(s.count, 3);
+	rpc_client_close(s.other);
+	rpc_client_close(c);
+}
+
 /* --- stock libnng ---------------------------------------------------------------- */
 
 static nng_msg *message(const char *method, const char *key, uint64_t value)
@@ -510,6 +557,7 @@ int main(void)
 		cmocka_unit_test(errors_reach_the_client),
 		cmocka_unit_test(large_messages_pass_up_to_the_limit),
 		cmocka_unit_test(large_requests_pass),
+		cmocka_unit_test(a_slow_answer_is_told_while_it_is_awaited),
 		cmocka_unit_test(contexts_are_answered_in_any_order),
 		cmocka_unit_test(many_dialers_are_served),
 		cmocka_unit_test(hops_come_back),
