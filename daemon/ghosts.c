@@ -14,13 +14,14 @@
 enum {
 	ASK_ANSWER_MS = 30 * 1000,
 	DESTROY_ANSWER_MS = 5 * 60 * 1000, /* a large domain takes its time */
+	RECORD_ANSWER_MS = 30 * 1000,	   /* the pool may be without a master */
 };
 
 /* A question to the hypervisor, for one call. */
 struct asked {
 	struct list node;
 	struct ghosts *all;
-	struct call *call;
+	struct call *call; /* NULL: answered, while the entry is still being found out */
 	struct hyper_req req;
 	struct timer deadline;
 	uint32_t domid;
@@ -69,11 +70,30 @@ static void asked_free(struct asked *a)
 	free(a);
 }
 
+/* The domain is ended; whether that is on record could not be found out, or is not. */
+static void fail_unrecorded(struct asked *a, const char *why)
+{
+	struct rv_error e;
+
+	rv_error_set(&e, RV_EOUTCOME,
+		"domain %u (%s) is ended, but it is not known yet whether that is on "
+		"record: %s. There is nothing to repeat: this host records it as soon as "
+		"the pool takes changes, and its VM may start once VM.ghosts does not "
+		"show the domain any more (vm-list params=name-label,ghosts)",
+		a->domid, a->name, why);
+	call_fail(a->call, &e);
+	a->call = NULL;
+}
+
+/* One of host_ghost_destroy's entry can wait for a master for any time. */
 static void asked_late(void *arg)
 {
 	struct asked *a = arg;
 
-	hyper_cancel(&a->req);
+	if (a->entry.busy)
+		fail_unrecorded(a, "the pool's master does not answer");
+	else
+		hyper_cancel(&a->req);
 }
 
 /* The call's question, or NULL: the call has been failed. */
@@ -191,13 +211,16 @@ static bool unmark_holds(void *arg, const struct db *db)
 static void unmarked(void *arg, uint64_t token, int rc)
 {
 	struct asked *a = arg;
+	struct daemon *d = a->all->daemon;
 
 	(void)token;
-	(void)rc;
 	if (a->all->stopped)
 		return;
-	vm_manager_look(a->call->daemon->vms);
-	call_reply_nil(a->call);
+	vm_manager_look(d->vms);
+	if (a->call && rc && !unmark_holds(a, pool_db(d->pool)))
+		fail_unrecorded(a, a->entry.error.detail);
+	else if (a->call)
+		call_reply_nil(a->call);
 	asked_free(a);
 }
 
@@ -213,11 +236,12 @@ static void destroyed(void *arg, struct hyper_req *req)
 	log_warn("ghosts.destroyed", "domid=%u name=\"%s\" user=\"%s\"", a->domid,
 		a->name, a->call->who.user);
 	vm_ghost_gone(d->vms, &d->host, &a->id);
-	if (unmark_holds(a, pool_db(d->pool)) || vm_ghost_of(d->vms, &d->host, &a->vm))
+	if (unmark_holds(a, pool_db(d->pool)) || vm_ghost_of(d->vms, &d->host, &a->vm)) {
 		unmarked(a, 0, 0);
-	else
-		vm_entry_commit(
-			&a->entry, txn_unmark, unmark_holds, false, unmarked, a, 0);
+		return;
+	}
+	timer_start_ms(&a->deadline, RECORD_ANSWER_MS);
+	vm_entry_commit(&a->entry, txn_unmark, unmark_holds, false, unmarked, a, 0);
 }
 
 static void found_to_destroy(void *arg, struct hyper_req *req)
