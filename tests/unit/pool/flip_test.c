@@ -155,6 +155,53 @@ static void test_stopped_runs(void **state)
 	rig_free(rig);
 }
 
+/* A byte that becomes zero in a file of which the rest may be zeros, too. */
+static void clear_each(const struct golden *g, struct rig *rig, const char *name)
+{
+	struct disk *disk;
+	struct rv_error e;
+	uint8_t *bytes;
+	size_t len;
+
+	assert_int_equal(disk_new_sim(&disk, rig->loop, g->medium), 0);
+	assert_int_equal(disk_read(disk, name, &bytes, &len, &e), 0);
+	disk_free(disk);
+	for (size_t at = 0; at < len; at++) {
+		struct disk_sim_medium *damaged;
+		char what[160];
+
+		if (!bytes[at])
+			continue;
+		assert_int_equal(disk_sim_copy(&damaged, g->medium), 0);
+		disk_sim_flip(damaged, name, at, bytes[at]);
+		snprintf(what, sizeof what, "%s, the byte at %zu cleared", name, at);
+		check_damaged(g, damaged, true, what);
+	}
+	free(bytes);
+}
+
+static void test_cleared(void **state)
+{
+	struct rig *rig = small_log(1);
+	struct golden *g = golden_of(rig);
+
+	(void)state;
+	rig_stop(rig);
+	golden_take(g, rig);
+	for (size_t f = 0; f < disk_sim_file_count(g->medium); f++) {
+		char name[DISK_NAME_MAX];
+		uint64_t bytes;
+
+		snprintf(name, sizeof name, "%s", disk_sim_file(g->medium, f, &bytes));
+		clear_each(g, rig, name);
+	}
+	assert_true(total.same > 0);
+	assert_int_equal(total.refused, 0);
+	report("stopped, one byte cleared");
+	golden_free(g);
+	rig_free(rig);
+}
+
 static struct rig_write late[3];
 
 /* The power goes right after an acknowledgement, with a further write under way. */
@@ -224,6 +271,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_stopped),
 		cmocka_unit_test(test_stopped_runs),
+		cmocka_unit_test(test_cleared),
 		cmocka_unit_test(test_crashed),
 		cmocka_unit_test(test_missing),
 	};
