@@ -1,5 +1,7 @@
 #include "memctl/state.h"
 
+#include "base/within.h"
+
 /*
  *                    probe moved it                  no progress
  *   UNPROVEN ──► PROBING ──────────► PROVEN ──────────────────────► STUCK
@@ -50,11 +52,6 @@ static uint64_t progress_due(const struct domain *g, int64_t elapsed_us)
 	return max_kib(STEP_KIB, due);
 }
 
-static int64_t clamp_us(int64_t v, int64_t lo, int64_t hi)
-{
-	return v < lo ? lo : v > hi ? hi : v;
-}
-
 void driver_set_speed(const struct memctl *m, struct domain *g, uint64_t kib_per_s)
 {
 	const struct memctl_config *c = &m->config;
@@ -67,7 +64,7 @@ void driver_set_speed(const struct memctl *m, struct domain *g, uint64_t kib_per
 		return;
 	step_us = (int64_t)(STEP_KIB * UINT64_C(1000000) / kib_per_s);
 	g->stuck_after_us =
-		clamp_us(step_us * PROGRESS_SHARE, c->stuck_min_us, c->stuck_max_us);
+		within(step_us * PROGRESS_SHARE, c->stuck_min_us, c->stuck_max_us);
 	g->rest_after_us = c->poll_us * REST_POLLS;
 	if (step_us * 2 > g->rest_after_us)
 		g->rest_after_us = step_us * 2;

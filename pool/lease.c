@@ -4,10 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t within(int64_t v, int64_t least, int64_t most)
-{
-	return v < least ? least : v > most ? most : v;
-}
+#include "base/within.h"
 
 int64_t lease_wait_ms(int64_t longest_ms)
 {

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/within.h"
 #include "pool/pool_internal.h"
 #include "pool/remote_internal.h"
 #include "pool/remote_live.h"
@@ -168,9 +169,7 @@ static void ask_anew(struct pool_ask *a)
 	if (left_us <= 0)
 		timer_start_us(&a->deadline, 0);
 	else if (!timer_active(&r->retry))
-		timer_start_ms(&r->retry, ms < RETRY_MS	      ? RETRY_MS
-					  : ms > RETRY_MAX_MS ? RETRY_MAX_MS
-							      : ms);
+		timer_start_ms(&r->retry, within(ms, RETRY_MS, RETRY_MAX_MS));
 }
 
 static void ask_proposed(struct rlog_proposal *p, enum rlog_outcome outcome, int rc)

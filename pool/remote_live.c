@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "base/mpcheck.h"
+#include "base/within.h"
 #include "pool/pool_internal.h"
 
 enum {
@@ -149,7 +150,7 @@ static int64_t relay_ms(const struct remote_live *l)
 {
 	int64_t ms = RELAY_MS_PER_PEER * (int64_t)l->port->peers(l->arg);
 
-	return ms < RELAY_MIN_MS ? RELAY_MIN_MS : ms > RELAY_MAX_MS ? RELAY_MAX_MS : ms;
+	return within(ms, RELAY_MIN_MS, RELAY_MAX_MS);
 }
 
 /* The master is the hub: what one host says, the others hear from it. */
