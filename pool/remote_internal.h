@@ -23,7 +23,8 @@ struct remote {
 	struct map served;
 	struct list served_order;
 	size_t served_count;
-	struct map forgotten; /* by host: which answers gave way */
+	uint64_t served_asked; /* ever */
+	struct map forgotten;  /* by host: which answers gave way */
 	struct remote_live *live;
 	rlog_transport_deliver_fn *deliver;
 	void *deliver_arg;

@@ -18,6 +18,7 @@ struct served {
 	uint8_t key[32]; /* host, start, id */
 	struct uuid host;
 	struct list node; /* oldest first */
+	uint64_t nth;	  /* that was ever asked */
 	struct remote *remote;
 	bool done;
 	struct remote_answer answer;
@@ -29,6 +30,7 @@ struct served {
 struct forgotten {
 	struct uuid host;
 	uint64_t start, id;
+	uint64_t nth; /* the last of them */
 };
 
 static void reply(
@@ -97,7 +99,8 @@ static void served_forget(struct remote *r, struct served *s)
 	free(s);
 }
 
-/* Those of an earlier start of the host are gone before. */
+/* What an earlier start of the host asked may have been long at work, and give way after
+ * later ones' answers: nobody asks for it again, so it takes no one's place. */
 static bool forgotten_note(struct remote *r, const struct served *s)
 {
 	struct forgotten *f = map_get(&r->forgotten, s->host.b, sizeof s->host.b);
@@ -112,12 +115,16 @@ static bool forgotten_note(struct remote *r, const struct served *s)
 			return false;
 		}
 	}
+	if (f->start != s->answer.start && s->nth < f->nth)
+		return true;
 	if (f->start != s->answer.start) {
 		f->start = s->answer.start;
 		f->id = 0;
 	}
 	if (s->answer.id > f->id)
 		f->id = s->answer.id;
+	if (s->nth > f->nth)
+		f->nth = s->nth;
 	return true;
 }
 
@@ -156,6 +163,7 @@ static struct served *served_new(struct remote *r, const struct uuid *from,
 		return NULL;
 	memcpy(s->key, key, sizeof s->key);
 	s->remote = r;
+	s->nth = ++r->served_asked;
 	s->host = *from;
 	s->answer.start = ask->start;
 	s->answer.id = ask->id;

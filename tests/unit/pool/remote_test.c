@@ -5,7 +5,8 @@
 
 #include <msgpack.h>
 
-#include "pool/remote.h"
+#include "pool/remote_internal.h"
+#include "pool/remote_wire.h"
 
 static void changes_from_any_host_are_seen_on_all(void **state)
 {
@@ -142,6 +143,57 @@ static void what_was_forgotten_is_not_done_twice(void **state)
 	run_ms(&n, 1000);
 	assert_true(c.ended);
 	assert_int_equal(c.rc, RV_EOUTCOME);
+	net_close(&n);
+}
+
+/* Host 1 asks the master; `vm`: to make it. */
+static void ask_raw(struct net *n, struct remote_ask ask, const struct uuid *vm)
+{
+	struct rv_error e = {0};
+	struct txn t;
+	struct buf b;
+
+	ask.master = n->hosts[0].pool->remote->start;
+	txn_init(&t, pool_db(n->hosts[0].pool), 1);
+	txn_create(&t, CLASS_VM, vm ? *vm : n->hosts[1].uuid);
+	assert_int_equal(txn_finish(&t, &ask.bytes, &ask.len, &e), 0);
+	buf_init(&b, 64 << 10);
+	assert_int_equal(remote_ask_encode(&ask, &b), 0);
+	pool_deliver(n->hosts[0].pool, &n->hosts[1].uuid, POOL_MESSAGE_COMMIT,
+		buf_data(&b), buf_len(&b));
+	buf_fini(&b);
+	txn_fini(&t);
+}
+
+/* The same; but what the host's former daemon had asked is answered, and gives way, after
+ * all of that. */
+static void what_was_forgotten_stays_so(void **state)
+{
+	struct remote_ask ask = {.start = 11, .id = 1};
+	struct rlog_status status;
+	struct uuid vm, late;
+	struct net n;
+
+	(void)state;
+	net_open(&n, 22);
+	vm = uuid_random(loop_prng(n.loop));
+	late = uuid_random(loop_prng(n.loop));
+	rlog_status(pool_log(n.hosts[0].pool), &status);
+	ask.term = status.term;
+	ask_raw(&n, ask, &late);
+	/* Its next daemon's, refused at once. */
+	ask.start = 12;
+	ask.term = status.term + 1;
+	for (ask.id = 1; ask.id < REMOTE_REMEMBERED + 10; ask.id++)
+		ask_raw(&n, ask, NULL);
+	while (!db_row(pool_db(n.hosts[0].pool), CLASS_VM, late))
+		assert_true(loop_sim_step(n.loop));
+	ask_raw(&n, ask, NULL); /* the former's gives way */
+	ask.term = status.term;
+	ask.id = 1;
+	ask_raw(&n, ask, &vm);
+	run_ms(&n, 1000);
+	assert_null(db_row(pool_db(n.hosts[0].pool), CLASS_VM, vm));
 	net_close(&n);
 }
 
@@ -522,6 +574,7 @@ int main(void)
 		cmocka_unit_test(without_a_link_nothing_is_promised),
 		cmocka_unit_test(a_restarted_master_makes_the_outcome_unknown),
 		cmocka_unit_test(what_was_forgotten_is_not_done_twice),
+		cmocka_unit_test(what_was_forgotten_stays_so),
 		cmocka_unit_test(a_barrier_brings_a_follower_up_to_date),
 		cmocka_unit_test(a_barrier_cut_short_is_no_success),
 		cmocka_unit_test(live_fields_reach_every_host),
