@@ -40,6 +40,7 @@
 #include "daemon/restart.h"
 #include "daemon/rotation.h"
 #include "daemon/start.h"
+#include "daemon/state_disk.h"
 #include "daemon/tasks.h"
 #include "daemon/turnover.h"
 #include "daemon/vm_live.h"
@@ -113,6 +114,8 @@ static int daemon_open(struct daemon *d, struct rv_error *e)
 		rc = attach_new(&d->attach, d);
 	if (!rc)
 		rc = metrics_new(&d->metrics, d);
+	if (!rc)
+		rc = state_disk_new(&d->state_disk, d);
 	if (!rc)
 		rc = clocks_new(&d->clocks, d);
 	if (!rc)
@@ -192,6 +195,7 @@ void daemon_fini(struct daemon *d)
 	imports_stop(d->imports);
 	ghosts_stop(d->ghosts);
 	guard_stop(d->guard);
+	state_disk_stop(d->state_disk);
 	worker_free(d->worker);
 	metrics_stop(d->metrics);
 	clocks_stop(d->clocks);
@@ -223,6 +227,7 @@ void daemon_fini(struct daemon *d)
 	/* What had asked the ports and the pool: freed after them. */
 	metrics_free(d->metrics);
 	clocks_free(d->clocks);
+	state_disk_free(d->state_disk);
 	lease_free(d->lease);
 	fencing_free(d->fencing);
 	consoles_free(d->consoles);

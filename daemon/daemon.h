@@ -40,6 +40,7 @@ struct joining;
 struct lease;
 struct members;
 struct metrics;
+struct state_disk;
 struct migrate;
 struct restarts;
 struct rotation;
@@ -90,6 +91,7 @@ struct daemon {
 	struct known_method methods_known[DAEMON_METHODS_KNOWN];
 	struct rpc_server *rpc;
 	struct metrics *metrics;
+	struct state_disk *state_disk;
 	struct clocks *clocks;
 	struct consoles *consoles;
 	struct dumps *dumps;

@@ -33,6 +33,7 @@
 #include "daemon/recover.h"
 #include "daemon/restart.h"
 #include "daemon/rotation.h"
+#include "daemon/state_disk.h"
 #include "daemon/voters.h"
 #include "daemon/witness.h"
 #include "migrate/migrate.h"
@@ -310,6 +311,7 @@ static void on_recorded(struct pool_commit *commit)
 	d->recorded = true;
 	pool_snapshot(d->pool); /* what the next start knows before it hears of others */
 	rotation_start(d->rotation);
+	state_disk_start(d->state_disk);
 	if (witness_is_here(d)) {
 		clocks_start(d->clocks);
 		start_up(d);

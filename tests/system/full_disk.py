@@ -19,11 +19,16 @@ def mount_small(directory):
     return subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "reeve", directory]).returncode == 0
 
 
-def fill(directory):
-    """Takes whatever is left, to the last byte."""
+def free_bytes(directory):
+    st = os.statvfs(directory)
+    return st.f_bavail * st.f_frsize
+
+
+def fill(directory, leave=0):
+    """Takes whatever is left, but for so many bytes."""
     with open(f"{directory}/ballast", "wb") as f:
         try:
-            while True:
+            while leave == 0 or free_bytes(directory) > leave:
                 f.write(b"x" * 65536)
                 f.flush()
         except OSError:
@@ -41,6 +46,23 @@ def write_until_refused(client, vm, codes=("SR_FULL",)):
             assert e.retryable, e
             return last, str(e)
     raise AssertionError("never refused")
+
+
+def told_of(client, name):
+    return [m["body"] for m in client.call("message.get_all_records").values() if m["name"] == name]
+
+
+def told_beforehand(client, state):
+    """That little is left, while it can be told; and that there is enough again."""
+    host = list(client.call("host.get_all_records").values())[0]
+    assert not host["state_disk_low"] and host["state_disk_free"] > 5 << 20, host
+    fill(state, leave=3 << 20)
+    until("it is told of", lambda: told_of(client, "HOST_DISK_LOW"), 60)
+    assert state in told_of(client, "HOST_DISK_LOW")[0], told_of(client, "HOST_DISK_LOW")
+    assert list(client.call("host.get_all_records").values())[0]["state_disk_free"] < 5 << 20
+    os.unlink(f"{state}/ballast")
+    until("there is room again", lambda: told_of(client, "HOST_DISK_HAS_ROOM"), 60)
+    assert len(told_of(client, "HOST_DISK_LOW")) == 1
 
 
 def wait_for(h, look, patience=60):
@@ -148,6 +170,7 @@ def main():
     try:
         client = h.start()
         vm = client.change("VM.create", record={"name_label": "vm1"})
+        told_beforehand(client, state)
         fill(state)
         last, words = write_until_refused(client, vm)
         print(f"refused after change {last}: {words}")
