@@ -286,7 +286,8 @@ static int need_live(struct cf_vm *vm, struct rv_error *e)
 /* Restores as the next incarnation. */
 static int restore(struct keep *k, struct cf_vm *vm, struct rv_error *e)
 {
-	struct hyper_source source = {keep_peek, keep_consumed, k};
+	struct hyper_source source = {
+		.peek = keep_peek, .consumed = keep_consumed, .arg = k};
 	struct cf_call call;
 	int rc;
 

@@ -373,11 +373,12 @@ static void prepare(struct tool *t, const char *name)
 	t->job.spec = &t->spec;
 	t->job.vbd = &t->vbds[0];
 	t->job.vif = &t->vifs[0];
-	t->job.save.sink = (struct hyper_sink){room, filled, t};
+	t->job.save.sink = (struct hyper_sink){.room = room, .filled = filled, .arg = t};
 	t->job.save.policy = policy;
 	t->job.save.suspended = suspended;
 	t->job.save.arg = t;
-	t->job.source = (struct hyper_source){peek, consumed, t};
+	t->job.source =
+		(struct hyper_source){.peek = peek, .consumed = consumed, .arg = t};
 	if (t->file)
 		t->fd = open(t->file,
 			t->job.call == HYPER_CALL_SAVE ? O_WRONLY | O_CREAT | O_TRUNC

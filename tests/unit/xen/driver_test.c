@@ -503,10 +503,12 @@ static void live_migration_downtime(void **state)
 	assert_int_equal(create(&a, &g), 0);
 	assert_int_equal(call(&a, &g, hyper_unpause), 0);
 	pass(&a, 2000);
-	save.sink = (struct hyper_sink){pipe_room, pipe_filled, &p};
+	save.sink =
+		(struct hyper_sink){.room = pipe_room, .filled = pipe_filled, .arg = &p};
 	save.suspended = pipe_suspended;
 	save.arg = &p;
-	source = (struct hyper_source){pipe_peek, pipe_consumed, &p};
+	source = (struct hyper_source){
+		.peek = pipe_peek, .consumed = pipe_consumed, .arg = &p};
 	hyper_req_init(&from, on_done, &a);
 	hyper_req_init(&to, on_done, &b);
 	hyper_save(a.hyper, &from, &g.id, &save);
@@ -554,7 +556,8 @@ static void suspend_is_taken_back(void **state)
 	assert_int_equal(create(&h, &g), 0);
 	assert_int_equal(call(&h, &g, hyper_unpause), 0);
 	pass(&h, 100);
-	save.sink = (struct hyper_sink){pipe_room, pipe_filled, &p};
+	save.sink =
+		(struct hyper_sink){.room = pipe_room, .filled = pipe_filled, .arg = &p};
 	hyper_save(h.hyper, &req, &g.id, &save);
 	pass(&h, 1000);
 	assert_false(h.done);
