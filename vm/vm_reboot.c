@@ -4,8 +4,8 @@
  *	hard:                  TEARDOWN ─► BUILD ─► END
  *
  * The new domain takes over the old one's memory (vm_memory_succeed), so that nobody gets
- * in between. What fails after TEARDOWN leaves the VM Halted, and due to be started by
- *the pool's master if it is protected.
+ * in between. What fails after TEARDOWN leaves the VM Halted; if it is protected, the
+ * pool's master is to start it.
  */
 #include "vm/vm_ask.h"
 #include "vm/vm_build.h"
