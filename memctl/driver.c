@@ -93,7 +93,10 @@ void driver_seen(struct memctl *m, struct domain *g, int64_t now, uint64_t actua
 	after = distance(actual_kib, goal);
 	progress = less_kib(before, after);
 	if (after > before) {
-		/* It went the other way: what it makes good again is no progress. */
+		/* It went the other way: what it makes good again is no progress. Where
+		 * it had rested at its target it has only now something to make good. */
+		if (before <= m->config.tolerance_kib)
+			g->mark_us = now;
 		g->mark_kib = actual_kib;
 		return;
 	}

@@ -299,6 +299,31 @@ static void a_slow_driver_is_not_stuck(void **state)
 	host_fini(&h);
 }
 
+/* After a long rest it gets as long as any other to make good what it took. */
+static void who_leaves_its_target_is_not_stuck_at_once(void **state)
+{
+	struct host h;
+
+	(void)state;
+	host_init(&h, 8 * GiB, 1);
+	host_add(&h, IDEAL, 1000, 1 * GiB, 2 * GiB, 2 * GiB, true);
+	host_step(&h);
+	host_run(&h, 60 * second);
+	h.g[0].actual = 3 * GiB;
+	host_step(&h);
+	assert_false(h.g[0].declared_stuck);
+	host_run(&h, h.now + 10 * second);
+	assert_int_equal(h.g[0].actual, 2 * GiB);
+	/* One that does nothing is, a little later. */
+	h.g[0].driver = STUCK;
+	h.g[0].actual = 3 * GiB;
+	host_step(&h);
+	assert_false(h.g[0].declared_stuck);
+	host_run(&h, h.now + 10 * second);
+	assert_true(h.g[0].declared_stuck);
+	host_fini(&h);
+}
+
 static void targets_rest_when_nothing_happens(void **state)
 {
 	struct host h;
@@ -381,6 +406,7 @@ int main(void)
 		cmocka_unit_test(frozen_and_paused_guests_are_left_alone),
 		cmocka_unit_test(ballooning_is_proven_by_a_reversible_probe),
 		cmocka_unit_test(a_slow_driver_is_not_stuck),
+		cmocka_unit_test(who_leaves_its_target_is_not_stuck_at_once),
 		cmocka_unit_test(targets_rest_when_nothing_happens),
 		cmocka_unit_test(a_foreign_target_is_put_right),
 		cmocka_unit_test(bad_input_is_named),
