@@ -3,14 +3,14 @@
 
 usage: perf_xen [--quick] [--only host|pool] [--times PAIRS] [--json FILE]
 
-create: the command until the guest runs; balloon: until it gave 16 MiB; save, restore; live
-migration to another host, and the longest gap in the guest's own count. Pairs, the order
-changing; medians, and the quartiles as spread. What Reeve adds should be at most 5 % and
-50 ms. Emulated hosts are slow and noisy: only the difference in one run means something.
-Ended by Ctrl-C it tells what it has.
+create: the command until the guest runs; balloon: until it gave 16 MiB; save, restore, and a
+restore at once after a save; live migration to another host, and the longest gap in the
+guest's own count. Pairs, the order changing; medians, and the quartiles as spread. What Reeve
+adds should be at most 5 % and 50 ms. Emulated hosts are slow and noisy: only the difference in
+one run means something. Ended by Ctrl-C it tells what it has.
 
-Between two steps there is time for what the first leaves to be done, Reeve's next helper
-and xl's daemon among it.
+Between two other steps there is time for what the first leaves to be done, Reeve's next
+helpers and xl's daemon among it.
 
 Like beside like: a resume ends with its image deleted, so xl's restore ends with its file
 deleted. Reeve's migrations are encrypted and both ends prove who they are, so xl's go
@@ -37,7 +37,7 @@ from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, unti
 
 MIB, SMALL_MIB = 96, 80
 ARGS = "console=hvc0 mitigations=off quiet"
-STEPS = ("create", "balloon", "save", "restore")
+STEPS = ("create", "balloon", "save", "restore", "restore_at_once")
 PEER = "xen-perf"
 # Which cipher is best under emulation says nothing: xl's connection gets the one that Reeve takes.
 SSL_CONF = """openssl_conf = all
@@ -84,19 +84,31 @@ CREATE = {
 }
 END = {"xl": "xl destroy x\n", "reeve": "reeve vm-shutdown vm=r force=true\n"}
 # Both guests run all the while; one is worked with, then the other.
-TURN = {
+BALLOON = {
     "xl": """
 ballooned $(xl domid x) xl mem-set x SMALL
 xl mem-set x FULL; sleep 2
-timed save xl save x /srv/vms/x.save; sleep 2
-timed restore restored /srv/vms/x.save; sleep 2
 """,
     "reeve": """
 domid=$(reeve vm-param-get vm=r param-name=domid)
 ballooned $domid reeve vm-memory-dynamic-range-set vm=r min=SMALLMiB max=SMALLMiB
 reeve vm-memory-dynamic-range-set vm=r min=FULLMiB max=FULLMiB; sleep 2
+""",
+}
+# One takes two or three times as long as the next, on either side.
+BALLOONS_PER_PAIR = 3
+SAVE = {
+    "xl": """
+timed save xl save x /srv/vms/x.save; sleep 2
+timed restore restored /srv/vms/x.save; sleep 2
+timed before xl save x /srv/vms/x.save
+timed restore_at_once restored /srv/vms/x.save; sleep 2
+""",
+    "reeve": """
 timed save reeve vm-suspend vm=r; sleep 2
 timed restore reeve vm-resume vm=r; sleep 2
+timed before reeve vm-suspend vm=r
+timed restore_at_once reeve vm-resume vm=r; sleep 2
 """,
 }
 
@@ -158,22 +170,26 @@ def both_run(host):
     host.run("vm-memory-dynamic-range-set", "vm=r", f"min={MIB}MiB", f"max={MIB}MiB")
 
 
+def take_turns(lab, host, what, scripts, pairs, samples):
+    for number in range(pairs):
+        lab.say(f"{what}, pair {number + 1} of {pairs}")
+        for who in in_turn(number):
+            for step, ms in measured(host.machine, scripts[who]).items():
+                samples[step][who].append(ms)
+
+
 def on_one_host(pairs, samples):
     with tempfile.TemporaryDirectory() as scratch, Lab("perf", with_programs(scratch)) as lab:
         host = one_host(lab, limit=7200)
         both_guests(host)
-        for number in range(-1, pairs):
-            lab.say(f"create, pair {number + 1} of {pairs}" if number >= 0 else "create, to warm up")
-            for who in in_turn(number):
-                for step, ms in measured(host.machine, CREATE[who] + END[who] + "sleep 2\n").items():
-                    if number >= 0:
-                        samples[step][who].append(ms)
+        create = {who: CREATE[who] + END[who] + "sleep 2\n" for who in CREATE}
+        lab.say("create, to warm up")
+        for text in create.values():
+            measured(host.machine, text)
+        take_turns(lab, host, "create", create, pairs, samples)
         both_run(host)
-        for number in range(pairs):
-            lab.say(f"balloon, save and restore, pair {number + 1} of {pairs}")
-            for who in in_turn(number):
-                for step, ms in measured(host.machine, TURN[who]).items():
-                    samples[step][who].append(ms)
+        take_turns(lab, host, "balloon", BALLOON, pairs * BALLOONS_PER_PAIR, samples)
+        take_turns(lab, host, "save and restore", SAVE, pairs, samples)
 
 
 def migrate(hosts, who, here, there):
