@@ -199,6 +199,90 @@ static void test_found_meanwhile(void **state)
 	world_free(w);
 }
 
+/* A second, smaller host of the same manager. */
+struct second {
+	struct uuid uuid;
+	struct hyper_sim_machine *machine;
+	struct hyper *hyper;
+};
+
+static void manage_two(struct world *w, struct second *s)
+{
+	struct vm_manager_config config = {
+		.loop = w->loop, .pool = w->pool, .self = w->host, .answer_ms = 5000};
+	struct hyper_sim_config machine = w->hyper_config;
+	struct vm_host_config one = {.uuid = w->host,
+				      .hyper = w->hyper,
+				      .storage = w->storage,
+				      .net = w->net},
+			      two = one;
+	struct rv_error e;
+	struct txn t;
+
+	s->uuid = add_host(w, "host2");
+	world_txn(w, &t);
+	txn_set_int(&t, s->uuid, HOST_CPU_COUNT, 512);
+	world_commit(w, &t);
+	machine.memory_kib /= 2;
+	assert_int_equal(hyper_sim_machine_new(&s->machine, &machine), 0);
+	machine.machine = s->machine;
+	assert_int_equal(hyper_sim_new(&s->hyper, w->loop, &machine, &e), 0);
+	two.uuid = s->uuid;
+	two.hyper = s->hyper;
+	assert_int_equal(vm_manager_new(&w->mgr, &config, &e), 0);
+	assert_int_equal(vm_manager_add_host(w->mgr, &one, &e), 0);
+	assert_int_equal(vm_manager_add_host(w->mgr, &two, &e), 0);
+	vm_manager_start(w->mgr, world_ready, w);
+	assert_true(world_run(w, world_is_ready, 60000));
+}
+
+static bool is_moved(struct world *w)
+{
+	struct uuid host = db_ref(world_row(w, 0), VM_INTENT_HOST);
+
+	return !uuid_is_none(&host) && !uuid_eq(&host, &w->host);
+}
+
+/* The first host has no memory after all, so it is built on another one: what was found
+ * since it was asked for still counts. */
+static void test_found_between_two_hosts(void **state)
+{
+	struct world *w = world_new(306);
+	struct uuid host = add_host(w, "host3"), task;
+	struct hyper_domain_id thief;
+	struct second s;
+	size_t vm;
+
+	(void)state;
+	w->static_max = w->dynamic_min = 2048LL * WORLD_MIB;
+	vm = world_add_vm(w, 0, 0);
+	world_kill(w);
+	world_start(w);
+	w->unchecked = true;
+	manage_two(w, &s);
+	for (int ghost = 0; ghost < 2; ghost++) {
+		assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
+		assert_int_equal(
+			hyper_sim_make_ghost(w->hyper, "thief", 14 << 20, &thief), 0);
+		assert_true(world_run(w, is_moved, 60000));
+		if (ghost)
+			ghost_on(w, vm, host);
+		assert_int_equal(world_end(w, task),
+			ghost ? TASK_STATUS_FAILURE : TASK_STATUS_SUCCESS);
+		if (!ghost)
+			world_must(w, VM_OP_HARD_SHUTDOWN, vm);
+		assert_int_equal(hyper_sim_destroy_behind(w->hyper, thief.domid), 0);
+		world_run_ms(w, 25000);
+	}
+	assert_non_null(
+		strstr(world_why(w, task), "host host3 has just reported domain 7"));
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	vm_manager_stop(w->mgr);
+	hyper_free(s.hyper);
+	world_free(w);
+	hyper_sim_machine_free(s.machine);
+}
+
 /* Its domain vanished, and its host would start it again by itself. */
 static void test_not_restarted(void **state)
 {
@@ -256,6 +340,7 @@ int main(void)
 		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_kept_from_starting),
 		cmocka_unit_test(test_found_meanwhile),
+		cmocka_unit_test(test_found_between_two_hosts),
 		cmocka_unit_test(test_not_restarted),
 		cmocka_unit_test(test_kept_in_migration),
 	};
