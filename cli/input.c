@@ -253,8 +253,8 @@ int input_value(
 	struct rv_error e = {0};
 
 	*out = (struct value){0};
-	if (in->type == VALUE_REF && in->ref_class != CLASS_NONE && *text &&
-		strcmp(text, "<not in database>") != 0) {
+	if (in->type == VALUE_REF && in->ref_class != CLASS_NONE &&
+		(in->named || (*text && strcmp(text, "<not in database>") != 0))) {
 		struct uuid uuid;
 		int rc = input_object(
 			cli, schema_class(in->ref_class), in->key, text, &uuid);
@@ -410,6 +410,7 @@ static int input_record(struct cli *cli, const struct schema_method *m,
 
 		if (f->writer == WRITER_SYSTEM || f->secret || f->key)
 			continue;
+		in.named = f->type == VALUE_REF && f->ref == REF_OWNER;
 		rc = input_key_of(cli, m, &in, &v, &found);
 		if (!rc && found)
 			params_value(&fields, f->name, &v);
@@ -568,7 +569,8 @@ static int input_arg(struct cli *cli, const struct command *c,
 		.type = arg->type,
 		.ref_class = arg->ref_class,
 		.enum_texts = arg->enum_texts,
-		.ms = input_is_ms(arg->name)};
+		.ms = input_is_ms(arg->name),
+		.named = true};
 	struct value v = {0};
 	bool found;
 	int rc;

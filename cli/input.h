@@ -11,7 +11,8 @@ struct input {
 	enum value_type type;
 	enum schema_class_id ref_class;
 	const char *const *enum_texts;
-	bool ms; /* an int of milliseconds: "30s" is accepted */
+	bool ms;    /* an int of milliseconds: "30s" is accepted */
+	bool named; /* a reference that has to name an object: "on=" is no "none" */
 };
 
 /* What a field wants; one in milliseconds ("lease_ms") takes times with units. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "daemon/daemon.h"
+#include "daemon/ranges.h"
 
 /* Params that every method takes; docs/protocol.md. */
 struct common {
@@ -115,6 +116,40 @@ static int args_one(struct call *c, const struct schema_arg *arg, int i,
 		return rv_error_set(e, RV_EPARAM,
 			"parameter '%s': '%s' is none of its values", arg->name,
 			value_get_string(&c->args[i]));
+	/* A script's variable that was not set: not the same as left out. */
+	if (arg->type == VALUE_REF && arg->ref_class != CLASS_NONE &&
+		value_is_zero(&c->args[i]))
+		return rv_error_set(e, RV_EPARAM,
+			"parameter '%s' of %s.%s is empty: give the UUID of a %s%s",
+			arg->name, c->method->group, c->method->name,
+			schema_class(arg->ref_class)->name,
+			arg->required ? "" : ", or leave it out");
+	return 0;
+}
+
+/* Numbers out of bounds, of the object where the call is about one. */
+static int args_ranges(const struct call *c, struct rv_error *e)
+{
+	const struct schema_method *m = c->method;
+
+	for (int i = 0; i < m->arg_count; i++) {
+		const struct row *row;
+		int rc;
+
+		if (c->args[i].type != VALUE_INT)
+			continue;
+		rc = range_arg(m, &m->args[i], &c->args[i], e);
+		if (!rc)
+			continue;
+		row = c->args[0].type == VALUE_REF && m->args[0].ref_class != CLASS_NONE
+			      ? db_row(pool_db(c->daemon->pool), m->args[0].ref_class,
+					value_get_ref(&c->args[0]))
+			      : NULL;
+		if (row)
+			rv_error_prefix(e, "%s %s",
+				schema_class(m->args[0].ref_class)->name, row_name(row));
+		return rc;
+	}
 	return 0;
 }
 
@@ -151,7 +186,7 @@ int args_read(struct call *c, struct rv_error *e)
 			return rv_error_set(e, RV_EPARAM,
 				"%s.%s needs the parameter '%s': %s", m->group, m->name,
 				m->args[i].name, m->args[i].doc);
-	return 0;
+	return args_ranges(c, e);
 }
 
 int args_field_value(const struct db *db, const struct schema_field *f,

@@ -15,9 +15,9 @@
 #include "daemon/methods.h"
 #include "daemon/policy.h"
 #include "daemon/quorum.h"
+#include "daemon/ranges.h"
 #include "daemon/tasks.h"
 #include "daemon/witness.h"
-#include "pool/lease.h"
 #include "rpc/message.h"
 
 /* How long a read waits to see the write it names. */
@@ -586,40 +586,7 @@ static int name_to_txn(struct call *c, struct txn *t, const struct schema_field 
 	return rc;
 }
 
-/* Numbers that make sense only within bounds. */
-static int range_check(
-	const struct schema_field *f, const struct value *v, struct rv_error *e)
-{
-	static const struct {
-		enum schema_field_id field;
-		int64_t least, most;
-	} ranges[] = {
-		{POOL_CLOCK_SKEW_LIMIT_MS, 10, 3600 * 1000},
-		{POOL_LEASE_MS, LEASE_MIN_MS, LEASE_MAX_MS},
-		{POOL_MIGRATION_MAX_DOWNTIME_MS, 1, 3600 * 1000},
-		{POOL_MIGRATION_BANDWIDTH, 0, INT64_MAX},
-	};
-	size_t len = strlen(f->name);
-	const char *unit = "";
-	char name[64] = "";
-
-	for (size_t i = 0; f->name[i] && i < sizeof name - 1; i++)
-		name[i] = f->name[i] == '_' ? '-' : f->name[i]; /* as people type it */
-	if (len > 3 && strcmp(f->name + len - 3, "_ms") == 0)
-		unit = " ms";
-	for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
-		if (ranges[i].field == f->id &&
-			(value_get_int(v) < ranges[i].least ||
-				value_get_int(v) > ranges[i].most))
-			return rv_error_set(e, RV_EINVAL,
-				"%s: %lld%s is not within %lld and %lld%s", name,
-				(long long)value_get_int(v), unit,
-				(long long)ranges[i].least, (long long)ranges[i].most,
-				unit);
-	return 0;
-}
-
-/* A key that nobody could name. */
+/* A key or an element that nobody could name. */
 static int keys_check(
 	const struct schema_field *f, const struct value *v, struct rv_error *e)
 {
@@ -629,7 +596,22 @@ static int keys_check(
 				"%s: a key is empty, before the value '%.64s'; give it a "
 				"name (KEY=VALUE)",
 				f->name, value_at(v, i));
+	if (f->type == VALUE_STRING_SET && value_set_has(v, ""))
+		return rv_error_set(e, RV_EPARAM,
+			"%s: an element is empty; leave out the comma that is too many",
+			f->name);
 	return 0;
+}
+
+/* What must name an object and names none: a script's variable was not set. Left out it
+ * may well have a default. */
+static int owner_check(
+	const struct schema_field *f, const struct value *v, struct rv_error *e)
+{
+	if (f->type != VALUE_REF || f->ref != REF_OWNER || !value_is_zero(v))
+		return 0;
+	return rv_error_set(e, RV_EPARAM, "%s.%s is empty: give the UUID of a %s",
+		schema_class(f->cls)->name, f->name, schema_class(f->ref_class)->name);
 }
 
 static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *kv,
@@ -658,15 +640,32 @@ static int field_to_txn(struct call *c, struct txn *t, const msgpack_object_kv *
 	if (rc)
 		return rc;
 	rc = f->id == POOL_SCHEDULER ? policy_check(c->daemon, value_get_string(&v), e)
-				     : range_check(f, &v, e);
+				     : range_field(f, &v, e);
 	if (!rc)
 		rc = keys_check(f, &v, e);
+	if (!rc && creating)
+		rc = owner_check(f, &v, e);
 	if (!rc && strcmp(f->name, "name_label") == 0)
 		rc = name_to_txn(c, t, f, uuid, value_get_string(&v), creating, e);
 	if (!rc)
 		txn_set_value(t, uuid, f->id, &v);
 	value_fini(&v);
 	return rc;
+}
+
+/* Puts the object before the words: "network lan: ". */
+static void name_object(struct call *c, const msgpack_object *record,
+	enum schema_class_id cls, struct uuid uuid, struct rv_error *e)
+{
+	const struct row *row = db_row(pool_db(c->daemon->pool), cls, uuid);
+	const msgpack_object *name = rpc_map_get(record, "name_label");
+
+	if (row)
+		rv_error_prefix(e, "%s %s", schema_class(cls)->name, row_name(row));
+	else if (name && name->type == MSGPACK_OBJECT_STR &&
+		 name->via.str.size <= RV_MAX_NAME_BYTES)
+		rv_error_prefix(e, "%s %.*s", schema_class(cls)->name,
+			(int)name->via.str.size, name->via.str.ptr);
 }
 
 bool call_fields_to_txn(struct call *c, struct txn *t, const msgpack_object *record,
@@ -677,6 +676,8 @@ bool call_fields_to_txn(struct call *c, struct txn *t, const msgpack_object *rec
 	for (uint32_t i = 0; record && i < record->via.map.size; i++) {
 		if (field_to_txn(c, t, &record->via.map.ptr[i], schema_class(cls), uuid,
 			    creating, &e)) {
+			if (e.code == RV_EINVAL)
+				name_object(c, record, cls, uuid, &e);
 			call_fail(c, &e);
 			return false;
 		}

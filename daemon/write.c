@@ -104,9 +104,11 @@ static void write_element(struct call *c, bool add)
 		return;
 	txn_init(&t, pool_db(c->daemon->pool), loop_wall_ms(c->daemon->loop));
 	txn_expect_exists(&t, c->method->cls, row_uuid(row));
-	if (f->type == VALUE_STRING_MAP && add && !*call_text(c, "key")) {
+	if (add && !*call_text(c, "key")) {
 		txn_fini(&t);
-		call_failf(c, RV_EPARAM, "%s: the key is empty; give it a name", f->name);
+		call_failf(c, RV_EPARAM, "%s %s: %s: the %s is empty; give it a name",
+			schema_class(c->method->cls)->name, row_name(row), f->name,
+			f->type == VALUE_STRING_MAP ? "key" : "element");
 		return;
 	}
 	if (f->type == VALUE_STRING_MAP && add)

@@ -40,8 +40,8 @@ enum {
 	NET_MAX_REQUESTS = 4096,
 	NET_MAX_VIFS = 8192,
 	NET_VLAN_NONE = -1,
-	NET_MTU_MIN = 576,
-	NET_MTU_MAX = 65535,
+	NET_MTU_MIN = 576,   /* RFC 791: what every host must take; Linux has 68 */
+	NET_MTU_MAX = 65517, /* Linux's xen-netback: ETH_MAX_MTU - VLAN_ETH_HLEN */
 };
 
 enum net_verb {

@@ -89,6 +89,83 @@ def test_a_suspended_vm_keeps_its_memory(world):
     client.change("VM.resume", self=vm)
 
 
+def test_absurd_numbers_and_empty_references(world):
+    """Whatever a script may put together of a variable that is not set, or set to nonsense."""
+    client, vm = world.client, world.vm("numbered")
+    vdi, (here,) = world.vdi("sized"), client.call("host.get_all")
+    network = client.change("network.create", record={"name_label": "numbered"})
+    device = {"VM": vm, "network": network}
+
+    def limits(**others):
+        return {"self": vm, "static_min": 1 << 24, "dynamic_min": 1 << 26, "dynamic_max": 1 << 27,
+                "static_max": 1 << 27} | others
+
+    words, number, none = "MESSAGE_PARAMETER_INVALID", "INVALID_VALUE", str(uuid.UUID(int=0))
+    table = [
+        (number, "network n: MTU: {} is not within 576 and 65517", "network.create",
+         lambda n: {"record": {"name_label": "n", "MTU": n}}),
+        (number, "MTU: {} is not within", "VIF.create", lambda n: {"record": device | {"MTU": n}}),
+        (number, "VM numbered: order: {}", "VM.set_fields", lambda n: {"self": vm, "fields": {"order": n}}, -5),
+        (number, "VM numbered: start-delay: {}", "VM.set_fields", lambda n: {"self": vm, "fields": {"start_delay": n}}, -5),
+        (number, "shutdown-delay: {}", "VM.set_fields", lambda n: {"self": vm, "fields": {"shutdown_delay": n}}, -5),
+        (number, "VM numbered: timeout-ms: {}", "VM.clean_shutdown", lambda n: {"self": vm, "timeout_ms": n}, -5),
+        (number, "VM numbered: timeout-ms: {}", "VM.clean_reboot", lambda n: {"self": vm, "timeout_ms": n}, 1 << 40),
+        (number, "physical-size: {}", "SR.create", lambda n: {"name_label": "s", "type": "file", "physical_size": n}, -5),
+        (number, "lease-ms: {} ms", "pool.set_fields",
+         lambda n: {"self": client.call("pool.get_all")[0], "fields": {"lease_ms": n}}),
+        (number, "static-max", "VM.set_memory_limits", lambda n: limits(static_max=n), 5),
+        (number, "limit is negative", "VM.set_memory_limits", lambda n: limits(static_min=n), -5),
+        (number, "VCPUs", "VM.set_VCPUs", lambda n: {"self": vm, "max": n}),
+        (number, "limit is negative", "VM.create", lambda n: {"record": {"name_label": "v", "memory_static_max": n}}, -5),
+        (number, "VCPUs", "VM.create", lambda n: {"record": {"name_label": "v", "VCPUs_max": n}}),
+        (words, "virtual_size", "VDI.create", lambda n: {"record": {"SR": world.sr, "virtual_size": n}}, -5, 0, 1 << 62),
+        (number, "VDI sized", "VDI.resize", lambda n: {"self": vdi, "size": n}, -5, 0, 1 << 62),
+        (number, "priority", "message.create", lambda n: {"name": "n", "body": "b", "priority": n}),
+        (words, "domid: {}", "host.ghost_destroy", lambda n: {"self": here, "domid": n}, -5, 0, 1 << 40),
+        (words, "domid: {}", "VM.adopt", lambda n: {"host": here, "domid": n}, -5, 0, 1 << 40),
+        (words, "timeout_ms", "event.from", lambda n: {"timeout_ms": n}, -5, 70000),
+        (words, "timeout_ms", "VM.console_read", lambda n: {"self": vm, "timeout_ms": n}, -5, 70000),
+    ]
+    for code, said, method, params, *numbers in table:
+        for n in numbers or (-5, 0, 70000000):
+            heard = refused(code, client, method, **params(n))
+            assert said.format(n) in heard, (method, n, heard)
+    table = [
+        ("VM.start", "on", {"self": vm}),
+        ("VM.start_on", "host", {"self": vm}),
+        ("VM.resume", "on", {"self": vm}),
+        ("VM.migrate", "host", {"self": vm}),
+        ("VM.clone", "sr", {"self": vm, "new_name": "c"}),
+        ("VM.provision", "sr", {"self": vm}),
+        ("VM.adopt", "vm", {"host": here, "domid": 7}),
+        ("VM.import_xl", "host", {"text": "name='x'"}),
+        ("SR.create", "host", {"name_label": "s", "type": "file", "device_config": {"location": world.location}}),
+        ("PIF.introduce", "network", {"host": here, "device": "eth7"}),
+        ("VM.start", "self", {}),
+        ("pool.eject", "host", {}),
+    ]
+    for method, key, params in table:
+        for nothing in "", none:
+            heard = refused(words, client, method, **params, **{key: nothing})
+            assert f"'{key}' of {method} is empty" in heard and "UUID of a" in heard, heard
+    for method, key, record in (
+        ("VDI.create", "SR", {"virtual_size": 1 << 20}),
+        ("PBD.create", "host", {"SR": world.sr}),
+        ("VBD.create", "VM", {"VDI": vdi}),
+        ("VIF.create", "network", {"VM": vm}),
+    ):
+        heard = refused(words, client, method, record=record | {key: ""})
+        assert key in heard and "UUID of a" in heard, heard
+    # What was refused is not there, and a reference that may be none still may.
+    assert client.call("VM.get_record", self=vm)["power_state"] == "Halted"
+    assert not client.call("network.get_by_name_label", label="n")
+    client.change("VM.set_fields", self=vm, fields={"affinity": here})
+    client.change("VM.set_fields", self=vm, fields={"affinity": ""})
+    for params in {"fields": {"tags": ["a", ""]}}, {"field": "tags", "key": ""}:
+        method = "VM.set_fields" if "fields" in params else "VM.add_to"
+        assert "tags" in refused(words, client, method, self=vm, **params)
+
+
 def test_devices_made_at_once(world):
     client, vm, vdi = world.client, world.vm("doubled"), world.vdi("wanted by two")
     other = world.vm("doubled too")
