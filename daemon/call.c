@@ -112,19 +112,31 @@ static void call_run(struct call *c)
 		methods_find(c->method->id)(c);
 }
 
+/* By name: a forwarded call is answered to somebody who asked another host, which may
+ * well have seen it. */
+static void call_behind(struct call *c)
+{
+	const struct daemon *d = c->daemon;
+	const struct row *self = db_row(pool_db(d->pool), CLASS_HOST, d->host);
+
+	call_failf(c, RV_ESTALE,
+		"host %s has not yet seen change %llu of the pool's database (it is at "
+		"%llu); ask again%s",
+		self ? row_name(self) : "that was asked", (unsigned long long)c->min_seq,
+		(unsigned long long)pool_seq(d->pool),
+		c->forwarded ? " when it has caught up (`reeve pool-status` shows how "
+			       "far it is behind), or use another host"
+			     : ", or another host");
+}
+
 static void call_on_seq(struct pool_wait *w, int rc)
 {
 	struct call *c = CONTAINER_OF(w, struct call, wait);
 
-	if (rc) {
-		call_failf(c, RV_ESTALE,
-			"this host has not yet seen change %llu (it is at %llu); ask "
-			"again, or another host",
-			(unsigned long long)c->min_seq,
-			(unsigned long long)pool_seq(c->daemon->pool));
-		return;
-	}
-	call_run(c);
+	if (rc)
+		call_behind(c);
+	else
+		call_run(c);
 }
 
 static void call_on_barrier(struct pool_barrier *b, int rc)

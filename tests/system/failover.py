@@ -313,6 +313,7 @@ def test_says_why(last, gone):
     for (method, _), words in zip(calls + [("reeve", None)], said):
         assert "1 of its 3 voters answer" in words and "pool-status" in words, (method, words)
         assert all(m.name in words for m in gone), (method, words)
+    assert any(f"host {last.name} has not yet seen change" in words for words in said), said
     assert "the host answers" in said[-1] and "whether the host is up" not in said[-1], said[-1]
     # Of two at once one is at work, which can't end either.
     assert not there or any("OTHER_OPERATION" in words for words in said), said
