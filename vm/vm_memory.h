@@ -118,7 +118,8 @@ void vm_memory_mode(
 	struct vm_memory *m, const struct hyper_domain_id *id, enum memctl_mode mode);
 
 /* What a domain that is frozen may still come to hold by orders given before: the greater
- * of its target and one that the hypervisor has not answered. Unknown: 0. */
+ * of its target and one that the hypervisor has not answered, or has failed. Unknown: 0.
+ */
 uint64_t vm_memory_ordered_kib(
 	const struct vm_memory *m, const struct hyper_domain_id *id);
 

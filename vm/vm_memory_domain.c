@@ -37,6 +37,13 @@ void vm_memory_domain_free(struct memory_domain *d)
 	free(d);
 }
 
+/* What it holds, or is set to, has to be asked for: memctl counts the worse until then.
+ */
+static bool memory_unread(const struct memory_domain *d)
+{
+	return d->unknown || d->lowered || d->failed;
+}
+
 /* Raised, nothing became free; lowered, it may have grown until now. */
 static void memory_limited(struct memory_domain *d)
 {
@@ -82,6 +89,7 @@ static void memory_answered(void *arg, struct hyper_req *req)
 		d->target_known = false;
 	else
 		d->maxmem_known = false;
+	d->failed = true;
 	timer_start_ms(&d->retry, MEMORY_RETRY_MS);
 }
 
@@ -100,24 +108,35 @@ static bool memory_may_change(const struct memory_domain *d)
 	       v.d.mode != MEMCTL_FROZEN;
 }
 
+/* What the failed order, or another one before it, has left. The controller orders anew
+ * what it should be, so nothing of before is due any more. */
+static void memory_failed(struct memory_domain *d, const struct hyper_domain *now)
+{
+	d->failed = false;
+	if (now->target_kib > 0) {
+		d->target_kib = now->target_kib;
+		d->target_known = true;
+	}
+	d->maxmem_kib = now->maxmem_kib;
+	d->maxmem_known = true;
+	d->put_back = d->put_back && memory_may_change(d);
+	d->target_due = d->put_back && d->want_target_kib != d->target_kib;
+	d->maxmem_due = d->put_back && d->want_maxmem_kib != d->maxmem_kib;
+	if (d->put_back) {
+		d->put_back = d->target_due || d->maxmem_due;
+		return;
+	}
+	if (memctl_domain_found(d->memory->ctl, d->domid, d->target_kib, d->maxmem_kib))
+		memory_lost(d);
+	defer_start(&d->memory->step);
+}
+
 static void memory_retry(void *arg)
 {
 	struct memory_domain *d = arg;
 
-	if (d->unknown || d->lowered) {
+	if (!hyper_req_busy(&d->req))
 		vm_memory_look(d);
-		return;
-	}
-	if (d->put_back && memory_may_change(d)) {
-		d->target_due = d->want_target_kib != d->target_kib;
-		d->maxmem_due = d->want_maxmem_kib != d->maxmem_kib;
-		memory_send(d);
-		return;
-	}
-	d->put_back = false;
-	if (memctl_domain_found(d->memory->ctl, d->domid, d->target_kib, d->maxmem_kib))
-		return;
-	defer_start(&d->memory->step);
 }
 
 static void memory_late(void *arg)
@@ -273,7 +292,8 @@ uint64_t vm_memory_ordered_kib(
 	struct memory_domain *d = vm_memory_of(m, id);
 	uint64_t kib = d ? d->target_kib : 0;
 
-	if (d && hyper_req_busy(&d->req) && d->sent_is_target && d->sent_kib > kib)
+	if (d && (hyper_req_busy(&d->req) || d->failed) && d->sent_is_target &&
+		d->sent_kib > kib)
 		kib = d->sent_kib;
 	if (d && d->target_due && d->want_target_kib > kib)
 		kib = d->want_target_kib;
@@ -325,14 +345,14 @@ static void memory_looked(struct memory_domain *d)
 	if (req->rc) {
 		log_warn("vm.memory", "domid=%u rc=%s msg=\"what it holds: %s\"",
 			d->domid, rv_error_symbol(req->rc), req->error.detail);
-		if (d->unknown || d->lowered)
+		if (memory_unread(d))
 			timer_start_ms(&d->retry, MEMORY_RETRY_MS);
 		else
 			memory_send(d);
 		return;
 	}
 	/* Its own event may have told in the meantime, and is newer. */
-	if ((d->unknown || d->lowered) && !memory_holds(d, &req->domain))
+	if (memory_unread(d) && !memory_holds(d, &req->domain))
 		memory_lost(d);
 	if (d->lowered) {
 		d->lowered = false;
@@ -340,7 +360,10 @@ static void memory_looked(struct memory_domain *d)
 			memory_lost(d);
 		defer_start(&d->memory->step);
 	}
-	vm_memory_compare(d, &req->domain);
+	if (d->failed)
+		memory_failed(d, &req->domain);
+	else
+		vm_memory_compare(d, &req->domain);
 	memory_send(d);
 }
 

@@ -36,6 +36,7 @@ struct memory_domain {
 	int64_t foreign_us; /* when it was told last */
 	bool unknown;	    /* restored: booked with its target, it may hold less */
 	bool lowered;	    /* maxmem; what it holds was not read since */
+	bool failed;	    /* an order, which may have taken effect all the same */
 	struct hyper_req req;
 	struct timer retry, deadline;
 };
