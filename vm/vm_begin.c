@@ -161,6 +161,15 @@ static void op_unlist(struct vm_op *o)
 	o->mgr->op_count--;
 }
 
+/* It has ended, or never began. While it was listed nothing else looked after a domain of
+ * its VM that had ended, and the VM is perhaps no more this host's. */
+static void op_over(struct vm_op *o, bool well)
+{
+	if (!well && o->host)
+		vm_claims_due(o->host);
+	op_unlist(o);
+}
+
 /* Gives the guest disks: only whole ones, that nothing else changes. */
 static bool takes_disks(const struct vm_op *o)
 {
@@ -276,11 +285,7 @@ static void op_refused(struct vm_op *o, int rc)
 	struct uuid vm = o->vm;
 	struct rv_error e = {0};
 
-	op_unlist(o);
-	/* While it waited nothing else looked after a domain of it that had ended, and
-	 * the VM is perhaps no more this host's. */
-	if (rc && o->host)
-		vm_claims_due(o->host);
+	op_over(o, false);
 	if (rc == RV_ECONFLICT && db_row(pool_db(m->pool), CLASS_TASK, o->task))
 		rc = 0; /* the same request came another way, and was first */
 	if (rc)
@@ -329,7 +334,7 @@ static void intent_done(void *arg, uint64_t token, int rc)
 	if (o->accepted)
 		o->accepted(o->accepted_arg, 0, NULL);
 	if (intent_overtaken(o)) {
-		op_unlist(o);
+		op_over(o, false);
 		op_free(o);
 		waits_run(m, &vm);
 		return;
@@ -348,10 +353,7 @@ void vm_op_done(struct op *op)
 	struct vm_host *host = o->guest_event_due ? o->host : NULL;
 	struct uuid vm = o->vm;
 
-	if (o->host && op->error.code)
-		vm_claims_due(o->host);
-
-	op_unlist(o);
+	op_over(o, op->error.code == 0);
 	op_free(o);
 	waits_run(m, &vm);
 	if (host)

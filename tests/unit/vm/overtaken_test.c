@@ -1,0 +1,125 @@
+/* An intent whose outcome is found out late: by then the master has given this host up,
+ * and has ended what it had not yet begun. */
+#include "scenario.h"
+
+#include "vm/vm_lost.h"
+
+/* pool_commit is asked through here (--wrap). */
+static struct {
+	struct world *w;
+	bool armed;
+	struct pool_commit *commit; /* the intent's, and who is told of it */
+	void (*fn)(struct pool_commit *c);
+	struct pool_commit ending;
+} late;
+
+int __real_pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
+	void (*fn)(struct pool_commit *c), struct rv_error *e);
+int __wrap_pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
+	void (*fn)(struct pool_commit *c), struct rv_error *e);
+
+static void ended(struct pool_commit *c)
+{
+	assert_int_equal(c->rc, 0);
+	c = late.commit;
+	c->rc = rv_error_set(&c->error, RV_EOUTCOME, "the master was lost");
+	late.fn(c);
+}
+
+/* It is on record; who asked hears nothing, and the master gives the host up. */
+static void intended(struct pool_commit *c)
+{
+	struct pool *pool = late.w->pool;
+	const struct db *db = pool_db(pool);
+	struct rv_error e;
+	struct txn t;
+	int lost = 0;
+
+	assert_int_equal(c->rc, 0);
+	world_txn(late.w, &t);
+	for (const struct row *vm = NULL;
+		(vm = db_next_ref(db, VM_INTENT_HOST, late.w->host, vm)); lost++)
+		(void)vm_lost_txn(
+			db, vm, "its host was given up", loop_wall_ms(late.w->loop), &t);
+	assert_int_equal(lost, 1);
+	assert_int_equal(__real_pool_commit(pool, &late.ending, &t, ended, &e), 0);
+}
+
+int __wrap_pool_commit(struct pool *pool, struct pool_commit *c, struct txn *t,
+	void (*fn)(struct pool_commit *c), struct rv_error *e)
+{
+	if (late.armed) {
+		late.armed = false;
+		late.commit = c;
+		late.fn = fn;
+		fn = intended;
+	}
+	return __real_pool_commit(pool, c, t, fn, e);
+}
+
+static void overtake(struct world *w)
+{
+	memset(&late, 0, sizeof late);
+	late.w = w;
+	late.armed = true;
+}
+
+/* It is not begun: its task is over. Its VM is free, and its claims are looked at. */
+static void test_not_begun(void **state)
+{
+	struct world *w = world_new(310);
+	size_t vm = world_add_vm(w, 1, 1);
+	struct vm_claims *claims = &w->mgr->hosts[0]->claims;
+	struct uuid task;
+
+	(void)state;
+	world_run_ms(w, 25000);
+	assert_int_equal(claims->sr_count, 1);
+	assert_true(claims->srs[0].due > 0);
+	overtake(w);
+	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
+	assert_non_null(late.commit);
+	assert_int_equal(vm_op_count(w->mgr), 0);
+	assert_int_equal(claims->srs[0].due, 0);
+	settle(w);
+	assert_int_equal(world_task(w, task), TASK_STATUS_FAILURE);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	world_assert_clean(w, vm);
+	world_must(w, VM_OP_START, vm);
+	world_assert_runs(w, vm);
+	world_free(w);
+}
+
+/* What waited for its end goes on. */
+static void test_others_go_on(void **state)
+{
+	struct world *w = world_new(311);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct vm_op_args args = {
+		.vm = w->vm[vm], .with_disks = true, .new_name = "copy"};
+	struct uuid first = world_uuid(w), second = world_uuid(w);
+	struct rv_error e;
+
+	(void)state;
+	overtake(w);
+	assert_int_equal(
+		vm_op_start(w->mgr, VM_OP_CLONE, &args, first, NULL, NULL, &e), 0);
+	assert_int_equal(
+		vm_op_start(w->mgr, VM_OP_CLONE, &args, second, NULL, NULL, &e), 0);
+	world_run_ms(w, 1000);
+	settle(w);
+	assert_int_equal(world_task(w, first), TASK_STATUS_FAILURE);
+	assert_int_equal(world_task(w, second), TASK_STATUS_SUCCESS);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VM), 2);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_not_begun),
+		cmocka_unit_test(test_others_go_on),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
