@@ -218,6 +218,17 @@ static bool refused(const struct rv_error *e)
 	return false;
 }
 
+/* What is refused comes again with each renewal: told once, and when it is over. */
+static void note_list(struct fenced *f, int rc, const struct rv_error *e)
+{
+	if (rc && rc != f->list_rc)
+		log_warn("fence.client", "msg=\"%s\"", e->detail);
+	else if (!rc && f->list_rc)
+		log_info("fence.client", "guarded=%u msg=\"its list is taken again\"",
+			f->book.count);
+	f->list_rc = rc;
+}
+
 bool fenced_take(struct fenced *f, const uint8_t *bytes, size_t len, int64_t now_ms)
 {
 	struct fence_message *m = &f->in;
@@ -234,6 +245,7 @@ bool fenced_take(struct fenced *f, const uint8_t *bytes, size_t len, int64_t now
 			return refused(&e);
 		}
 		f->greeted = true;
+		f->list_rc = 0;
 		(void)fenced_act(f);
 		tell_state(f);
 		tell_all_ended(f);
@@ -249,8 +261,7 @@ bool fenced_take(struct fenced *f, const uint8_t *bytes, size_t len, int64_t now
 		(void)fenced_act(f);
 		return true;
 	}
-	if (guard_book_list(&f->book, m, now_ms, &e))
-		log_warn("fence.client", "msg=\"%s\"", e.detail);
+	note_list(f, guard_book_list(&f->book, m, now_ms, &e), &e);
 	(void)fenced_act(f); /* so that what it is told is so */
 	tell_state(f);
 	return true;

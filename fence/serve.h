@@ -22,6 +22,7 @@ struct fenced {
 	unsigned ended_count;
 	bool greeted; /* the client said a version that we know */
 	bool able;
+	int list_rc;		   /* why the last list was not taken; 0: it was */
 	char trouble[FENCE_WORDS]; /* what failed last, for STATE and the log */
 	struct fence_message in, out;
 	uint8_t bytes[FENCE_MESSAGE_BYTES + 1]; /* so that a longer one is seen */

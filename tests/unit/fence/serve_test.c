@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "fence/serve.h"
 
 struct fake {
@@ -293,6 +294,33 @@ static void test_no_watchdog(void **state)
 	assert_string_equal(fenced.trouble, "no watchdog here");
 }
 
+static void count_lines(void *arg, enum log_level level, const char *line, size_t len)
+{
+	(void)len;
+	if (strstr(line, "fence.client"))
+		((unsigned *)arg)[level]++;
+}
+
+/* What is refused with each renewal is in the log once, and so is its end. */
+static void test_refused_list(void **state)
+{
+	unsigned lines[LOG_ERROR + 1] = {0};
+
+	(void)state;
+	assert_true(hello());
+	log_setup(LOG_INFO, count_lines, lines);
+	for (int i = 0; i < 5; i++)
+		assert_true(guard(1)); /* there is no lease */
+	assert_int_equal(lines[LOG_WARN], 1);
+	assert_int_equal(lines[LOG_INFO], 0);
+	assert_true(lease(60000));
+	for (int i = 0; i < 5; i++)
+		assert_true(guard(1));
+	log_setup(LOG_ERROR + 1, NULL, NULL);
+	assert_int_equal(lines[LOG_WARN], 1);
+	assert_int_equal(lines[LOG_INFO], 1);
+}
+
 static void test_strangers(void **state)
 {
 	struct fence_message m = {.type = FENCE_HELLO, .version = 99};
@@ -397,6 +425,7 @@ int main(void)
 		WITH_THREAD(test_destroy_hangs),
 		WITH_THREAD(test_does_not_stop),
 		WITH_THREAD(test_no_watchdog),
+		WITH_THREAD(test_refused_list),
 		WITH_THREAD(test_strangers),
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_malformed),
