@@ -121,8 +121,9 @@ static int name_ambiguous(struct cli *cli, const struct schema_class *cls,
 }
 
 static int object_by_name(struct cli *cli, const struct schema_class *cls,
-	const char *text, struct uuid *out)
+	const char *key, const char *text, struct uuid *out)
 {
+	bool template = cls->id == CLASS_VM && strcmp(key, "template") == 0;
 	const msgpack_object *value;
 	struct rv_error e = {0};
 	char method[NAME_TYPED_MAX], list[NAME_TYPED_MAX];
@@ -143,7 +144,8 @@ static int object_by_name(struct cli *cli, const struct schema_class *cls,
 	else if (value->via.array.size == 0)
 		rv_error_set(&e, RV_ENOENT,
 			"there is no %s named '%.128s'; `reeve %s-list` shows them",
-			cls->name, text, command_self_key(cls, list));
+			template ? key : cls->name, text,
+			template ? key : command_self_key(cls, list));
 	else if (value->via.array.ptr[0].type != MSGPACK_OBJECT_STR ||
 		 uuid_parse(out, value->via.array.ptr[0].via.str.ptr,
 			 value->via.array.ptr[0].via.str.size))
@@ -162,7 +164,7 @@ int input_object(struct cli *cli, const struct schema_class *cls, const char *ke
 		return cli_usage(cli, "%s= needs a %s", key,
 			schema_name_field(cls) ? "name or UUID" : "UUID");
 	if (command_class_has(cls, METHOD_KIND_GET_BY_NAME))
-		return object_by_name(cli, cls, text, out);
+		return object_by_name(cli, cls, key, text, out);
 	return cli_usage(cli,
 		"%s: \"%.64s\" is no UUID, and objects of class %s have no names; `reeve "
 		"%s-list` shows them",

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/call.h"
+#include "daemon/name_uuids.h"
 #include "daemon/tasks.h"
 
 enum chore_state { JOURNAL, STEP, RECORD, UNDO, GIVE_UP, DONE, FAILED, STATE_COUNT };
@@ -364,6 +365,7 @@ static void chore_step(struct op *op)
 static void on_storage(void *arg, uint64_t token, const struct storage_result *r)
 {
 	struct chore *c = arg;
+	struct rv_error e;
 
 	c->sr_info = r->sr_info;
 	c->vdi_info = r->vdi_info;
@@ -375,7 +377,10 @@ static void on_storage(void *arg, uint64_t token, const struct storage_result *r
 		if (c->vdis)
 			memcpy(c->vdis, r->vdis, r->vdi_count * sizeof *c->vdis);
 	}
-	chore_answer(c, token, r->rc, &r->error);
+	e = r->error;
+	if (r->rc)
+		name_uuids(pool_db(c->daemon->pool), &e);
+	chore_answer(c, token, r->rc, &e);
 }
 
 static void on_progress(void *arg, uint64_t token, uint64_t bytes, uint64_t total)

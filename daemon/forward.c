@@ -214,13 +214,39 @@ static void no_master(struct call *c)
 	call_fail(c, &e);
 }
 
+/* What lets go of what a host that is gone for good still has; the master refuses it
+ * while it hears from that host. "" where there is nothing to say. */
+static const char *gone_words(
+	const struct call *c, const struct row *host, char *out, size_t size)
+{
+	const struct row *vm =
+		c->method->cls == CLASS_VM && schema_arg_by_name(c->method, "self", 4)
+			? db_row(pool_db(c->daemon->pool), CLASS_VM, call_ref(c, "self"))
+			: NULL;
+	int len;
+
+	out[0] = '\0';
+	if (!host || db_bool(host, HOST_LIVE))
+		return out;
+	len = snprintf(out, size,
+		". If it is off for good, `reeve host-declare-dead host=%.64s` lets go "
+		"of "
+		"all its VMs",
+		row_name(host));
+	if (vm)
+		snprintf(out + len, size - (size_t)len,
+			", `reeve vm-reset-power-state vm=%.64s` of this one",
+			row_name(vm));
+	return out;
+}
+
 /* Not linked. One that is live by the master's word is so again in a moment; one that is
  * no member never will be. The master's record may not have come yet. */
 static void no_host(struct call *c, struct uuid host)
 {
 	const struct row *row = db_row(pool_db(c->daemon->pool), CLASS_HOST, host);
 	struct uuid master = pool_master(c->daemon->pool);
-	char text[UUID_TEXT_SIZE];
+	char text[UUID_TEXT_SIZE], gone[300];
 
 	if (!row && !c->sent && !uuid_eq(&host, &master)) {
 		call_failf(c, RV_ENOENT,
@@ -232,9 +258,10 @@ static void no_host(struct call *c, struct uuid host)
 		return;
 	call_failf(c, RV_ECLOSED,
 		"%s.%s is for host %s, which is not linked to this one; %s: try again "
-		"when it is back",
+		"when it is back%s",
 		c->method->group, c->method->name, host_name(c->daemon, &host),
-		c->sent ? "whether it was begun is not known" : "nothing was done");
+		c->sent ? "whether it was begun is not known" : "nothing was done",
+		gone_words(c, row, gone, sizeof gone));
 }
 
 static void look_again(void *arg)

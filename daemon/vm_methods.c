@@ -128,10 +128,9 @@ static int limits_check(const struct limits *l, const char *name, struct rv_erro
 	const struct {
 		const char *name;
 		int64_t bytes;
-	} order[] = {{"16MiB, the least Xen can boot", MEMORY_MIN_BYTES},
-		{"static-min", l->static_min}, {"dynamic-min", l->dynamic_min},
-		{"dynamic-max", l->dynamic_max}, {"static-max", l->static_max},
-		{"64TiB, the most Xen can map", MEMORY_MAX_BYTES}};
+	} order[] = {{"", MEMORY_MIN_BYTES}, {"static-min", l->static_min},
+		{"dynamic-min", l->dynamic_min}, {"dynamic-max", l->dynamic_max},
+		{"static-max", l->static_max}, {"", MEMORY_MAX_BYTES}};
 	char low[16], high[16];
 
 	for (size_t i = 0; i + 1 < sizeof order / sizeof order[0]; i++) {
@@ -140,13 +139,22 @@ static int limits_check(const struct limits *l, const char *name, struct rv_erro
 		if (order[i].bytes < 0 || order[i + 1].bytes < 0)
 			return rv_error_set(
 				e, RV_EINVAL, "VM %s: a memory limit is negative", name);
+		units_format_bytes((uint64_t)order[i].bytes, low, sizeof low);
+		units_format_bytes((uint64_t)order[i + 1].bytes, high, sizeof high);
+		if (i == 0)
+			return rv_error_set(e, RV_EINVAL,
+				"VM %s: static-min (%s) is less than %s, the least that "
+				"Xen can boot",
+				name, high, low);
+		if (i + 2 == sizeof order / sizeof order[0])
+			return rv_error_set(e, RV_EINVAL,
+				"VM %s: static-max (%s) is more than %s, the most that "
+				"Xen can map",
+				name, low, high);
 		return rv_error_set(e, RV_EINVAL,
-			"VM %s: %s (%s) is more than %s (%s); set both in one call", name,
-			order[i].name,
-			units_format_bytes((uint64_t)order[i].bytes, low, sizeof low),
-			order[i + 1].name,
-			units_format_bytes(
-				(uint64_t)order[i + 1].bytes, high, sizeof high));
+			"VM %s: %s (%s) is more than %s (%s); change them together: "
+			"vm-memory-limits-set sets all four",
+			name, order[i].name, low, order[i + 1].name, high);
 	}
 	return 0;
 }

@@ -13,7 +13,10 @@
 #include "base/log.h"
 #include "daemon/members.h"
 #include "daemon/served.h"
+#include "pool/db/db.h"
 #include "rpc/message.h"
+
+#include "applied.h"
 
 static const struct uuid self = {{1}}, other = {{2}}, request = {{3}};
 
@@ -96,6 +99,7 @@ struct uuid __wrap_pool_request_lookup(const struct pool *pool, const struct uui
 struct client {
 	timer_fn *on_gone;
 	int ended, failed; /* the code */
+	char words[RV_ERROR_DETAIL_MAX];
 	struct buf out;
 	msgpack_packer pk;
 };
@@ -115,7 +119,10 @@ static void client_end(struct call *c)
 
 static void client_fail(struct call *c, const struct rv_error *e)
 {
-	((struct client *)c->source)->failed = e->code;
+	struct client *k = c->source;
+
+	k->failed = e->code;
+	snprintf(k->words, sizeof k->words, "%s", e->detail);
 }
 
 static int client_keep(struct call *c)
@@ -342,6 +349,51 @@ static void two_lives_differ(void **state)
 	assert_int_not_equal(sent_number(1), start);
 }
 
+/* A host that is live or not, and a VM that the database has there. */
+static struct uuid lose_vm(struct uuid host, const char *name, bool live)
+{
+	const struct value is_live = value_bool(live);
+	struct uuid vm = {{host.b[0], 1}};
+	struct rv_error e;
+	struct txn t;
+
+	txn_init(&t, w.db, 0);
+	txn_create(&t, CLASS_HOST, host);
+	txn_set_string(&t, host, HOST_NAME_LABEL, name);
+	txn_create(&t, CLASS_VM, vm);
+	txn_set_string(&t, vm, VM_NAME_LABEL, "left");
+	txn_set_ref(&t, vm, VM_RESIDENT_ON, host);
+	must_apply(w.db, &t);
+	assert_int_equal(db_set_live(w.db, host, HOST_LIVE, &is_live, &e), 0);
+	return vm;
+}
+
+/* The way out is in the words, by name, and only where the host is not live. */
+static void what_a_host_left_can_be_let_go_of(void **state)
+{
+	static const struct uuid hosts[] = {{{4}}, {{5}}};
+
+	(void)state;
+	loop_sim_run_until(w.d.loop, loop_now_us(w.d.loop) + 1000);
+	w.send_rc = RV_ECLOSED;
+	for (int live = 0; live < 2; live++) {
+		struct client k = {0};
+		struct call *c = call_make(&client_port, &k);
+
+		c->method = schema_method(METHOD_VM_HARD_SHUTDOWN);
+		c->args[0] =
+			value_ref(lose_vm(hosts[live], live ? "busy" : "gone", live));
+		c->park_until_us = 1; /* it has waited for long enough */
+		forward_to(c, hosts[live], NULL);
+		assert_int_equal(k.failed, RV_ECLOSED);
+		assert_non_null(strstr(k.words, "which is not linked to this one"));
+		assert_int_equal(
+			strstr(k.words, "host-declare-dead host=gone`") != NULL, !live);
+		assert_int_equal(
+			strstr(k.words, "vm-reset-power-state vm=left`") != NULL, !live);
+	}
+}
+
 static void a_call_that_is_never_answered_ends(void **state)
 {
 	struct client k = {0};
@@ -513,6 +565,7 @@ int main(void)
 		TEST(a_call_lost_with_its_link_waits_and_goes_on),
 		TEST(answers_to_a_former_life_are_no_answers),
 		TEST(two_lives_differ),
+		TEST(what_a_host_left_can_be_let_go_of),
 		TEST(a_call_that_is_never_answered_ends),
 		TEST(a_task_tells_what_no_answer_did),
 		TEST(many_calls_are_looked_at_in_turns),
