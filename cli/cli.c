@@ -62,8 +62,7 @@ int cli_call_failed(struct cli *cli, const struct rv_error *e)
 	return remote ? CLI_REFUSED : CLI_UNREACHABLE;
 }
 
-/* --- where the daemon is -------------------------------------------------------------
- */
+/* --- where the daemon is --- */
 
 static void set_text(char *out, const char *option, const char *variable)
 {
@@ -207,8 +206,7 @@ int cli_check_used(struct cli *cli, const char *known)
 		(int)(word->key_len < 64 ? word->key_len : 64), word->key, known);
 }
 
-/* --- running -------------------------------------------------------------------------
- */
+/* --- running --- */
 
 static int run_command(struct cli *cli, const struct command *c)
 {

@@ -14,8 +14,7 @@
 
 enum { TIMEOUT_DEFAULT_MS = 60000, NOT_READY_MS = 10000, CA_MAX_BYTES = 256 << 10 };
 
-/* --- params --------------------------------------------------------------------------
- */
+/* --- params --- */
 
 void params_init(struct params *p)
 {
@@ -54,8 +53,7 @@ void params_value(struct params *p, const char *key, const struct value *v)
 	value_pack(v, &p->pk, VALUE_WIRE_RPC);
 }
 
-/* --- the connection ------------------------------------------------------------------
- */
+/* --- the connection --- */
 
 void connect_init(struct connect *c)
 {
@@ -225,8 +223,7 @@ int connect_call(struct connect *c, const char *method, const struct params *p,
 	}
 }
 
-/* --- profiles ------------------------------------------------------------------------
- */
+/* --- profiles --- */
 
 struct profile {
 	struct connect_target *target;

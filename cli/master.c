@@ -40,8 +40,7 @@ static bool status_trouble(const msgpack_object *status, char out[static WORDS_M
 	return true;
 }
 
-/* --- waiting -------------------------------------------------------------------------
- */
+/* --- waiting --- */
 
 /* The connection that waits is taken: another one asks. */
 static void tell_why(struct cli *cli)
@@ -93,8 +92,7 @@ void master_tell_waiting(struct cli *cli)
 	tell_why(cli);
 }
 
-/* --- what was shown is old -----------------------------------------------------------
- */
+/* --- what was shown is old --- */
 
 static void age_text(int64_t age_ms, char *out, size_t size)
 {
@@ -132,8 +130,7 @@ void master_warn_stale(struct cli *cli)
 		host, age);
 }
 
-/* --- no answer at all ----------------------------------------------------------------
- */
+/* --- no answer at all --- */
 
 void master_explain_silence(struct cli *cli, struct rv_error *e)
 {

@@ -35,8 +35,7 @@ static int64_t now_ms(void)
 	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
 }
 
-/* --- the task's record ----------------------------------------------------------------
- */
+/* --- the task's record --- */
 
 /* A text of the record, cut at the end of `out`. */
 static const char *record_text(
@@ -69,8 +68,7 @@ static void record_error(const msgpack_object *record, struct rv_error *e)
 	record_text(record, "error_detail", e->detail, sizeof e->detail);
 }
 
-/* --- how it ended ---------------------------------------------------------------------
- */
+/* --- how it ended --- */
 
 static int await_succeeded(
 	struct await *a, const msgpack_object *record, struct buf *result)
@@ -122,8 +120,7 @@ static bool await_look(
 	return true;
 }
 
-/* --- waiting --------------------------------------------------------------------------
- */
+/* --- waiting --- */
 
 static void await_cancel(struct await *a)
 {

@@ -60,8 +60,7 @@ const struct hyper_domain *ghost_find(const struct ghosts *g, const struct hyper
 	return NULL;
 }
 
-/* --- listing and destroying ----------------------------------------------------------
- */
+/* --- listing and destroying --- */
 
 static void asked_free(struct asked *a)
 {
@@ -299,8 +298,7 @@ void host_ghost_destroy(struct call *c)
 	hyper_list(c->daemon->hyper, &a->req);
 }
 
-/* --- life ----------------------------------------------------------------------------
- */
+/* --- life --- */
 
 int ghosts_new(struct ghosts **out, struct daemon *d)
 {

@@ -24,9 +24,7 @@ extern const struct vm_verb source_verb;
 int source_recover(
 	struct migrate *m, const struct row *vm, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- between source.c, source_stream.c and source_settle.c
- * --------------------------------------------
- */
+/* --- between source.c, source_stream.c and source_settle.c --- */
 
 enum source_state {
 	SOURCE_LOOK,

@@ -30,9 +30,7 @@ struct incoming {
 int target_recover(
 	struct migrate *m, const struct row *vm, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- between target.c, incoming.c and target_own.c
- * -----------------------------------------------
- */
+/* --- between target.c, incoming.c and target_own.c --- */
 
 enum target_state {
 	TARGET_CHECK,

@@ -51,9 +51,7 @@ void learner_fail(struct learner *l, int rc, const struct rv_error *e)
 		defer_start(&l->tell_failed);
 }
 
-/* --- the configuration, as the stream tells it
- * ------------------------------------------
- */
+/* --- the configuration, as the stream tells it --- */
 
 int learner_set_conf(struct learner *l, const uint8_t *bytes, size_t len, uint64_t index)
 {
@@ -244,9 +242,7 @@ void learner_item_free(struct learner *l, struct learner_item *item)
 	free(item);
 }
 
-/* --- what arrives
- * ------------------------------------------------------------------------
- */
+/* --- what arrives --- */
 
 /* A term without a master says only that there may be none: whoever told of it may stand
  * for election in vain, be left out and take its term along. What this learner knows by
@@ -464,9 +460,7 @@ void learner_peer_down(struct learner *l, const struct uuid *host)
 	free(p);
 }
 
-/* --- beginning and ending
- * ---------------------------------------------------------------
- */
+/* --- beginning and ending --- */
 
 static bool quiet(const struct learner *l)
 {
@@ -636,9 +630,7 @@ const struct raft_configuration *learner_conf(const struct learner *l, uint64_t 
 	return &l->conf;
 }
 
-/* --- what is going on
- * -------------------------------------------------------------------
- */
+/* --- what is going on --- */
 
 void learner_status(const struct learner *l, struct learner_status *out)
 {

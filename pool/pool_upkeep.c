@@ -97,9 +97,7 @@ void pool_hash_check(struct pool *pool, const uint8_t *bytes, size_t len)
 		seq);
 }
 
-/* --- old tasks and messages
- * ------------------------------------------------------------------------
- */
+/* --- old tasks and messages --- */
 
 static void prune_ended(struct pool_commit *c)
 {

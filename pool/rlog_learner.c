@@ -26,9 +26,7 @@
 
 #define META_DIRTY (UINT64_C(1) << 63)
 
-/* --- the disk says (jobs of the log lane)
- * ------------------------------------------------
- */
+/* --- the disk says (jobs of the log lane) --- */
 
 struct newest {
 	uint64_t segment, snapshot;
@@ -150,9 +148,7 @@ int rlog_recover(struct rlog_open_job *j)
 	return rc ? rc : recover(&j->recovered, d, &j->config, &j->error);
 }
 
-/* --- a learner's life
- * ----------------------------------------------------------------------
- */
+/* --- a learner's life --- */
 
 static void learner_changed(void *arg)
 {
@@ -251,9 +247,7 @@ int rlog_start_learner(struct rlog *rlog, struct rv_error *e)
 	return 0;
 }
 
-/* --- becoming the other
- * ----------------------------------------------------------------------
- */
+/* --- becoming the other --- */
 
 static void wipe_run(struct job *job)
 {
@@ -391,9 +385,7 @@ void rlog_follow_place(struct rlog *rlog)
 	}
 }
 
-/* --- what the feeder may give
- * ---------------------------------------------------------------
- */
+/* --- what the feeder may give --- */
 
 bool rlog_feeds(const struct rlog *rlog)
 {
@@ -444,9 +436,7 @@ void rlog_feed_generation(const struct rlog *rlog, struct rlog_generation *out)
 		rlog->fsm->generation(rlog->arg, out);
 }
 
-/* --- the messenger's side
- * --------------------------------------------------------------------
- */
+/* --- the messenger's side --- */
 
 static struct rlog_link *link_find(const struct rlog *rlog, const struct uuid *host)
 {
@@ -516,9 +506,7 @@ void rlog_discard(struct rlog *rlog)
 		learner_discard(rlog->learner);
 }
 
-/* --- the rest
- * ---------------------------------------------------------------------------------
- */
+/* --- the rest --- */
 
 void rlog_fill_learner(const struct rlog *rlog, struct rlog_status *out)
 {

@@ -56,7 +56,7 @@ static int client_pack(void *client, const char *data, size_t len)
 	return c->overflow ? -1 : 0;
 }
 
-/* --- calls ------------------------------------------------------------------- */
+/* --- calls --- */
 
 int rpc_client_open(struct rpc_client **out, const struct rpc_client_config *config,
 	struct rv_error *e)
@@ -163,7 +163,7 @@ static int client_send(struct rpc_client *c, int64_t timeout_ms, struct rv_error
 	return client_error(e, r, c->url, "call");
 }
 
-/* --- an answer that is long in coming ---------------------------------------- */
+/* --- an answer that is long in coming --- */
 
 /* A receive that is ended by its timeout ends the request too, so the wait for it is
  * another one. */
@@ -340,7 +340,7 @@ int rpc_client_login(struct rpc_client *c, const char *user, const char *passwor
 	return rpc_client_set_session(c, text);
 }
 
-/* --- notifications ----------------------------------------------------------- */
+/* --- notifications --- */
 
 static int subscribe(nng_socket socket, const char *method)
 {

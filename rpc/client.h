@@ -66,7 +66,7 @@ bool rpc_client_retryable(const struct rpc_client *c);
 int rpc_client_login(struct rpc_client *c, const char *user, const char *password,
 	int64_t timeout_ms, struct rv_error *e) RV_MUST_CHECK;
 
-/* --- notifications ----------------------------------------------------------- */
+/* --- notifications --- */
 
 /* Subscribes at a PUB socket to one method's notifications, or to all (NULL). */
 int rpc_subscription_open(struct rpc_subscription **out,

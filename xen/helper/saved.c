@@ -417,9 +417,7 @@ int work_saved_end(struct work *w, int rc)
 	return 0;
 }
 
-/* --- a restore
- * --------------------------------------------------------------------------
- */
+/* --- a restore --- */
 
 /* Is it the right guest? */
 static int head_check(struct work *w, const struct saved_file *f)

@@ -180,7 +180,7 @@ static void a_slow_answer_is_told_while_it_is_awaited(void **state)
 	rpc_client_close(c);
 }
 
-/* --- stock libnng ---------------------------------------------------------------- */
+/* --- stock libnng --- */
 
 static nng_msg *message(const char *method, const char *key, uint64_t value)
 {
@@ -301,7 +301,7 @@ static void hops_come_back(void **state)
 	nng_close(s);
 }
 
-/* --- notifications --------------------------------------------------------------- */
+/* --- notifications --- */
 
 static void publish(struct rpc_client *c, uint64_t count, uint64_t bytes)
 {
@@ -373,7 +373,7 @@ static void other_topics_are_not_heard(void **state)
 	rpc_client_close(c);
 }
 
-/* --- connecting badly ------------------------------------------------------------ */
+/* --- connecting badly --- */
 
 static int try_open(const struct rpc_client_config *config, struct rv_error *e)
 {
@@ -441,7 +441,7 @@ static void a_plain_server_on_the_tls_url_is_told(void **state)
 	assert_non_null(strstr(e.detail, url));
 }
 
-/* --- identity -------------------------------------------------------------------- */
+/* --- identity --- */
 
 static void assert_identity(
 	struct rpc_client *c, const char *user, const char *role, const char *via)

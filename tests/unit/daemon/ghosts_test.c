@@ -138,8 +138,7 @@ void __wrap_vm_manager_look(struct vm_manager *m)
 	w.looks++;
 }
 
-/* --- the caller ----------------------------------------------------------------------
- */
+/* --- the caller --- */
 
 static msgpack_packer *client_begin(struct call *c)
 {
@@ -197,8 +196,7 @@ static void ask_to_destroy(void)
 	host_ghost_destroy(c);
 }
 
-/* --- what happens --------------------------------------------------------------------
- */
+/* --- what happens --- */
 
 static void hyper_answers(int rc)
 {
@@ -300,8 +298,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* --- the tests -----------------------------------------------------------------------
- */
+/* --- the tests --- */
 
 static void it_is_recorded(void **state)
 {

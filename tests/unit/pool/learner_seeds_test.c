@@ -110,9 +110,7 @@ static void rest(struct net *net)
 	fail_msg("seed %" PRIu64 ": no rest: %" PRIu64 " entries", net->seed, net->count);
 }
 
-/* --- what befalls them
- * ------------------------------------------------------------------
- */
+/* --- what befalls them --- */
 
 /* In, up, down or out of the configuration. */
 static void change_place(struct net *net, struct node *n)
