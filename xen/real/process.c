@@ -172,23 +172,23 @@ static struct xen_process *one_that_waits(struct xen_helpers *h)
 	return NULL;
 }
 
+/* One at a time: to fork is already much for one turn of the loop. */
 static void spare_due(void *arg)
 {
 	struct xen_helpers *h = arg;
+	struct xen_process *p = NULL;
 	struct rv_error e = {0};
 
-	if (is_busy(h))
+	if (is_busy(h) || xen_helpers_waiting(h) >= XEN_HELPERS_SPARES)
 		return;
-	for (unsigned n = xen_helpers_waiting(h); n < XEN_HELPERS_SPARES; n++) {
-		struct xen_process *p = NULL;
-
-		/* The next job starts its own, and tells what is wrong. */
-		if (process_start(&p, h, &e) != 0) {
-			log_warn("xen.process", "msg=\"%s\"", e.detail);
-			return;
-		}
-		p->waits = true;
+	/* The next job starts its own, and tells what is wrong. */
+	if (process_start(&p, h, &e) != 0) {
+		log_warn("xen.process", "msg=\"%s\"", e.detail);
+		return;
 	}
+	p->waits = true;
+	if (xen_helpers_waiting(h) < XEN_HELPERS_SPARES)
+		timer_start_ms(&h->later, XEN_HELPERS_STEP_MS);
 }
 
 void xen_helpers_init(struct xen_helpers *h, struct loop *l, const char *program)

@@ -1,12 +1,12 @@
 /*
- * Processes of reeve-xen-helper: one for each job, and two more that wait for the next.
+ * Processes of reeve-xen-helper: one for each job, and some that wait for the next.
  *
  * To start the program takes about as long as all else that a job adds to Xen's own work:
- * its libraries are loaded and bound. So some time after the last job some are started
- * that wait for a request, and the next job begins at once: two, since jobs come in pairs
- * (a suspend and a resume right after it, the two halves of a reboot). They have opened
- * nothing and hold nothing; they end when the daemon does, since their control channel
- * ends.
+ * its libraries are loaded and bound. So some time after the last job as many are started
+ * as a suspend with a resume right after it takes: to save, to destroy, to restore. They
+ * wait for a request, and the next jobs begin at once. They have opened nothing and hold
+ * nothing (and less than 1 MiB of memory each); they end when the daemon does, since
+ * their control channel ends.
  *
  * A job whose result is there need not wait for the process's end: xen_process_let_go.
  */
@@ -21,7 +21,8 @@ enum {
 	/* After a job's end, with none at work: those have the processor for themselves,
 	 * and so has what follows a job at once. */
 	XEN_HELPERS_SPARE_MS = 1000,
-	XEN_HELPERS_SPARES = 2, /* that wait, at most */
+	XEN_HELPERS_STEP_MS = 50, /* between one that is started ahead and the next */
+	XEN_HELPERS_SPARES = 3,	  /* that wait, at most */
 };
 
 struct xen_helpers;
