@@ -220,8 +220,7 @@ static void warn_pool(struct ca_change *k)
 	commit(k, &t);
 }
 
-/* --- looks
- * --------------------------------------------------------------------------------- */
+/* --- looks --- */
 
 /* Those looked at first may have changed meanwhile, or joined. */
 static bool hosts_are_as_they_were(const struct ca_change *k)

@@ -387,8 +387,7 @@ void pool_database_upload(struct call *c)
 	value_fini(&id);
 }
 
-/* --- putting it in force
- * ---------------------------------------------------------------- */
+/* --- putting it in force --- */
 
 static int check_head(struct dump *u, struct rv_error *e)
 {
@@ -497,8 +496,7 @@ void pool_database_restore(struct call *c)
 	timer_start_ms(&u->step, 0);
 }
 
-/* --- beginning and ending
- * --------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int dumps_new(struct dumps **out, struct daemon *d)
 {

@@ -59,8 +59,7 @@ struct forward {
 	uint64_t start, last_id; /* see daemon/served.h */
 };
 
-/* --- sending
- * --------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 static bool is_key(const msgpack_object *key, const char *name)
 {
@@ -426,8 +425,7 @@ bool forward_call(struct call *c)
 	return true;
 }
 
-/* --- the answer
- * -------------------------------------------------------------------------------- */
+/* --- the answer --- */
 
 static struct sent *sent_find(struct forward *f, const struct uuid *host, uint64_t id)
 {
@@ -625,8 +623,7 @@ void forward_serve(
 	serving_asked(f->serving, from, bytes, len);
 }
 
-/* --- beginning and ending
- * ------------------------------------------------------------------------------ */
+/* --- beginning and ending --- */
 
 int forward_new(struct forward **out, struct daemon *d)
 {

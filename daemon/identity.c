@@ -296,8 +296,7 @@ char *identity_chain(const struct identity *id)
 		       : text;
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static int secret_parse(struct identity *id, const char *text)
 {
@@ -341,8 +340,7 @@ static int identity_read(struct identity *id, const char *dir, char *place,
 	return rc;
 }
 
-/* --- making
- * --------------------------------------------------------------------------------- */
+/* --- making --- */
 
 /* A pool of this host's own: its CA, and this host as the first that it certifies. */
 static int identity_found(struct identity *id, const struct uuid *host,

@@ -47,8 +47,7 @@ struct joining {
 	bool busy;
 };
 
-/* --- tokens
- * ------------------------------------------------------------------------------ */
+/* --- tokens --- */
 
 /* Those that have been of no use for so long that nobody asks why. */
 static void prune(const struct row *pool, int64_t now_ms, struct txn *t)
@@ -106,8 +105,7 @@ void pool_issue_join_token(struct call *c)
 	call_commit(c, &t, result, row_uuid(pool));
 }
 
-/* --- the desk: tokens
- * ------------------------------------------------------------------------ */
+/* --- the desk: tokens --- */
 
 /* A token's value in the database: "EXPIRY", then, once used, " REQUEST HOST KEY". */
 static int record_parse(struct token_record *r, const char *text)
@@ -157,8 +155,7 @@ static int token_look(struct daemon *d, const struct join_request *r,
 	return rc ? rc : token_judge(&record, use, loop_wall_ms(d->loop), verdict, e);
 }
 
-/* --- the desk: granting
- * ------------------------------------------------------------------------ */
+/* --- the desk: granting --- */
 
 static int grant_members(struct daemon *d, struct buf *b)
 {
@@ -410,8 +407,7 @@ static void on_closed(void *arg)
 	members_closed(j->daemon->members, PORT_ALPN_JOIN);
 }
 
-/* --- joining another pool
- * -------------------------------------------------------------------------- */
+/* --- joining another pool --- */
 
 static int grant_read(struct joining *j, struct identity *id, struct rv_error *e)
 {
@@ -635,8 +631,7 @@ void pool_join(struct call *c)
 	buf_fini(&facts);
 }
 
-/* --- beginning and ending
- * ----------------------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int joining_new(struct joining **out, struct daemon *d, struct rv_error *e)
 {

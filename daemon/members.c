@@ -51,8 +51,7 @@ struct members {
 	struct keeping keeping;
 };
 
-/* --- messages
- * ----------------------------------------------------------------------------- */
+/* --- messages --- */
 
 /* Agreement before commits, commits before bulk. */
 static enum link_channel channel_of(enum pool_message type)
@@ -136,8 +135,7 @@ static void on_message(void *arg, const struct uuid *host, enum link_channel cha
 	}
 }
 
-/* --- links
- * -------------------------------------------------------------------------------- */
+/* --- links --- */
 
 /* Whether the master hears from a host is the master's to say. */
 static void tell_live(struct members *m, const struct uuid *host, bool live)
@@ -231,8 +229,7 @@ bool members_clock(
 	return true;
 }
 
-/* --- the list
- * ------------------------------------------------------------------------------- */
+/* --- the list --- */
 
 static bool is_voter(const struct row *host)
 {
@@ -477,8 +474,7 @@ void members_attach(struct members *m)
 		member_set(m, &id->seeds[i].host, id->seeds[i].address);
 }
 
-/* --- what this host shows
- * ------------------------------------------------------------------ */
+/* --- what this host shows --- */
 
 static int client_tls(const struct identity *id, const char *alpn,
 	struct tls_context **out, struct rv_error *e)
@@ -524,8 +520,7 @@ int members_use_identity(struct members *m, struct rv_error *e)
 	return rc;
 }
 
-/* --- connections for one use
- * ------------------------------------------------------------------ */
+/* --- connections for one use --- */
 
 int members_connect(struct members *m, const struct uuid *host, const char *alpn,
 	struct stream_config *config, struct stream **out, struct rv_error *e)
@@ -560,8 +555,7 @@ void members_closed(struct members *m, const char *alpn)
 	port_closed(m->port, alpn);
 }
 
-/* --- beginning and ending
- * ----------------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 static int admit(void *arg, const struct tls_peer *peer, struct rv_error *e)
 {

@@ -9,8 +9,7 @@
 #include "daemon/chore.h"
 #include "daemon/daemon.h"
 
-/* --- network.destroy
- * -------------------------------------------------------------------- */
+/* --- network.destroy --- */
 
 static int step_down(struct chore *c, uint64_t token, struct rv_error *e)
 {
@@ -63,8 +62,7 @@ void network_destroy(struct call *call)
 	chore_start(c);
 }
 
-/* --- PIF.scan, PIF.introduce
- * -------------------------------------------------------------- */
+/* --- PIF.scan, PIF.introduce --- */
 
 static int step_scan(struct chore *c, uint64_t token, struct rv_error *e)
 {
@@ -211,8 +209,7 @@ void pif_introduce(struct call *call)
 	chore_start(c);
 }
 
-/* --- PIF.plug, PIF.unplug
- * ------------------------------------------------------------------- */
+/* --- PIF.plug, PIF.unplug --- */
 
 /* What the port needs to know of a PIF and its network. False: one of them has gone. */
 static bool pif_call(struct chore *c, struct net_call *call)

@@ -73,8 +73,7 @@ static enum route route_srs(const struct call *c, const struct srs *s, struct uu
 	return ROUTE_HERE;
 }
 
-/* --- by class
- * ----------------------------------------------------------------------------- */
+/* --- by class --- */
 
 static enum route to_host(struct call *c, struct uuid where, struct uuid *host)
 {

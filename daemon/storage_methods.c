@@ -256,8 +256,7 @@ struct chore *sr_create_again(
 	return c;
 }
 
-/* --- SR.destroy, SR.forget, SR.scan
- * ----------------------------------------------------- */
+/* --- SR.destroy, SR.forget, SR.scan --- */
 
 /* A chore about an SR that this host reaches. NULL: the call has been failed. */
 static struct chore *sr_chore(
@@ -492,8 +491,7 @@ void sr_scan(struct call *call)
 		chore_start(c);
 }
 
-/* --- PBD.plug, PBD.unplug
- * ---------------------------------------------------------------- */
+/* --- PBD.plug, PBD.unplug --- */
 
 static void pbd_want(struct chore *c, struct txn *t)
 {

@@ -204,8 +204,7 @@ void vdi_create(struct call *call)
 	chore_start(c);
 }
 
-/* --- VDI.destroy, VDI.resize
- * ------------------------------------------------------------- */
+/* --- VDI.destroy, VDI.resize --- */
 
 /* A chore about a disk that nothing else is at work on. NULL: the call has been failed.
  */
@@ -310,8 +309,7 @@ void vdi_resize(struct call *call)
 	chore_start(c);
 }
 
-/* --- after a crash
- * -------------------------------------------------------------------------- */
+/* --- after a crash --- */
 
 struct chore *vdi_chore_again(struct daemon *d, const struct row *vdi)
 {

@@ -581,8 +581,7 @@ bool feeder_stored(const struct feeder *f, const struct uuid *host, uint64_t *st
 	return fd != NULL;
 }
 
-/* --- beginning and ending
- * ------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int feeder_new(struct feeder **out, struct loop *l, struct disk *disk, struct rlog *rlog,
 	struct pool_messenger *messenger)

@@ -228,8 +228,7 @@ static const struct rlog_events pool_log_events = {
 	.stopped = log_stopped,
 };
 
-/* --- opening and closing
- * ---------------------------------------------------------------- */
+/* --- opening and closing --- */
 
 static void tell_live(void *arg)
 {
@@ -313,8 +312,7 @@ void pool_free(struct pool *pool)
 	free(pool);
 }
 
-/* --- reading
- * ------------------------------------------------------------------------------ */
+/* --- reading --- */
 
 const struct db *pool_db(const struct pool *pool)
 {
@@ -373,8 +371,7 @@ struct uuid pool_request_lookup(const struct pool *pool, const struct uuid *requ
 	return db_row(pool->db, CLASS_TASK, *request) ? *request : UUID_NONE;
 }
 
-/* --- following
- * ------------------------------------------------------------------------------ */
+/* --- following --- */
 
 void pool_subscribe(struct pool *pool, struct pool_subscriber *s,
 	void (*fn)(struct pool_subscriber *s, const struct db_result *r))
@@ -389,8 +386,7 @@ void pool_unsubscribe(struct pool_subscriber *s)
 	list_remove(&s->node);
 }
 
-/* --- master and state
- * ------------------------------------------------------------------------- */
+/* --- master and state --- */
 
 struct uuid pool_master(const struct pool *pool)
 {

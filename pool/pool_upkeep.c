@@ -184,8 +184,7 @@ static void prune(void *arg)
 		pool_commit(pool, &pool->prune_commit, &t, prune_ended, &e) == 0;
 }
 
-/* --- life
- * ------------------------------------------------------------------------------- */
+/* --- life --- */
 
 void pool_upkeep_init(struct pool *pool)
 {

@@ -101,8 +101,7 @@ static void deliver_raft(
 		bytes + RAFT_HEAD, len - RAFT_HEAD);
 }
 
-/* --- asking the master
- * ------------------------------------------------------------------ */
+/* --- asking the master --- */
 
 static void ask_end(struct pool_ask *a)
 {
@@ -363,8 +362,7 @@ static void deliver_answer(
 	pool_wait_seq(r->pool, &a->wait, answer.seq, REMOTE_TIMEOUT_MS, ask_caught_up);
 }
 
-/* --- peers
- * ---------------------------------------------------------------------------------- */
+/* --- peers --- */
 
 static void say_hello(struct remote *r, const struct uuid *host)
 {
@@ -518,8 +516,7 @@ static size_t live_peers(void *arg)
 static const struct remote_live_port live_port = {
 	.send = live_send, .send_some = live_send_some, .peers = live_peers};
 
-/* --- beginning and ending
- * -------------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int remote_new(struct remote **out, struct pool *pool, struct pool_messenger *messenger,
 	struct uuid self, uint64_t start)

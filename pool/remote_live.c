@@ -297,8 +297,7 @@ void remote_live_deliver(
 	defer_start(&l->pool->live);
 }
 
-/* --- telling
- * ------------------------------------------------------------------------------ */
+/* --- telling --- */
 
 /* To the master. 0, or it was not sent. */
 static int tell(struct remote_live *l, struct buf *b)
@@ -632,8 +631,7 @@ void remote_live_greet(struct remote_live *l, const struct uuid *host)
 		timer_start_ms(&l->greet, 0);
 }
 
-/* --- beginning and ending
- * ------------------------------------------------------------- */
+/* --- beginning and ending --- */
 
 int remote_live_new(struct remote_live **out, struct pool *pool,
 	const struct remote_live_port *port, void *arg)

@@ -58,8 +58,7 @@ static const char *const child_default_env[] = {
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C",
 	NULL};
 
-/* --- output
- * ------------------------------------------------------------------------------ */
+/* --- output --- */
 
 /* Reads at most `max` bytes; what is beyond the cap is dropped. False at the end. */
 static bool output_read(struct child_output *o, size_t max)
@@ -114,8 +113,7 @@ static const char *output_text(struct child_output *o)
 	return o->text;
 }
 
-/* --- the end
- * ------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 static void child_release(struct child *c)
 {
@@ -245,8 +243,7 @@ void child_abandon(struct child *c)
 	child_release(c);
 }
 
-/* --- the start
- * ------------------------------------------------------------------------------- */
+/* --- the start --- */
 
 /* What the child's descriptors 0, 1, 2, 3 ... are made of. */
 struct child_fds {
@@ -453,8 +450,7 @@ static int child_start_real(
 	return 0;
 }
 
-/* --- simulation
- * --------------------------------------------------------------------------- */
+/* --- simulation --- */
 
 void child_sim_set(struct loop *l, child_sim_fn *fn, void *arg)
 {
@@ -537,8 +533,7 @@ void child_force_sigchld(struct loop *l)
 	l->no_pidfd = true;
 }
 
-/* --- words
- * --------------------------------------------------------------------------------- */
+/* --- words --- */
 
 /* The last line that is not empty. */
 static void last_line(const char *text, size_t len, const char **line, int *line_len)

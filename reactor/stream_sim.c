@@ -52,8 +52,7 @@ struct stream_sim_link {
 	struct sim_pipe pipes[2]; /* 0: a to b */
 };
 
-/* --- pipes
- * ------------------------------------------------------------------------------ */
+/* --- pipes --- */
 
 static struct sim_chunk *pipe_first(const struct sim_pipe *p)
 {
@@ -173,8 +172,7 @@ static void link_unref(struct stream_sim_link *link)
 	free(link);
 }
 
-/* --- the backend
- * ------------------------------------------------------------------------ */
+/* --- the backend --- */
 
 static int sim_open(struct stream *s, struct rv_error *e)
 {
@@ -367,8 +365,7 @@ int stream_sim_pair(struct loop *l, const struct stream_config *a,
 	return 0;
 }
 
-/* --- faults
- * ------------------------------------------------------------------------------ */
+/* --- faults --- */
 
 void stream_sim_link_free(struct stream_sim_link *link)
 {

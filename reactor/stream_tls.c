@@ -33,8 +33,7 @@ struct stream_tls {
 	bool notified;	/* close_notify is in the wire */
 };
 
-/* --- the wire: a BIO
- * -------------------------------------------------------------------- */
+/* --- the wire: a BIO --- */
 
 /* Sends what was collected: 0, RV_EAGAIN while the socket is full, RV_ECLOSED. */
 static int wire_send(struct stream_tls *t)
@@ -124,8 +123,7 @@ static BIO_METHOD *wire_method(struct tls_context *c)
 	return c->wire;
 }
 
-/* --- errors
- * -------------------------------------------------------------------------------- */
+/* --- errors --- */
 
 static int tls_why(struct stream *s, const char *what, struct rv_error *e)
 {
@@ -187,8 +185,7 @@ static int tls_result(struct stream *s, const char *what, struct rv_error *e)
 	}
 }
 
-/* --- the backend
- * ---------------------------------------------------------------------------- */
+/* --- the backend --- */
 
 static int tls_open(struct stream *s, struct rv_error *e)
 {

@@ -148,8 +148,7 @@ static void forgotten(struct work *w)
 	(void)xs_rm(w->xs, XBT_NULL, vm);
 }
 
-/* --- the domain
- * ------------------------------------------------------------------------- */
+/* --- the domain --- */
 
 static void wait_release(struct work *w)
 {

@@ -210,8 +210,7 @@ int hotplug_block(const char *action)
 	return status;
 }
 
-/* --- interfaces
- * ------------------------------------------------------------------------- */
+/* --- interfaces --- */
 
 static bool is_linux_bridge(const char *name)
 {

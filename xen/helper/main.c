@@ -230,8 +230,7 @@ static void worker_run(struct supervisor *s, bool heed)
 	(void)kill(-s->worker, SIGKILL); /* its scripts, should any be left */
 }
 
-/* --- undoing
- * ------------------------------------------------------------------------------ */
+/* --- undoing --- */
 
 /* QEMU is in a session of its own; when a half-made domain goes, so does it. */
 static void orphans_end(void)
@@ -311,8 +310,7 @@ static void undo(struct supervisor *s)
 	s->result = was;
 }
 
-/* --- the operation
- * -------------------------------------------------------------------------- */
+/* --- the operation --- */
 
 /* What the worker's end means. */
 static void judge(struct supervisor *s)

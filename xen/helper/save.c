@@ -246,8 +246,7 @@ int work_save(struct work *w)
 	return rc;
 }
 
-/* --- taking it back
- * ---------------------------------------------------------------------- */
+/* --- taking it back --- */
 
 /* Empties control/shutdown if "suspend" still stands there; false: the guest has read it
  * and is on its way. */

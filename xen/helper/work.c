@@ -92,8 +92,7 @@ static int work_open(struct work *w)
 	return 0;
 }
 
-/* --- the operation
- * ---------------------------------------------------------------------- */
+/* --- the operation --- */
 
 static int dispatch(struct work *w)
 {

@@ -487,8 +487,7 @@ static void run_restore(struct probe *p, const char *how, const struct uuid *vm)
 	probe_run(p, &spec);
 }
 
-/* --- tests
- * ------------------------------------------------------------------------------ */
+/* --- tests --- */
 
 static void a_file_is_the_helpers_own(void **state)
 {
