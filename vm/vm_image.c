@@ -133,7 +133,8 @@ static void image_answered(void *arg, uint64_t token, const struct storage_resul
 		c->busy = false;
 		if (result->rc) {
 			image_fail(i, result->rc, &result->error);
-		} else if (i->writing) {
+		} else if (i->writing || i->phase == VM_IMAGE_FLUSHING) {
+			/* Written, or on its way when the image was given up. */
 			c->len = 0;
 		} else if (result->data_len != c->wanted) {
 			struct rv_error e;

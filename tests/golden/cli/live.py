@@ -97,6 +97,26 @@ def cancel(host):
     check(out == "" and state(host, "deaf") == "Running", "undone", out)
 
 
+def cancel_saving(host):
+    """While the image is written: with parts of it on their way to the disk."""
+    host.must("vm-create", "name-label=large", "memory-static-max=2GiB", "PV-kernel=/boot/k")
+    host.must("vm-start", "vm=large")
+    for i in range(12):
+        process = begin(host, "vm-suspend", "vm=large")
+        pending(host, "VM.suspend")
+        time.sleep(0.2 + 0.07 * i)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if process.returncode == 0:  # it was faster
+            host.must("vm-resume", "vm=large")
+            continue
+        check(process.returncode == 130, "cancelled", process.returncode, err)
+        check(err.endswith("TASK_CANCELLED: VM large: vm-suspend was cancelled\n"), "words", err)
+        check(state(host, "large") == "Running", "runs on")
+    host.must("vm-shutdown", "vm=large", "--force")
+    host.must("vm-uninstall", "vm=large", "force=true")
+
+
 def ask(host):
     """sr-destroy at a terminal: it says what is lost, and takes yes for an answer."""
     for answer, status, left in ("no", 2, True), ("yes", 0, False):
@@ -260,7 +280,7 @@ def main(reeve, reeved):
     host = Host(reeve, reeved).start()
     try:
         start_vms(host)
-        for test in (messages, missing, console, bar, ask, cancel, leave, restart, gone, profiles, watch, complete):
+        for test in (messages, missing, console, bar, ask, cancel, cancel_saving, leave, restart, gone, profiles, watch, complete):
             print(test.__name__, flush=True)
             test(host)
     finally:
