@@ -210,6 +210,11 @@ static void eject(struct call *c)
 	}
 	if (!ca_fingerprint(db_string(host, HOST_CERTIFICATE), fingerprint, &e))
 		bytes_hex(fingerprint, CA_FINGERPRINT_SIZE, key);
+	if (call_keep(c)) {
+		call_failf(c, RV_ENOMEM, "out of memory; ask again later");
+		return;
+	}
+	c->again = pool_eject;
 	txn_init(&t, db, loop_wall_ms(d->loop));
 	eject_txn(db, uuid, key, d->host, uuid_random(loop_prng(d->loop)), c->who.user,
 		loop_wall_ms(d->loop), &t);

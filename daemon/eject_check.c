@@ -359,7 +359,8 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	forget_tokens(pool, host, t);
 	if (witness_is(row))
 		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
-	vm_ghost_unmark_all_txn(db, host, t);
+	/* One that it found meanwhile would be forgotten with it. */
+	vm_ghost_expect_none_on(db, host, t);
 	txn_delete(t, CLASS_HOST, host);
 	tell(row, message, user, t);
 }

@@ -20,7 +20,8 @@ int eject_check(const struct db *db, struct uuid host, struct rv_error *e) RV_MU
 /* Adds to `t`: the host goes, with its PBDs, PIFs, VLANs, bonds and SRs that are empty
  * and its own; tasks that it can't end any more fail; its certificate (`fingerprint` in
  * hexadecimal digits, "" where none is on record: then its UUID) is remembered as
- * ejected. `master` is who leads now; `message` the UUID of the message about it. */
+ * ejected. Compare-and-set on the host's joining and on what eject_check saw of its
+ * ghosts. `master` is who leads now; `message` the UUID of the message about it. */
 void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	struct uuid master, struct uuid message, const char *user, int64_t wall_ms,
 	struct txn *t);

@@ -81,6 +81,14 @@ int vm_operation_by_name(const char *name)
 	return -1;
 }
 
+/* What would write to its disks beside a domain that is not the VM, copy them while they
+ * change, or take them away. */
+static bool minds_a_ghost(enum vm_operation op)
+{
+	return op == VM_OP_START || op == VM_OP_START_ON || op == VM_OP_RESUME ||
+	       op == VM_OP_DESTROY || op == VM_OP_CLONE;
+}
+
 int vm_allowed(const struct vm_condition *c, enum vm_operation op)
 {
 	const struct allowed_rule *r = &rules[op];
@@ -98,8 +106,7 @@ int vm_allowed(const struct vm_condition *c, enum vm_operation op)
 		(op != VM_OP_HARD_SHUTDOWN || c->current == VM_OP_HARD_SHUTDOWN ||
 			!c->current_cancellable))
 		return RV_EBUSY;
-	if (c->has_domain && (op == VM_OP_START || op == VM_OP_START_ON ||
-				     op == VM_OP_RESUME || op == VM_OP_DESTROY))
+	if (c->has_domain && minds_a_ghost(op))
 		return RV_ESTATE;
 	return 0;
 }

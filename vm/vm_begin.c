@@ -236,8 +236,8 @@ static void txn_intent(void *arg, const struct db *db, struct txn *t)
 	if (takes_disks(o))
 		vm_txn_disks_whole(db, t, o->vm, drive_of(o));
 	/* A host may have found one since this was admitted. */
-	if (vm_op_makes_domain(o))
-		vm_ghost_expect(o->row, t);
+	if (vm_op_makes_domain(o) || o->kind == VM_OP_CLONE)
+		vm_ghost_expect(db, o->row, t);
 	if (o->verb->intend)
 		o->verb->intend(o, db, t);
 }

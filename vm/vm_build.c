@@ -298,7 +298,7 @@ static void txn_owner(void *arg, const struct db *db, struct txn *t)
 		db_int(db_row(db, CLASS_VM, b->owner->vm), VM_OWNER_GENERATION));
 	/* It has not run yet: the last moment at which a ghost can keep it from that. */
 	if (vm_op_makes_domain(b->owner))
-		vm_ghost_expect(b->owner->row, t);
+		vm_ghost_expect(db, b->owner->row, t);
 	vm_txn_domain(db, t, b->owner->vm, &b->id, b->host->uuid);
 	vm_txn_attached(db, t, b->owner->vm);
 }

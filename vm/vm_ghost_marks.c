@@ -12,6 +12,14 @@ enum { MARKS_AT_ONCE = 64 }; /* changes in one entry */
 
 /* --- reading --- */
 
+/* The host that a record is of; false: no host's. */
+static bool host_at(const struct value *all, unsigned i, struct uuid *host)
+{
+	const char *key = value_key_at(all, i);
+
+	return uuid_parse(host, key, strlen(key)) == 0;
+}
+
 bool vm_ghost_marked_at(const struct db *db, const struct row *vm, unsigned *at,
 	struct vm_ghost_mark *mark)
 {
@@ -19,11 +27,10 @@ bool vm_ghost_marked_at(const struct db *db, const struct row *vm, unsigned *at,
 
 	while (*at < value_count(all)) {
 		unsigned i = (*at)++;
-		const char *key = value_key_at(all, i);
 		struct uuid host;
 		char *end;
 
-		if (uuid_parse(&host, key, strlen(key)))
+		if (!host_at(all, i, &host))
 			continue;
 		mark->host = db_row(db, CLASS_HOST, host);
 		if (!mark->host || db_bool(mark->host, HOST_DECLARED_DEAD))
@@ -69,9 +76,32 @@ void vm_ghost_unmark_all_txn(const struct db *db, struct uuid host, struct txn *
 		vm_ghost_unmark_txn(db, row_uuid(vm), host, t);
 }
 
-void vm_ghost_expect(const struct row *seen, struct txn *t)
+void vm_ghost_expect(const struct db *db, const struct row *seen, struct txn *t)
 {
-	txn_expect_value(t, row_uuid(seen), VM_GHOSTS, row_value(seen, VM_GHOSTS));
+	const struct value *all = row_value(seen, VM_GHOSTS);
+	struct uuid host;
+
+	txn_expect_value(t, row_uuid(seen), VM_GHOSTS, all);
+	for (unsigned i = 0; i < value_count(all); i++) {
+		if (!host_at(all, i, &host))
+			continue;
+		if (db_row(db, CLASS_HOST, host))
+			txn_expect_bool(t, host, HOST_DECLARED_DEAD, true);
+		else
+			txn_expect_absent(t, CLASS_HOST, host);
+	}
+}
+
+void vm_ghost_expect_none_on(const struct db *db, struct uuid host, struct txn *t)
+{
+	char key[UUID_TEXT_SIZE];
+
+	uuid_format(&host, key);
+	for (const struct row *vm = NULL; (vm = db_next(db, CLASS_VM, vm));)
+		if (value_count(row_value(vm, VM_GHOSTS)) == 0)
+			txn_expect_unset(t, row_uuid(vm), VM_GHOSTS);
+		else
+			txn_expect_key_absent(t, row_uuid(vm), VM_GHOSTS, key);
 }
 
 /* --- a host's own --- */
@@ -147,9 +177,13 @@ static unsigned differ(const struct vm_host *h, const struct db *db, struct txn 
 	return count;
 }
 
+/* Ejected, its word counts no more: who let it go has seen that it had none. */
 static void txn_marks(void *arg, const struct db *db, struct txn *t)
 {
-	(void)differ(arg, db, t);
+	const struct vm_host *h = arg;
+
+	txn_expect_exists(t, CLASS_HOST, h->uuid);
+	(void)differ(h, db, t);
 }
 
 static bool marks_hold(void *arg, const struct db *db)

@@ -40,8 +40,11 @@ void vm_ghost_unmark_txn(
 	const struct db *db, struct uuid vm, struct uuid host, struct txn *t);
 void vm_ghost_unmark_all_txn(const struct db *db, struct uuid host, struct txn *t);
 
-/* Expects that no ghost of the VM was found since `seen`, a row of it, was read. */
-void vm_ghost_expect(const struct row *seen, struct txn *t);
+/* Expects that no ghost of the VM was found since `seen`, a row of it, was read, and that
+ * what counted for nothing then still does. */
+void vm_ghost_expect(const struct db *db, const struct row *seen, struct txn *t);
+/* Expects that the host has found none of any VM since; there is none. */
+void vm_ghost_expect_none_on(const struct db *db, struct uuid host, struct txn *t);
 
 /* --- for vm_ghosts.c --- */
 

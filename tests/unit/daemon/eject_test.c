@@ -157,6 +157,38 @@ static void test_ghosts(void **state)
 	assert_int_equal(eject_check(f.db, b, &e), 0);
 }
 
+/* One that it tells of at the very moment. */
+static void test_ghost_meanwhile(void **state)
+{
+	static const struct uuid other = {{77}};
+	char key[UUID_TEXT_SIZE];
+	struct txn eject_it;
+
+	(void)state;
+	make(CLASS_VM, other, VM_NAME_LABEL, "other");
+	txn_map_put(&f.t, other, VM_GHOSTS, uuid_format(&a, key), "7 other");
+	must();
+	for (int i = 0; i < 2; i++) {
+		const struct uuid of = i ? other : vm;
+
+		eject("ab", 5000);
+		eject_it = f.t;
+		txn_init(&f.t, f.db, 1000);
+		txn_map_put(&f.t, of, VM_GHOSTS, uuid_format(&b, key), "7 web");
+		must();
+		txn_fini(&f.t);
+		f.t = eject_it;
+		apply();
+		assert_int_equal(f.verdict.code, RV_ECONFLICT);
+		refused(RV_ENOTALLOWED, "are left of VMs");
+		txn_map_remove(&f.t, of, VM_GHOSTS, key);
+		must();
+	}
+	eject("ab", 5000);
+	must();
+	assert_null(db_row(f.db, CLASS_HOST, b));
+}
+
 static void test_many_names(void **state)
 {
 	(void)state;
@@ -455,6 +487,7 @@ int main(void)
 		TEST(test_vms),
 		TEST(test_left_devices),
 		TEST(test_ghosts),
+		TEST(test_ghost_meanwhile),
 		TEST(test_many_names),
 		TEST(test_storage),
 		TEST(test_all_goes),

@@ -16,12 +16,15 @@ static struct uuid add_host(struct world *w, const char *name)
 	return host;
 }
 
-/* As host-declare-dead: the VM is let go of, and its domain runs on. */
-static void let_go(struct world *w, size_t vm)
+/* As host-declare-dead: the VM is let go of, and its domain runs on. `ejected`: that host
+ * goes, too; or none. */
+static void let_go_of(struct world *w, size_t vm, struct uuid ejected)
 {
 	struct txn t;
 
 	world_txn(w, &t);
+	if (!uuid_is_none(&ejected))
+		txn_delete(&t, CLASS_HOST, ejected);
 	txn_set_enum(&t, w->vm[vm], VM_POWER_STATE, VM_POWER_STATE_HALTED);
 	txn_set_ref(&t, w->vm[vm], VM_RESIDENT_ON, UUID_NONE);
 	txn_set_int(&t, w->vm[vm], VM_DOMID, -1);
@@ -30,6 +33,11 @@ static void let_go(struct world *w, size_t vm)
 	txn_set_int(&t, w->vm[vm], VM_OWNER_GENERATION,
 		db_int(world_row(w, vm), VM_OWNER_GENERATION) + 2);
 	world_commit(w, &t);
+}
+
+static void let_go(struct world *w, size_t vm)
+{
+	let_go_of(w, vm, UUID_NONE);
 }
 
 static void txn_ghost(struct world *w, struct txn *t, size_t vm, struct uuid host)
@@ -141,6 +149,11 @@ static void test_kept_from_starting(void **state)
 	ghost_on(w, suspended, host);
 	assert_int_equal(world_begin(w, VM_OP_RESUME, suspended, &task), RV_ESTATE);
 	assert_int_equal(world_begin(w, VM_OP_DESTROY, vm, &task), RV_ESTATE);
+	assert_int_equal(
+		world_begin_args(w, VM_OP_CLONE,
+			&(struct vm_op_args){.vm = w->vm[vm], .new_name = "copy"}, &task),
+		RV_ESTATE);
+	assert_non_null(strstr(w->accepted_error.detail, "no vm-clone until"));
 	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
 	for (size_t i = 0; i < 6; i++) {
 		static const char *const words[] = {"VM vm0", "host host2 has domain 7",
@@ -182,6 +195,44 @@ static void test_found_meanwhile(void **state)
 	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
 	assert_non_null(strstr(w->accepted_error.detail, "host-ghost-destroy"));
 	ghosts_off(w, host);
+	/* A copy would be of several moments. */
+	memset(&c, 0, sizeof c);
+	world_txn(w, &t);
+	txn_ghost(w, &t, vm, host);
+	assert_int_equal(pool_commit(w->pool, &c.commit, &t, world_committed, &e), 0);
+	assert_int_equal(
+		world_begin_args(w, VM_OP_CLONE,
+			&(struct vm_op_args){
+				.vm = w->vm[vm], .with_disks = true, .new_name = "copy"},
+			&task),
+		RV_ESTATE);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VM), 1);
+	ghosts_off(w, host);
+
+	/* That of a host that is declared dead counts for nothing, until it is back. */
+	for (int recorded = 0; recorded < 2; recorded++) {
+		world_txn(w, &t);
+		txn_set_bool(&t, host, HOST_DECLARED_DEAD, true);
+		txn_ghost(w, &t, vm, host);
+		world_commit(w, &t);
+		if (recorded)
+			assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
+		memset(&c, 0, sizeof c);
+		world_txn(w, &t);
+		txn_set_bool(&t, host, HOST_DECLARED_DEAD, false);
+		assert_int_equal(
+			pool_commit(w->pool, &c.commit, &t, world_committed, &e), 0);
+		if (recorded)
+			assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+		else
+			assert_int_equal(
+				world_begin(w, VM_OP_START, vm, &task), RV_ESTATE);
+		assert_non_null(
+			strstr(recorded ? world_why(w, task) : w->accepted_error.detail,
+				"host-ghost-destroy"));
+		world_assert_clean(w, vm);
+		ghosts_off(w, host);
+	}
 
 	assert_int_equal(world_begin(w, VM_OP_START, vm, &task), 0);
 	ghost_on(w, vm, host);
@@ -241,6 +292,35 @@ static bool is_moved(struct world *w)
 	struct uuid host = db_ref(world_row(w, 0), VM_INTENT_HOST);
 
 	return !uuid_is_none(&host) && !uuid_eq(&host, &w->host);
+}
+
+/* The word of one that is no member counts for nothing: it is not recorded. */
+static void test_not_of_a_stranger(void **state)
+{
+	struct world *w = world_new(307);
+	struct hyper_domain_id thief, id;
+	struct second s;
+	size_t vm;
+
+	(void)state;
+	w->static_max = w->dynamic_min = 2048LL * WORLD_MIB;
+	vm = world_add_vm(w, 0, 0);
+	world_kill(w);
+	world_start(w);
+	w->unchecked = true;
+	manage_two(w, &s);
+	assert_int_equal(hyper_sim_make_ghost(w->hyper, "thief", 14 << 20, &thief), 0);
+	world_run_ms(w, 25000);
+	world_must(w, VM_OP_START, vm);
+	assert_true(vm_recorded(world_row(w, vm), &id));
+	let_go_of(w, vm, s.uuid);
+	world_run_ms(w, 25000);
+	assert_true(vm_ghost_is(w->mgr, &s.uuid, &id));
+	assert_int_equal(value_count(row_value(world_row(w, vm), VM_GHOSTS)), 0);
+	vm_manager_stop(w->mgr);
+	hyper_free(s.hyper);
+	world_free(w);
+	hyper_sim_machine_free(s.machine);
 }
 
 /* The first host has no memory after all, so it is built on another one: what was found
@@ -340,6 +420,7 @@ int main(void)
 		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_kept_from_starting),
 		cmocka_unit_test(test_found_meanwhile),
+		cmocka_unit_test(test_not_of_a_stranger),
 		cmocka_unit_test(test_found_between_two_hosts),
 		cmocka_unit_test(test_not_restarted),
 		cmocka_unit_test(test_kept_in_migration),
