@@ -228,8 +228,9 @@ int connect_call(struct connect *c, const char *method, const struct params *p,
 struct profile {
 	struct connect_target *target;
 	const char *section;
-	char unknown_key[64];
+	char unknown_key[64], twice[64];
 	bool found;
+	unsigned seen; /* a bit for each key */
 };
 
 static int profile_pair(
@@ -249,6 +250,12 @@ static int profile_pair(
 	for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
 		if (strcmp(name, keys[i].name) != 0)
 			continue;
+		/* An option or the environment may have set it; but not a line before. */
+		if (p->seen & 1U << i) {
+			snprintf(p->twice, sizeof p->twice, "%s", name);
+			return 0;
+		}
+		p->seen |= 1U << i;
 		if (!keys[i].text[0])
 			snprintf(keys[i].text, CONNECT_TEXT_MAX, "%s", value);
 		return 1;
@@ -271,6 +278,11 @@ int connect_profile(struct connect_target *t, const char *path, const char *prof
 			"%s:%d: unknown key '%s'; url, user, ca and fingerprint are "
 			"known",
 			path, r, p.unknown_key);
+	if (r != 0 && p.twice[0])
+		return rv_error_set(e, RV_EINVAL,
+			"%s:%d: [%s] has '%s' twice, and one alone is used: take one "
+			"away, or give it a profile of its own",
+			path, r, profile, p.twice);
 	if (r != 0)
 		return rv_error_set(
 			e, RV_EINVAL, "%s:%d: this is no key = value", path, r);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/units.h"
 #include "cli/print.h"
 
 static bool is_scalar(const msgpack_object *o)
@@ -66,13 +67,33 @@ static char *scalar_text(const msgpack_object *o)
 	return text;
 }
 
+/* Sizes, which people read with units, go by this name. */
+static bool is_size(const msgpack_object_kv *kv)
+{
+	static const char name[] = "memory";
+
+	return kv->val.type == MSGPACK_OBJECT_POSITIVE_INTEGER &&
+	       kv->key.type == MSGPACK_OBJECT_STR &&
+	       kv->key.via.str.size == sizeof name - 1 &&
+	       memcmp(kv->key.via.str.ptr, name, sizeof name - 1) == 0;
+}
+
+static char *value_text(const msgpack_object_kv *kv)
+{
+	char size[16];
+
+	return is_size(kv)
+		       ? strdup(units_format_bytes(kv->val.via.u64, size, sizeof size))
+		       : scalar_text(&kv->val);
+}
+
 static bool table_row(struct libscols_table *table, const msgpack_object *row)
 {
 	struct libscols_line *line = scols_table_new_line(table, NULL);
 	bool ok = line != NULL;
 
 	for (uint32_t i = 0; ok && i < row->via.map.size; i++) {
-		char *text = scalar_text(&row->via.map.ptr[i].val);
+		char *text = value_text(&row->via.map.ptr[i]);
 
 		ok = text && scols_line_refer_data(line, i, text) == 0;
 	}

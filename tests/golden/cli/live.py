@@ -181,7 +181,8 @@ def gone(host):
 def profiles(host):
     os.makedirs(f"{host.dir}/.config/reeve", exist_ok=True)
     with open(f"{host.dir}/.config/reeve/config", "w") as f:
-        f.write(f"[default]\nurl = {host.url}\n[other]\nurl = ipc:///nowhere\n[bad]\nurll = x\n")
+        f.write(f"[default]\nurl = {host.url}\n[other]\nurl = ipc:///nowhere\n[bad]\nurll = x\n"
+                f"[twice]\nurl = ipc:///nowhere\nurl = {host.url}\n")
     env = host.environment()
     del env["REEVE_URL"]
 
@@ -191,6 +192,8 @@ def profiles(host):
     check(run("host-list", "params=name-label", "--minimal").stdout == "host1\n", "default")
     check(run("host-list", "--profile=other").returncode == 3, "named")
     check("unknown key 'urll'" in run("host-list", "--profile=bad").stderr, "bad key")
+    twice = run("host-list", "--profile=twice")
+    check(twice.returncode == 2 and "config:9: [twice] has 'url' twice" in twice.stderr, "twice", twice)
     check("has no profile [none]" in run("host-list", "--profile=none").stderr, "no such")
 
 
@@ -271,6 +274,19 @@ def messages(host):
     check(shown[-3:] == ["zz", "mm", "aa"], "messages by time", shown)
 
 
+def letters(host):
+    """Names take their places in tables whatever the locale is."""
+    for name in ("größe", "機械"):
+        host.must("vm-create", f"name-label={name}", "PV-kernel=/k")
+    plain = {k: v for k, v in host.environment().items() if not k.startswith("LC_") and k != "LANG"}
+    for locale in {}, {"LC_ALL": "C"}, {"LANG": "C.UTF-8"}, {"LC_ALL": "no_such"}:
+        shown = subprocess.run([host.reeve, "vm-list", "params=name-label,power-state"], env=plain | locale,
+                               capture_output=True, encoding="utf-8").stdout.splitlines()
+        check("größe       Halted" in shown and "機械        Halted" in shown, "aligned", locale, shown)
+    for name in ("größe", "機械"):
+        host.must("vm-uninstall", f"vm={name}", "force=true")
+
+
 def missing(host):
     done = host.run("host-check", "host=host1")
     check(done.returncode == 1 and "reeved simulates one" in done.stdout, "host-check", done)
@@ -280,7 +296,7 @@ def main(reeve, reeved):
     host = Host(reeve, reeved).start()
     try:
         start_vms(host)
-        for test in (messages, missing, console, bar, ask, cancel, cancel_saving, leave, restart, gone, profiles, watch, complete):
+        for test in (messages, letters, missing, console, bar, ask, cancel, cancel_saving, leave, restart, gone, profiles, watch, complete):
             print(test.__name__, flush=True)
             test(host)
     finally:

@@ -232,6 +232,30 @@ static void records_are_printed(void **state)
 	world_fini(&w);
 }
 
+/* People read sizes with units, programs without. */
+static void sizes_in_results_have_units(void **state)
+{
+	msgpack_object_kv pairs[2] = {
+		{.key = {.type = MSGPACK_OBJECT_STR, .via.str = {5, "domid"}},
+			.val = {.type = MSGPACK_OBJECT_POSITIVE_INTEGER, .via.u64 = 7}},
+		{.key = {.type = MSGPACK_OBJECT_STR, .via.str = {6, "memory"}},
+			.val = {.type = MSGPACK_OBJECT_POSITIVE_INTEGER,
+				.via.u64 = 512 << 20}}};
+	msgpack_object ghost = {.type = MSGPACK_OBJECT_MAP, .via.map = {2, pairs}};
+	const msgpack_object list = {
+		.type = MSGPACK_OBJECT_ARRAY, .via.array = {1, &ghost}};
+	struct page p;
+
+	(void)state;
+	page_open(&p);
+	assert_int_equal(print_object(&p.cli, &list), CLI_OK);
+	page_is(&p, "domid  memory\n    7  512MiB\n");
+	page_open(&p);
+	p.cli.words.json = true;
+	assert_int_equal(print_object(&p.cli, &list), CLI_OK);
+	page_is(&p, "[{\"domid\": 7, \"memory\": 536870912}]\n");
+}
+
 static void json_is_escaped(void **state)
 {
 	static const char text[] = "\"\\\n\t\x01\x7f/ü";
@@ -292,6 +316,7 @@ int main(void)
 		cmocka_unit_test(filters_narrow),
 		cmocka_unit_test(junk_is_no_record),
 		cmocka_unit_test(records_are_printed),
+		cmocka_unit_test(sizes_in_results_have_units),
 		cmocka_unit_test(json_is_escaped),
 		cmocka_unit_test(errors_are_one_line),
 		cmocka_unit_test(the_bar_fits),
