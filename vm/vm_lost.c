@@ -52,6 +52,20 @@ static void let_go(const struct db *db, struct uuid vm, struct uuid host, struct
 			txn_set_bool(t, row_uuid(r), VIF_CURRENTLY_ATTACHED, false);
 }
 
+/* It was half written, or the guest may have run on: the VM needs its SR no more. One
+ * that is whole, of a guest that had just been suspended, goes as well: whether all that
+ * the guest had written was on its disks before its host died is not known, and memory
+ * never meets disks of another moment. */
+static void drop_image(const struct db *db, const struct row *vm, struct txn *t)
+{
+	struct uuid image = db_ref(vm, VM_SUSPEND_VDI);
+
+	if (uuid_is_none(&image))
+		return;
+	txn_set_ref(t, row_uuid(vm), VM_SUSPEND_VDI, UUID_NONE);
+	vm_txn_image_done(db, t, image, false);
+}
+
 /* --- what was being made there --- */
 
 /* Images that nobody completes: they are no drive's, and deleted by whoever has their SR
@@ -132,8 +146,10 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 		let_go(db, uuid, on, t);
 		txn_set_ref(t, uuid, VM_DEVICES_LEFT_ON, UUID_NONE);
 	}
-	if (!suspended)
+	if (!suspended) {
 		txn_set_enum(t, uuid, VM_POWER_STATE, VM_POWER_STATE_HALTED);
+		drop_image(db, vm, t);
+	}
 	txn_set_ref(t, uuid, VM_RESIDENT_ON, UUID_NONE);
 	txn_set_int(t, uuid, VM_DOMID, -1);
 	txn_set_ref(t, uuid, VM_DOMAIN_HANDLE, UUID_NONE);

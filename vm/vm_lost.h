@@ -14,8 +14,9 @@
 
 /* Adds to `t`: the VM is Halted and on no host, what was at work on it has failed with
  * the words `why`. Compare-and-set on its owner. Disks that were being made for it are
- * marked to be deleted. False: it was a clone in the making, so it is gone as a whole,
- * and its origin is free. */
+ * marked to be deleted, and so is its suspended memory, unless the VM is Suspended and
+ * has no domain: then it stays so. False: it was a clone in the making, so it is gone as
+ * a whole, and its origin is free. */
 bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	int64_t wall_ms, struct txn *t);
 

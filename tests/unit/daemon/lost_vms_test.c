@@ -7,6 +7,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "vm/vm.h"
 #include "vm/vm_lost.h"
 #include "applied.h"
 
@@ -152,6 +153,60 @@ static void test_host(void **state)
 	lost_host_back_txn(db_row(db, CLASS_HOST, b), back, &t);
 	assert_int_equal(apply(), 0);
 	assert_false(db_bool(db_row(db, CLASS_HOST, b), HOST_DECLARED_DEAD));
+}
+
+static const struct uuid saves = {{20}}, whole = {{21}}, kept = {{22}},
+			 half_image = {{23}}, whole_image = {{24}}, kept_image = {{25}};
+
+static void give_image(struct uuid of, struct uuid image)
+{
+	txn_create(&t, CLASS_VDI, image);
+	txn_set_ref(&t, image, VDI_SR, sr);
+	txn_set_enum(&t, image, VDI_TYPE, VDI_TYPE_SUSPEND);
+	txn_set_ref(&t, of, VM_SUSPEND_VDI, image);
+}
+
+static bool has_image(struct uuid of, struct uuid image)
+{
+	struct uuid uuid = db_ref(vm(of), VM_SUSPEND_VDI);
+	bool there = uuid_eq(&uuid, &image);
+
+	assert_true(there || uuid_is_none(&uuid));
+	assert_string_equal(db_string(db_row(db, CLASS_VDI, image), VDI_INTENT),
+		there ? "" : VM_VDI_DISCARD);
+	return there;
+}
+
+/* A VM that counts as halted has no memory anywhere, or it would need that SR wherever it
+ * starts, and nobody would ever delete it. */
+static void test_images(void **state)
+{
+	char account[LOST_WORDS_MAX];
+
+	(void)state;
+	make_vm(saves, "saves", VM_POWER_STATE_RUNNING);
+	txn_set_ref(&t, saves, VM_RESIDENT_ON, b);
+	txn_set_ref(&t, saves, VM_INTENT_HOST, b);
+	txn_set_enum(&t, saves, VM_INTENT, VM_INTENT_SUSPEND);
+	give_image(saves, half_image);
+	make_vm(whole, "whole", VM_POWER_STATE_SUSPENDED); /* the domain was to go */
+	txn_set_ref(&t, whole, VM_RESIDENT_ON, b);
+	txn_set_ref(&t, whole, VM_INTENT_HOST, b);
+	txn_set_enum(&t, whole, VM_INTENT, VM_INTENT_SUSPEND);
+	give_image(whole, whole_image);
+	make_vm(kept, "kept", VM_POWER_STATE_SUSPENDED);
+	txn_set_ref(&t, kept, VM_INTENT_HOST, b);
+	txn_set_enum(&t, kept, VM_INTENT, VM_INTENT_RESUME);
+	give_image(kept, kept_image);
+	assert_int_equal(apply(), 0);
+	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	assert_int_equal(apply(), 0);
+	is_off(saves, VM_POWER_STATE_HALTED);
+	is_off(whole, VM_POWER_STATE_HALTED);
+	is_off(kept, VM_POWER_STATE_SUSPENDED);
+	assert_false(has_image(saves, half_image));
+	assert_false(has_image(whole, whole_image));
+	assert_true(has_image(kept, kept_image));
 }
 
 /* Started again where its disks had been left: what that start has claimed is void, too.
@@ -301,6 +356,7 @@ int main(void)
 			test_left_there_and_started, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moved_meanwhile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_half_made, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_images, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
