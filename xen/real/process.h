@@ -5,7 +5,7 @@
  * its libraries are loaded and bound. So some time after the last job as many are started
  * as a suspend with a resume right after it takes: to save, to destroy, to restore. They
  * wait for a request, and the next jobs begin at once. They have opened nothing and hold
- * nothing (and less than 1 MiB of memory each); they end when the daemon does, since
+ * nothing (and some 1 MiB of memory each); they end when the daemon does, since
  * their control channel ends.
  *
  * A job whose result is there need not wait for the process's end: xen_process_let_go.
