@@ -44,6 +44,14 @@ static bool memory_unread(const struct memory_domain *d)
 	return d->unknown || d->lowered || d->failed;
 }
 
+/* Its maxmem is in place, and what it holds was read after that. */
+static void memory_limit_holds(struct memory_domain *d)
+{
+	if (memctl_domain_limited(d->memory->ctl, d->domid, d->maxmem_kib))
+		memory_lost(d);
+	defer_start(&d->memory->step);
+}
+
 /* Raised, nothing became free; lowered, it may have grown until now. */
 static void memory_limited(struct memory_domain *d)
 {
@@ -124,6 +132,9 @@ static void memory_failed(struct memory_domain *d, const struct hyper_domain *no
 	d->maxmem_due = d->put_back && d->want_maxmem_kib != d->maxmem_kib;
 	if (d->put_back) {
 		d->put_back = d->target_due || d->maxmem_due;
+		/* The controller may have ordered a limit of its own meanwhile. */
+		if (!d->maxmem_due)
+			memory_limit_holds(d);
 		return;
 	}
 	if (memctl_domain_found(d->memory->ctl, d->domid, d->target_kib, d->maxmem_kib))
@@ -356,9 +367,7 @@ static void memory_looked(struct memory_domain *d)
 		memory_lost(d);
 	if (d->lowered) {
 		d->lowered = false;
-		if (memctl_domain_limited(d->memory->ctl, d->domid, d->maxmem_kib))
-			memory_lost(d);
-		defer_start(&d->memory->step);
+		memory_limit_holds(d);
 	}
 	if (d->failed)
 		memory_failed(d, &req->domain);

@@ -322,6 +322,47 @@ static void another_tools_change_is_undone(void **state)
 	rig_free(r);
 }
 
+/* The controller's own lowering comes while that is still being undone, takes effect, and
+ * its answer is lost: what it frees counts as soon as it was looked at. */
+static void a_lowering_while_a_change_is_undone(void **state)
+{
+	struct rig *r = rig_new(1024, 1024, true);
+	uint64_t target_kib;
+
+	(void)state;
+	vm_memory_seen(r->memory, &r->now); /* as it was set here */
+	expect(r, HYPER_CALL_INFO);
+	answer(r, 0);
+	r->now.maxmem_kib = 1100 * MIB_KIB;
+	vm_memory_seen(r->memory, &r->now);
+	expect(r, HYPER_CALL_INFO);
+	answer(r, 0);
+	expect(r, HYPER_CALL_SET_MAXMEM);
+	answer(r, RV_EHYPERVISOR);
+	reserve(r, 256);
+	run(r, RETRY_MS);
+	expect(r, HYPER_CALL_INFO);
+	answer(r, 0);
+	target_kib = carried_out(r, HYPER_CALL_SET_TARGET);
+	assert_true(target_kib <= 768 * MIB_KIB);
+	answer(r, 0);
+	assert_int_equal(carried_out(r, HYPER_CALL_SET_MAXMEM), 1024 * MIB_KIB);
+	balloons(r, target_kib);
+	answer(r, 0);
+	expect(r, HYPER_CALL_INFO);
+	answer(r, 0);
+	assert_int_equal(carried_out(r, HYPER_CALL_SET_MAXMEM), target_kib);
+	answer(r, RV_EHYPERVISOR);
+	run(r, RETRY_MS);
+	assert_int_equal(r->answers, 0);
+	expect(r, HYPER_CALL_INFO);
+	answer(r, 0);
+	assert_null(r->asked);
+	assert_int_equal(r->answers, 1);
+	assert_int_equal(r->rc, 0);
+	rig_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +371,7 @@ int main(void)
 		cmocka_unit_test(a_failed_raise_is_made_again),
 		cmocka_unit_test(a_failed_target_counts_as_ordered),
 		cmocka_unit_test(another_tools_change_is_undone),
+		cmocka_unit_test(a_lowering_while_a_change_is_undone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
