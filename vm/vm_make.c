@@ -1,9 +1,11 @@
 /*
  * Clone and provision: VMs whose disks are made.
  *
- *	MAKE (each disk) ─────────────────► END ─► ENDED
- *	  ╰─ failed, cancelled, or ─► UNDO ──▲
- *	     begun by a dead daemon   (each disk)
+ *	MAKE (each disk) ─────────────► END ─► ENDED
+ *	  │                             ▲ │
+ *	  │ failed, cancelled, or       │ │ a ghost of the VM may have
+ *	  │ begun by a dead daemon      │ ▼ written to what was copied
+ *	  ╰───────────────────────────► UNDO (each disk)
  *
  * The rows of the new VM, its drives and disks are part of the intent, so that whatever
  * is made is known beforehand. They appear with the operation as current, and vanish with
@@ -15,6 +17,7 @@
 
 #include "base/log.h"
 #include "vm/vm_disks.h"
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_op.h"
 #include "vm/vm_request.h"
 
@@ -25,7 +28,7 @@ enum { MAKE_UNDO_TRIES = 4 };
 static const struct op_state states[] = {
 	[MAKE] = {"make", OP_TO(UNDO) | OP_TO(END)},
 	[UNDO] = {"undo", OP_TO(END)},
-	[END] = {"end", OP_TO(ENDED)},
+	[END] = {"end", OP_TO(ENDED) | OP_TO(UNDO)},
 	[ENDED] = {"ended", 0},
 };
 
@@ -284,7 +287,6 @@ static void finish_made(struct vm_op *o, const struct db *db, struct txn *t)
 	struct value none = value_zero(VALUE_STRING_MAP);
 	char text[UUID_TEXT_SIZE];
 
-	(void)db;
 	for (size_t i = 0; i < s->count; i++) {
 		txn_set_string(t, s->disks[i].vdi, VDI_INTENT, "");
 		txn_set_value(t, s->disks[i].vdi, VDI_INTENT_DATA, &none);
@@ -294,6 +296,8 @@ static void finish_made(struct vm_op *o, const struct db *db, struct txn *t)
 		txn_map_remove(t, o->vm, VM_OTHER_CONFIG, "disks");
 		return;
 	}
+	/* One that is found only now has been writing all along. */
+	vm_ghost_expect(db, o->row, t);
 	txn_map_remove(t, s->target, VM_CURRENT_OPERATIONS, uuid_format(&o->task, text));
 	txn_set_enum(t, s->target, VM_INTENT, VM_INTENT_NONE);
 	txn_set_ref(t, s->target, VM_INTENT_TASK, UUID_NONE);
@@ -372,6 +376,43 @@ static void make_end(struct make *s)
 	if (!o->op.error.code && is_clone(s))
 		o->result = s->target;
 	vm_op_end(o, END);
+}
+
+/* A ghost of the VM was reported since the intent; it may be gone again by now. */
+static void fail_beside_ghost(struct make *s, const struct row *vm)
+{
+	struct vm_op *o = &s->vm;
+	struct vm_ghost_mark ghost;
+
+	if (vm_ghost_marked(pool_db(o->mgr->pool), vm, &ghost))
+		op_fail(&o->op, RV_ESTATE,
+			"VM %s: host %.64s has just reported domain %u (%.64s) of it, "
+			"which may have been writing to its disks while they were "
+			"copied: the copy was undone. End that domain "
+			"(host-ghost-destroy) or take it as the VM (vm-adopt) first",
+			o->name, row_name(ghost.host), ghost.domid, ghost.name);
+	else
+		op_fail(&o->op, RV_ESTATE,
+			"VM %s: a host has reported a domain of it, gone by now, which "
+			"may have been writing to its disks while they were copied: the "
+			"copy was undone; try again",
+			o->name);
+}
+
+/* True: the copy was not taken for one, because of a ghost. Any other reason is that
+ * somebody else has ended the operation. */
+static bool refused_beside_ghost(struct make *s)
+{
+	struct vm_op *o = &s->vm;
+	const struct db *db = pool_db(o->mgr->pool);
+	const struct row *task = db_row(db, CLASS_TASK, o->task);
+	const struct row *vm = db_row(db, CLASS_VM, o->vm);
+
+	if (o->entry.rc != RV_ECONFLICT || o->op.error.code || !is_clone(s) || !vm ||
+		!task || !vm_task_open(task))
+		return false;
+	fail_beside_ghost(s, vm);
+	return true;
 }
 
 static void undo_next(struct make *s)
@@ -471,7 +512,10 @@ static void make_step(struct op *op)
 		undo_next(s);
 		return;
 	case END:
-		vm_op_ended(&s->vm, ENDED);
+		if (refused_beside_ghost(s))
+			enter_undo(s);
+		else
+			vm_op_ended(&s->vm, ENDED);
 		return;
 	default:
 		vm_op_lost(op);

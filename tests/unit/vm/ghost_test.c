@@ -258,6 +258,65 @@ struct second {
 };
 
 static void manage_two(struct world *w, struct second *s)
+static void clone_fails(struct world *w, struct uuid task, const char *words)
+{
+	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+	if (!strstr(world_why(w, task), words))
+		fail_msg("%s", world_why(w, task));
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VM), 1);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VDI), 1);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VBD), 1);
+	settle(w);
+	check_world(w);
+}
+
+/* Its disks were copied while a ghost wrote to them: found right behind the intent, in
+ * the middle of it, or gone again by the end. */
+static void test_found_while_copied(void **state)
+{
+	struct world *w = world_new(308);
+	size_t vm = world_add_vm(w, 1, 0);
+	struct uuid host = add_host(w, "host2"), task = world_uuid(w);
+	struct vm_op_args args = {
+		.vm = w->vm[vm], .with_disks = true, .new_name = "copy"};
+	struct world_commit c = {.done = false};
+	struct rv_error e;
+	struct txn t;
+
+	(void)state;
+	assert_int_equal(
+		vm_op_start(w->mgr, VM_OP_CLONE, &args, task, NULL, NULL, &e), 0);
+	world_txn(w, &t);
+	txn_ghost(w, &t, vm, host);
+	assert_int_equal(pool_commit(w->pool, &c.commit, &t, world_committed, &e), 0);
+	clone_fails(w, task, "host host2 has just reported domain 7");
+	ghosts_off(w, host);
+
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), 0);
+	ghost_on(w, vm, host);
+	assert_false(world_idle(w));
+	clone_fails(w, task, "host host2 has just reported domain 7");
+	ghosts_off(w, host);
+
+	/* A mark that counts for nothing, until its host is back. */
+	world_txn(w, &t);
+	txn_set_bool(&t, host, HOST_DECLARED_DEAD, true);
+	txn_ghost(w, &t, vm, host);
+	world_commit(w, &t);
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), 0);
+	world_txn(w, &t);
+	txn_set_bool(&t, host, HOST_DECLARED_DEAD, false);
+	world_commit(w, &t);
+	ghosts_off(w, host);
+	assert_false(world_idle(w));
+	clone_fails(w, task, "gone by now");
+
+	assert_int_equal(world_begin_args(w, VM_OP_CLONE, &args, &task), 0);
+	assert_int_equal(world_end(w, task), TASK_STATUS_SUCCESS);
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VM), 2);
+	world_free(w);
+}
+
 {
 	struct vm_manager_config config = {
 		.loop = w->loop, .pool = w->pool, .self = w->host, .answer_ms = 5000};
@@ -428,3 +487,4 @@ int main(void)
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
+		cmocka_unit_test(test_found_while_copied),

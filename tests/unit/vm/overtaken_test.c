@@ -1,7 +1,8 @@
 /* An intent whose outcome is found out late: by then the master has given this host up,
- * and has ended what it had not yet begun. */
+ * and has ended what it had not yet begun; or a ghost was reported. */
 #include "scenario.h"
 
+#include "vm/vm_ghost_marks.h"
 #include "vm/vm_lost.h"
 
 /* pool_commit is asked through here (--wrap). */
@@ -10,6 +11,7 @@ static struct {
 	bool armed;
 	struct pool_commit *commit; /* the intent's, and who is told of it */
 	void (*fn)(struct pool_commit *c);
+	struct uuid haunted; /* a host reports a ghost; none: this one is given up */
 	struct pool_commit ending;
 } late;
 
@@ -26,22 +28,33 @@ static void ended(struct pool_commit *c)
 	late.fn(c);
 }
 
-/* It is on record; who asked hears nothing, and the master gives the host up. */
-static void intended(struct pool_commit *c)
+static void give_up(struct txn *t)
 {
-	struct pool *pool = late.w->pool;
-	const struct db *db = pool_db(pool);
-	struct rv_error e;
-	struct txn t;
+	const struct db *db = pool_db(late.w->pool);
 	int lost = 0;
 
-	assert_int_equal(c->rc, 0);
-	world_txn(late.w, &t);
 	for (const struct row *vm = NULL;
 		(vm = db_next_ref(db, VM_INTENT_HOST, late.w->host, vm)); lost++)
 		(void)vm_lost_txn(
-			db, vm, "its host was given up", loop_wall_ms(late.w->loop), &t);
+			db, vm, "its host was given up", loop_wall_ms(late.w->loop), t);
 	assert_int_equal(lost, 1);
+}
+
+/* It is on record; who asked hears nothing of it before what comes next. */
+static void intended(struct pool_commit *c)
+{
+	struct pool *pool = late.w->pool;
+	char key[UUID_TEXT_SIZE];
+	struct rv_error e;
+	struct txn t;
+
+	assert_int_equal(c->rc, 0);
+	world_txn(late.w, &t);
+	if (uuid_is_none(&late.haunted))
+		give_up(&t);
+	else
+		txn_map_put(&t, late.w->vm[0], VM_GHOSTS, uuid_format(&late.haunted, key),
+			"7 web-0123");
 	assert_int_equal(__real_pool_commit(pool, &late.ending, &t, ended, &e), 0);
 }
 
@@ -114,11 +127,47 @@ static void test_others_go_on(void **state)
 	world_free(w);
 }
 
+/* What makes a domain of the VM, or copies its disks, sees it all the same. */
+static void test_beside_a_ghost(void **state)
+{
+	struct world *w = world_new(312);
+	struct uuid host = world_uuid(w), task;
+	struct vm_op_args args = {.vm = w->vm[world_add_vm(w, 1, 0)],
+		.with_disks = true,
+		.new_name = "copy"};
+	struct txn t;
+
+	(void)state;
+	world_txn(w, &t);
+	txn_create(&t, CLASS_HOST, host);
+	txn_set_string(&t, host, HOST_NAME_LABEL, "host2");
+	world_commit(w, &t);
+	for (int copied = 0; copied < 2; copied++) {
+		overtake(w);
+		late.haunted = host;
+		assert_int_equal(world_begin_args(w, copied ? VM_OP_CLONE : VM_OP_START,
+					 &args, &task),
+			0);
+		assert_non_null(late.commit);
+		assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
+		assert_non_null(strstr(
+			world_why(w, task), "host host2 has just reported domain 7"));
+		settle(w);
+		check_world(w);
+		world_txn(w, &t);
+		vm_ghost_unmark_all_txn(pool_db(w->pool), host, &t);
+		world_commit(w, &t);
+	}
+	assert_int_equal(db_count(pool_db(w->pool), CLASS_VM), 1);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_not_begun),
 		cmocka_unit_test(test_others_go_on),
+		cmocka_unit_test(test_beside_a_ghost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
