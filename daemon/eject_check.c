@@ -360,7 +360,7 @@ void eject_txn(const struct db *db, struct uuid host, const char *fingerprint,
 	if (witness_is(row))
 		txn_set_string(t, row_uuid(pool), POOL_WITNESS_ADDRESS, "");
 	/* One that it found meanwhile would be forgotten with it. */
-	vm_ghost_expect_none_on(db, host, t);
+	vm_ghost_expect_no_report(row, t);
 	txn_delete(t, CLASS_HOST, host);
 	tell(row, message, user, t);
 }

@@ -43,8 +43,12 @@ void vm_ghost_unmark_all_txn(const struct db *db, struct uuid host, struct txn *
 /* Expects that no ghost of the VM was found since `seen`, a row of it, was read, and that
  * what counted for nothing then still does. */
 void vm_ghost_expect(const struct db *db, const struct row *seen, struct txn *t);
-/* Expects that the host has found none of any VM since; there is none. */
-void vm_ghost_expect_none_on(const struct db *db, struct uuid host, struct txn *t);
+
+/* Adds to `t`, which records ghosts that the host has found: one report more of it, and
+ * it is the next one after those that the database has. */
+void vm_ghost_reported_txn(const struct db *db, struct uuid host, struct txn *t);
+/* Expects that the host has reported no ghost, of whatever VM, since its row was read. */
+void vm_ghost_expect_no_report(const struct row *host, struct txn *t);
 
 /* --- for vm_ghosts.c --- */
 

@@ -15,6 +15,7 @@
 #include "applied.h"
 #include "link/ca.h"
 #include "reactor/tls.h"
+#include "vm/vm_ghost_marks.h"
 
 static const struct uuid pool = {{1}}, a = {{2}}, b = {{3}}, vm = {{4}}, sr = {{5}},
 			 vdi = {{6}}, pbd_a = {{7}}, pbd_b = {{8}}, pif = {{9}},
@@ -175,6 +176,7 @@ static void test_ghost_meanwhile(void **state)
 		eject_it = f.t;
 		txn_init(&f.t, f.db, 1000);
 		txn_map_put(&f.t, of, VM_GHOSTS, uuid_format(&b, key), "7 web");
+		vm_ghost_reported_txn(f.db, b, &f.t);
 		must();
 		txn_fini(&f.t);
 		f.t = eject_it;
@@ -187,6 +189,27 @@ static void test_ghost_meanwhile(void **state)
 	eject("ab", 5000);
 	must();
 	assert_null(db_row(f.db, CLASS_HOST, b));
+}
+
+/* However many VMs there are: a ghost of any would have been reported. */
+static void test_no_larger_for_many_vms(void **state)
+{
+	unsigned expects;
+
+	(void)state;
+	eject("ab", 5000);
+	expects = txn_expect_count(&f.t);
+	txn_fini(&f.t);
+	txn_init(&f.t, f.db, 1000);
+	for (unsigned char i = 0; i < 20; i++) {
+		char name[16];
+
+		snprintf(name, sizeof name, "vm%u", i);
+		make(CLASS_VM, (struct uuid){{100, i}}, VM_NAME_LABEL, name);
+	}
+	must();
+	eject("ab", 5000);
+	assert_int_equal(txn_expect_count(&f.t), expects);
 }
 
 static void test_many_names(void **state)
@@ -488,6 +511,7 @@ int main(void)
 		TEST(test_left_devices),
 		TEST(test_ghosts),
 		TEST(test_ghost_meanwhile),
+		TEST(test_no_larger_for_many_vms),
 		TEST(test_many_names),
 		TEST(test_storage),
 		TEST(test_all_goes),

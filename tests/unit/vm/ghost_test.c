@@ -70,6 +70,11 @@ static bool is_marked(struct world *w, size_t vm)
 	return vm_ghost_marked_on(world_row(w, vm), w->host);
 }
 
+static int64_t reports(struct world *w)
+{
+	return db_int(db_row(pool_db(w->pool), CLASS_HOST, w->host), HOST_GHOST_REPORTS);
+}
+
 /* What this host finds is recorded until it is gone, also over a restart. */
 static void test_recorded(void **state)
 {
@@ -99,17 +104,20 @@ static void test_recorded(void **state)
 		world_run_ms(w, 100);
 		assert_true(is_marked(w, vm));
 	}
+	assert_int_equal(reports(w), 1);
 	/* Taken out by somebody else, it comes again. */
 	ghosts_off(w, w->host);
 	assert_false(is_marked(w, vm));
 	world_run_ms(w, 25000);
 	assert_true(is_marked(w, vm));
+	assert_int_equal(reports(w), 2);
 	world_restart(w);
 	world_run_ms(w, 25000);
 	assert_true(is_marked(w, vm));
 	assert_int_equal(hyper_sim_destroy_behind(w->hyper, id.domid), 0);
 	world_run_ms(w, 25000);
 	assert_false(is_marked(w, vm));
+	assert_int_equal(reports(w), 2); /* and that it is gone is no report */
 	w->unchecked = false;
 	world_must(w, VM_OP_START, vm);
 	world_free(w);
@@ -250,14 +258,6 @@ static void test_found_meanwhile(void **state)
 	world_free(w);
 }
 
-/* A second, smaller host of the same manager. */
-struct second {
-	struct uuid uuid;
-	struct hyper_sim_machine *machine;
-	struct hyper *hyper;
-};
-
-static void manage_two(struct world *w, struct second *s)
 static void clone_fails(struct world *w, struct uuid task, const char *words)
 {
 	assert_int_equal(world_end(w, task), TASK_STATUS_FAILURE);
@@ -317,6 +317,14 @@ static void test_found_while_copied(void **state)
 	world_free(w);
 }
 
+/* A second, smaller host of the same manager. */
+struct second {
+	struct uuid uuid;
+	struct hyper_sim_machine *machine;
+	struct hyper *hyper;
+};
+
+static void manage_two(struct world *w, struct second *s)
 {
 	struct vm_manager_config config = {
 		.loop = w->loop, .pool = w->pool, .self = w->host, .answer_ms = 5000};
@@ -479,6 +487,7 @@ int main(void)
 		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_kept_from_starting),
 		cmocka_unit_test(test_found_meanwhile),
+		cmocka_unit_test(test_found_while_copied),
 		cmocka_unit_test(test_not_of_a_stranger),
 		cmocka_unit_test(test_found_between_two_hosts),
 		cmocka_unit_test(test_not_restarted),
@@ -487,4 +496,3 @@ int main(void)
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
-		cmocka_unit_test(test_found_while_copied),
