@@ -30,15 +30,48 @@ static bool is_lost(const struct row *vm, struct uuid host)
 	return uuid_eq(&on, &host) || (uuid_is_none(&on) && uuid_eq(&to, &host));
 }
 
+/* Its domain was still to go when its memory was on disk: that is dropped (vm_lost.c),
+ * though to everybody who asked it was Suspended. */
+static bool loses_memory(const struct row *vm)
+{
+	struct uuid image = db_ref(vm, VM_SUSPEND_VDI);
+
+	return db_enum(vm, VM_POWER_STATE) == VM_POWER_STATE_SUSPENDED &&
+	       !uuid_is_none(&image);
+}
+
+struct lost {
+	struct names halted, dropped;
+	unsigned undone;
+};
+
+static void words(struct lost *l, const struct row *host, char *account)
+{
+	int len = snprintf(account, LOST_WORDS_MAX,
+		"%u VMs of host %.64s count as halted%s%s", l->halted.count,
+		row_name(host), l->halted.count ? ": " : "", names_end(&l->halted));
+
+	if (l->dropped.count)
+		len += snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
+			"; the suspended memory of these is deleted, since it may not "
+			"fit what is on their disks, so they boot anew: %s",
+			names_end(&l->dropped));
+	if (l->undone)
+		snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
+			"; %u clones that it was making are undone", l->undone);
+	mpcheck_mend_utf8(account);
+}
+
 void lost_host_txn(const struct db *db, const struct row *host, const char *user,
 	struct uuid message, int64_t wall_ms, struct txn *t,
 	char account[static LOST_WORDS_MAX])
 {
 	char why[200], body[LOST_WORDS_MAX + 300];
 	struct uuid uuid = row_uuid(host);
-	struct names names = {.show = NAMES_SHOWN};
-	unsigned undone = 0;
-	int len;
+	struct lost l = {
+		.halted.show = NAMES_SHOWN,
+		.dropped.show = NAMES_SHOWN,
+	};
 
 	snprintf(why, sizeof why, "host %.64s, where it was at work, was declared dead",
 		row_name(host));
@@ -48,7 +81,9 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 		(vm = db_next_ref(db, VM_RESIDENT_ON, uuid, vm));) {
 		if (vm_lost_txn(db, vm, why, wall_ms, t)) {
 			vm_restart_due_txn(vm, message, t);
-			names_add(&names, row_name(vm));
+			names_add(&l.halted, row_name(vm));
+			if (loses_memory(vm))
+				names_add(&l.dropped, row_name(vm));
 		}
 	}
 	for (const struct row *vm = NULL;
@@ -59,9 +94,9 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 			continue; /* with those above, or another host's */
 		if (vm_lost_txn(db, vm, why, wall_ms, t)) {
 			vm_restart_due_txn(vm, message, t);
-			names_add(&names, row_name(vm));
+			names_add(&l.halted, row_name(vm));
 		} else {
-			undone++;
+			l.undone++;
 		}
 	}
 	for (const struct row *vm = NULL;
@@ -70,13 +105,7 @@ void lost_host_txn(const struct db *db, const struct row *host, const char *user
 			vm_left_txn(db, vm, t);
 	/* What it was heard to have counts as ended; back, it tells again. */
 	vm_ghost_unmark_all_txn(db, uuid, t);
-	len = snprintf(account, LOST_WORDS_MAX,
-		"%u VMs of host %.64s count as halted%s%s", names.count, row_name(host),
-		names.count ? ": " : "", names_end(&names));
-	if (undone)
-		snprintf(account + len, LOST_WORDS_MAX - (size_t)len,
-			"; %u clones that it was making are undone", undone);
-	mpcheck_mend_utf8(account);
+	words(&l, host, account);
 	snprintf(body, sizeof body,
 		"Host %.64s was declared dead%s%.64s. %s. They may be started elsewhere. "
 		"Should the host still run, they run twice and ruin their disks: make "

@@ -11,7 +11,7 @@
 
 #include "pool/db/txn.h"
 
-enum { LOST_WORDS_MAX = 400 };
+enum { LOST_WORDS_MAX = 1000 };
 
 /* Adds the declaration of `host` with all its VMs, and a message (`message`: its UUID).
  * `account`: what was let go of, in words for the one who declared it. */

@@ -200,6 +200,11 @@ static void test_images(void **state)
 	give_image(kept, kept_image);
 	assert_int_equal(apply(), 0);
 	lost_host_txn(db, db_row(db, CLASS_HOST, b), "root", message, 5, &t, account);
+	/* Not what was half written: its guest still ran. */
+	assert_string_equal(account,
+		"6 VMs of host beta count as halted: runs, saves, whole, starts, resumes"
+		", kept; the suspended memory of these is deleted, since it may not fit "
+		"what is on their disks, so they boot anew: whole");
 	assert_int_equal(apply(), 0);
 	is_off(saves, VM_POWER_STATE_HALTED);
 	is_off(whole, VM_POWER_STATE_HALTED);
