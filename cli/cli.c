@@ -39,6 +39,17 @@ int cli_usage(struct cli *cli, const char *fmt, ...)
 	return CLI_USAGE;
 }
 
+void cli_note(struct cli *cli, const char *fmt, ...)
+{
+	char text[RV_ERROR_DETAIL_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	print_line(cli->err, "reeve", text);
+}
+
 static void print_error(struct cli *cli, const struct rv_error *e)
 {
 	print_line(cli->err, rv_error_xenapi(e->code),
@@ -313,7 +324,7 @@ int cli_run(struct cli *cli, int argc, char *const *argv)
 	connect_close(&cli->connect);
 	/* A full disk must not pass for success. */
 	if ((fflush(cli->out) || ferror(cli->out)) && status == CLI_OK) {
-		cli_usage(
+		cli_note(
 			cli, "not all of the output could be written: is the disk full?");
 		status = CLI_REFUSED;
 	}

@@ -28,10 +28,14 @@ struct cli {
 	struct words words;
 	struct connect connect;
 	bool told_waiting; /* that it waits, and for what: said once */
+	int64_t looked_ms; /* when it was last looked into what it waits for */
 };
 
 /* "reeve: WORDS" on one line; CLI_USAGE. */
 int cli_usage(struct cli *cli, const char *fmt, ...) RV_PRINTF(2, 3);
+
+/* The same line, as a notice: the command goes on, or has ended otherwise. */
+void cli_note(struct cli *cli, const char *fmt, ...) RV_PRINTF(2, 3);
 
 /* "CODE: WORDS" on one line; CLI_REFUSED. */
 int cli_refused(struct cli *cli, const struct rv_error *e);

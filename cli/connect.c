@@ -138,6 +138,21 @@ int connect_open(struct connect *c, int64_t limit_ms, struct rv_error *e)
 	return rc;
 }
 
+int connect_beside(struct connect *beside, const struct connect *c, int64_t limit_ms,
+	struct rv_error *e)
+{
+	int rc;
+
+	connect_init(beside);
+	beside->target = c->target;
+	beside->target.user[0] = '\0';
+	explicit_bzero(beside->target.password, sizeof beside->target.password);
+	rc = connect_open(beside, limit_ms, e);
+	if (!rc)
+		rpc_client_share_session(beside->client, c->client);
+	return rc;
+}
+
 static int64_t now_ms(void)
 {
 	struct timespec now;

@@ -69,6 +69,11 @@ struct uuid connect_request(struct connect *c); /* a new request UUID */
  * library's own limit. */
 int connect_open(struct connect *c, int64_t limit_ms, struct rv_error *e) RV_MUST_CHECK;
 
+/* Another connection to where `c` is connected, as who `c` is: by its session, so there
+ * is no login, and none to log out of. Initialises *beside, which connect_close ends. */
+int connect_beside(struct connect *beside, const struct connect *c, int64_t limit_ms,
+	struct rv_error *e) RV_MUST_CHECK;
+
 /* One call; *value is what the method returns, borrowed until the next call. A daemon
  * that is not ready yet is asked again until timeout_ms (0: the connection's) is over.
  * Afterwards c->remote tells a refusal from a broken connection. */

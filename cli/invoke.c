@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "cli/input.h"
+#include "cli/master.h"
 #include "cli/print.h"
 #include "cli/task.h"
 #include "cli/verbs.h"
@@ -54,12 +55,23 @@ static int check_status(const msgpack_object *findings)
 	return CLI_OK;
 }
 
+/* It answers when something has happened, or its own time is over. */
+static bool is_long_poll(const struct schema_method *m)
+{
+	return m->mode == MODE_SYNC &&
+	       schema_arg_by_name(m, "timeout_ms", strlen("timeout_ms"));
+}
+
 static int invoke_sync(struct cli *cli, const struct schema_method *m, struct params *p)
 {
 	const msgpack_object *value;
 	char method[NAME_TYPED_MAX];
-	int rc;
+	int rc = cli_connect(cli);
 
+	if (rc)
+		return rc;
+	if (is_long_poll(m))
+		master_unwatch(cli);
 	snprintf(method, sizeof method, "%s.%s", m->group, m->name);
 	rc = m->role == ROLE_READ_ONLY ? cli_call(cli, method, p, &value)
 				       : cli_change(cli, method, p, &value);
@@ -192,7 +204,7 @@ int verb_vm_install(struct cli *cli, const struct command *c)
 		/* Half a VM helps nobody; the failure has been told. */
 		if (rc == CLI_REFUSED &&
 			install_step(cli, METHOD_VM_DESTROY, &in, &vm, &ignored))
-			cli_usage(cli,
+			cli_note(cli,
 				"VM %.128s was made, but not its disks; destroy it with "
 				"vm-destroy",
 				in.name);

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "rpc/client.h"
 #include "rpc/message.h"
@@ -42,6 +43,14 @@ static bool status_trouble(const msgpack_object *status, char out[static WORDS_M
 
 /* --- waiting --- */
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
 /* The connection that waits is taken: another one asks. */
 static void tell_why(struct cli *cli)
 {
@@ -52,19 +61,18 @@ static void tell_why(struct cli *cli)
 
 	if (cli->told_waiting)
 		return;
-	connect_init(&beside);
-	beside.target = cli->connect.target;
-	if (connect_open(&beside, STATUS_MS, &ignored) ||
+	cli->looked_ms = now_ms();
+	if (connect_beside(&beside, &cli->connect, STATUS_MS, &ignored) ||
 		connect_call(
 			&beside, "pool.status", NULL, STATUS_MS, &status, &ignored)) {
 		cli->told_waiting = true;
-		cli_usage(cli,
+		cli_note(cli,
 			"no answer yet; the host does not tell why. Waiting for at most "
 			"%lld s in all (--timeout=)",
 			(long long)cli->connect.timeout_ms / 1000);
 	} else if (status_trouble(status, words)) {
 		cli->told_waiting = true;
-		cli_usage(cli, "waiting: %s", words);
+		cli_note(cli, "waiting: %s", words);
 	}
 	connect_close(&beside);
 }
@@ -79,11 +87,16 @@ void master_watch(struct cli *cli)
 	rpc_client_on_slow(cli->connect.client, SLOW_MS, on_slow, cli);
 }
 
+void master_unwatch(struct cli *cli)
+{
+	rpc_client_on_slow(cli->connect.client, 0, NULL, NULL);
+}
+
 bool master_may_wait(const struct cli *cli, int64_t silent_ms)
 {
 	const struct connect *c = &cli->connect;
 
-	return !cli->told_waiting &&
+	return !cli->told_waiting && now_ms() - cli->looked_ms >= SLOW_MS &&
 	       (silent_ms >= SLOW_MS || c->last_age_ms < 0 || c->last_age_ms >= SLOW_MS);
 }
 
@@ -117,14 +130,14 @@ void master_warn_stale(struct cli *cli)
 			(int)(name->via.str.size < 128 ? name->via.str.size : 128),
 			name->via.str.ptr);
 	if (age_ms < 0) {
-		cli_usage(cli,
+		cli_note(cli,
 			"%s has heard of no master since its daemon started: what is "
 			"shown is what it knew before; `reeve pool-status` says more",
 			host);
 		return;
 	}
 	age_text(age_ms, age, sizeof age);
-	cli_usage(cli,
+	cli_note(cli,
 		"%s has heard of no master for %s: what is shown, also which hosts are "
 		"live, may be that old; `reeve pool-status` says more",
 		host, age);

@@ -11,9 +11,12 @@
 /* After connecting: a call without an answer for some seconds is looked into, and what it
  * waits for is told, once a command. */
 void master_watch(struct cli *cli);
+/* Not so from now on: its calls wait for something to happen, not for a master. */
+void master_unwatch(struct cli *cli);
 
 /* The same for who asks again and again: whether there is something to tell, since the
- * last answer was old, or none came for `silent_ms`; and telling it. */
+ * last answer was old, or none came for `silent_ms`, and nobody has looked just now; and
+ * telling it. */
 bool master_may_wait(const struct cli *cli, int64_t silent_ms);
 void master_tell_waiting(struct cli *cli);
 

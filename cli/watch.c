@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/master.h"
 #include "cli/print.h"
 #include "cli/verbs.h"
 #include "rpc/message.h"
@@ -118,6 +119,8 @@ int verb_event_watch(struct cli *cli)
 		rc = cli_check_used(cli, "names of classes");
 	if (!rc)
 		rc = cli_connect(cli);
+	if (!rc)
+		master_unwatch(cli);
 	while (!rc && !ferror(cli->out))
 		rc = watch_once(cli, &classes, token, sizeof token, &fresh);
 	value_fini(&classes);

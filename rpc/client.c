@@ -114,6 +114,11 @@ int rpc_client_set_session(struct rpc_client *c, const char *token)
 	return 0;
 }
 
+void rpc_client_share_session(struct rpc_client *c, const struct rpc_client *other)
+{
+	memcpy(c->session, other->session, sizeof c->session);
+}
+
 static void client_forget(struct rpc_client *c)
 {
 	nng_msg_free(c->reply);

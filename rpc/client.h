@@ -38,6 +38,10 @@ void rpc_client_close(struct rpc_client *c); /* NULL-safe */
 /* Adds params["session"] to every later call; NULL stops that. */
 int rpc_client_set_session(struct rpc_client *c, const char *token) RV_MUST_CHECK;
 
+/* Has `c` call by the session that `other` has now, if any: one of the same server. It
+ * stays the other's, which may log out of it. */
+void rpc_client_share_session(struct rpc_client *c, const struct rpc_client *other);
+
 /* Starts a call: the packer takes the params' entries, `entries` key-value pairs. */
 msgpack_packer *rpc_client_begin(
 	struct rpc_client *c, const char *method, uint32_t entries);

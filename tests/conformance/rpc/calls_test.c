@@ -490,7 +490,7 @@ static void certificates_have_roles(void **state)
 
 static void passwords_open_sessions(void **state)
 {
-	struct rpc_client *c = harness_client(&h, h.tls);
+	struct rpc_client *c = harness_client(&h, h.tls), *beside;
 	struct rv_error e = {0};
 
 	(void)state;
@@ -504,6 +504,11 @@ static void passwords_open_sessions(void **state)
 	assert_string_equal(e.detail, "wrong user name or password");
 	if (rpc_client_login(c, "ann", "secret", CALL_MS, &e) != 0)
 		fail_msg("%s", e.detail);
+	assert_identity(c, "ann", "vm-operator", "session");
+	beside = harness_client(&h, h.tls);
+	rpc_client_share_session(beside, c);
+	assert_identity(beside, "ann", "vm-operator", "session");
+	rpc_client_close(beside);
 	assert_identity(c, "ann", "vm-operator", "session");
 	assert_int_equal(
 		rpc_client_call(c, "session.logout", NULL, 0, CALL_MS, NULL, &e), 0);
