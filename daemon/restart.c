@@ -20,6 +20,8 @@ enum {
 	RESTART_TOLD = 64,   /* hosts told of, and starts that were refused */
 	RESTART_ANSWER_BYTES = 4096,
 	RESTART_WORDS = 500,
+	FAILED_TOLD_MS = 10 * 60 * 1000, /* between two messages of one VM */
+	SAME_TIME_MS = 10 * 60 * 1000,	 /* of messages of what may be one event */
 };
 
 /* A start that this master has asked for, until it is answered. */
@@ -315,51 +317,72 @@ static void settle(struct restarts *r, const struct row *vm, struct uuid task,
 		r->settling = false;
 }
 
-/* When the last message of that name about the VM (NULL: about any object) was left;
- * INT64_MIN: never. */
-static int64_t last_told_ms(
-	const struct restarts *r, const struct row *vm, const char *name)
-{
-	const struct db *db = db_of(r);
-	struct uuid uuid = vm ? row_uuid(vm) : UUID_NONE, obj;
-	int64_t last_ms = INT64_MIN;
+/* What the messages tell of a VM that is to run again. */
+struct past {
+	const char *why;   /* it went down */
+	int64_t failed_ms; /* when a start that failed was told; INT64_MIN: never */
+};
 
-	for (const struct row *m = NULL; (m = db_next(db, CLASS_MESSAGE, m));) {
-		obj = db_ref(m, MESSAGE_OBJ_UUID);
-		if ((!vm || uuid_eq(&obj, &uuid)) &&
-			db_int(m, MESSAGE_TIMESTAMP) > last_ms &&
-			strcmp(db_string(m, MESSAGE_NAME), name) == 0)
-			last_ms = db_int(m, MESSAGE_TIMESTAMP);
-	}
-	return last_ms;
-}
-
-/* Why it went down, as the last message says that may be of that. */
-static const char *why_again(const struct restarts *r, const struct row *vm)
+/* How a VM came to be down, by a message about it; NULL: it tells of something else. */
+static const char *why_down(const char *name)
 {
 	static const struct {
 		const char *name, *why;
-		bool of_host;
 	} told[] = {
-		{"HOST_FENCED", "after its host was lost", true},
-		{"HOST_DECLARED_DEAD", "after its host was lost", true},
-		{"VM_FENCED", "after it had been fenced: its host's lease had run out",
-			false},
-		{"VM_CRASHED", "after its domain had vanished", false},
-		{"VM_REBOOT_FAILED", "after a reboot that failed", false},
+		{"VM_FENCED", "after it had been fenced: its host's lease had run out"},
+		{"VM_CRASHED", "after its domain had vanished"},
+		{"VM_REBOOT_FAILED", "after a reboot that failed"},
+		{"VM_HALF_MADE", "after a domain of it had been found half made"},
 	};
-	int64_t last_ms = last_told_ms(r, vm, "VM_RESTARTED");
-	const char *why = told[0].why;
 
-	for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
-		int64_t ms = last_told_ms(r, told[i].of_host ? NULL : vm, told[i].name);
+	for (size_t i = 0; i < sizeof told / sizeof *told; i++)
+		if (strcmp(name, told[i].name) == 0)
+			return told[i].why;
+	return NULL;
+}
 
-		if (ms > last_ms) {
-			last_ms = ms;
-			why = told[i].why;
+static bool tells_of_lost_host(const char *name)
+{
+	return strcmp(name, "HOST_FENCED") == 0 ||
+	       strcmp(name, "HOST_DECLARED_DEAD") == 0;
+}
+
+/* One walk, since there may be many; they come in order of creation. What was told before
+ * it was last started again is of another time. Of what was told at about the same time,
+ * that of the VM itself is surer than that of some host. One of long ago may have been
+ * mended without a message: a guest that crashed is rebooted where it is. */
+static struct past past_of(const struct restarts *r, const struct row *vm)
+{
+	struct past past = {.failed_ms = INT64_MIN};
+	struct uuid uuid = row_uuid(vm);
+	int64_t why_ms = 0;
+	bool lost_host = false;
+
+	for (const struct row *m = NULL; (m = db_next(db_of(r), CLASS_MESSAGE, m));) {
+		struct uuid obj = db_ref(m, MESSAGE_OBJ_UUID);
+		const char *name = db_string(m, MESSAGE_NAME), *why;
+		int64_t ms = db_int(m, MESSAGE_TIMESTAMP);
+
+		if (!uuid_eq(&obj, &uuid) && tells_of_lost_host(name)) {
+			lost_host = true;
+			if (ms - why_ms > SAME_TIME_MS)
+				past.why = NULL;
+		} else if (!uuid_eq(&obj, &uuid)) {
+			continue;
+		} else if (strcmp(name, "VM_RESTARTED") == 0) {
+			past.why = NULL;
+			lost_host = false;
+		} else if (strcmp(name, "VM_RESTART_FAILED") == 0) {
+			past.failed_ms = ms;
+		} else if ((why = why_down(name))) {
+			past.why = why;
+			why_ms = ms;
 		}
 	}
-	return why;
+	if (!past.why)
+		past.why = lost_host ? "after its host was lost"
+				     : "after it had gone down by itself";
+	return past;
 }
 
 static void started(struct restarts *r, const struct row *vm)
@@ -368,31 +391,26 @@ static void started(struct restarts *r, const struct row *vm)
 	char body[300];
 
 	snprintf(body, sizeof body, "VM %.64s was started on host %.64s %s", row_name(vm),
-		host ? row_name(host) : "?", why_again(r, vm));
+		host ? row_name(host) : "?", past_of(r, vm).why);
 	settle(r, vm, UUID_NONE, "VM_RESTARTED", 2, body);
-}
-
-/* Told once in a while, not with each attempt. */
-static bool told_of_failure(const struct restarts *r, const struct row *vm)
-{
-	return last_told_ms(r, vm, "VM_RESTART_FAILED") >=
-	       loop_wall_ms(r->daemon->loop) - 10 * 60 * 1000;
 }
 
 static void failed(
 	struct restarts *r, const struct row *vm, const struct vm_restart_step *step)
 {
+	struct past past = past_of(r, vm);
+	/* Told once in a while, not with each attempt. */
+	bool told = past.failed_ms >= loop_wall_ms(r->daemon->loop) - FAILED_TOLD_MS;
 	char body[RESTART_WORDS + 300];
 
 	snprintf(body, sizeof body, "VM %.64s could not be started %s: %.*s. %s",
-		row_name(vm), why_again(r, vm), RESTART_WORDS - 1, step->why,
+		row_name(vm), past.why, RESTART_WORDS - 1, step->why,
 		step->again ? "It is tried again (ha-restart-priority=restart)"
 			    : "It is not tried again (ha-restart-priority=best-effort): "
 			      "start "
 			      "it by vm-start");
 	settle(r, vm, step->again ? uuid_random(loop_prng(r->daemon->loop)) : UUID_NONE,
-		step->again && told_of_failure(r, vm) ? NULL : "VM_RESTART_FAILED", 2,
-		body);
+		step->again && told ? NULL : "VM_RESTART_FAILED", 2, body);
 }
 
 static void look_at(struct restarts *r, const struct row *vm)

@@ -277,19 +277,43 @@ static void test_resume_under_way(void **state)
 	world_free(w);
 }
 
-static void restarted_after(const char *name, const char *words)
+/* Messages in the order in which they were left: of the VM, unless they are a host's.
+ * What comes before "" was left an hour before the rest. */
+static void leave_messages(struct world *w, const char *const *names)
+{
+	int64_t now_ms = loop_wall_ms(w->d.loop);
+	const char *const *rest = names;
+
+	for (const char *const *n = names; *n; n++)
+		if (!**n)
+			rest = n;
+	for (; *names; names++) {
+		bool host = strncmp(*names, "HOST_", 5) == 0;
+		struct message m = {.name = *names,
+			.cls = host ? "host" : "VM",
+			.obj = host ? w->b : w->armed,
+			.body = ""};
+		struct txn t;
+
+		if (!**names)
+			continue;
+		txn_init(&t, db_of(w), names < rest ? now_ms - 3600 * 1000 : now_ms);
+		message_add(&t, uuid_random(loop_prng(w->d.loop)), &m);
+		commit(w, &t);
+	}
+}
+
+static void restarted_after(const char *words, const char *const *names)
 {
 	struct world *w = world_new(VM_RESTART_PRIORITY_RESTART);
 	struct uuid task = uuid_random(loop_prng(w->d.loop));
-	bool told = false;
+	const char *told = "";
 	struct txn t;
 
 	start(w);
 	run_ms(w, 5000);
+	leave_messages(w, names);
 	txn_init(&t, db_of(w), 0);
-	message_add(&t, uuid_random(loop_prng(w->d.loop)),
-		&(struct message){
-			.name = name, .cls = "VM", .obj = w->armed, .body = ""});
 	txn_create(&t, CLASS_TASK, task);
 	txn_set_enum(&t, task, TASK_STATUS, TASK_STATUS_SUCCESS);
 	txn_set_ref(&t, w->armed, VM_HA_RESTART_TASK, task);
@@ -298,19 +322,52 @@ static void restarted_after(const char *name, const char *words)
 	run_ms(w, 5000);
 	for (const struct row *m = NULL; (m = db_next(db_of(w), CLASS_MESSAGE, m));)
 		if (strcmp(db_string(m, MESSAGE_NAME), "VM_RESTARTED") == 0)
-			told = strstr(db_string(m, MESSAGE_BODY), words) != NULL;
-	assert_true(told);
+			told = db_string(m, MESSAGE_BODY); /* the last one */
+	if (!strstr(told, words))
+		fail_msg("'%s' is not of '%s'", told, words);
 	world_free(w);
 }
+
+#define AFTER(words, ...) restarted_after(words, (const char *const[]){__VA_ARGS__, NULL})
 
 /* Its own host found out why it was down: the words are of that, not of a lost host. */
 static void test_why_restarted(void **state)
 {
 	(void)state;
-	restarted_after("VM_FENCED", "fenced");
-	restarted_after("VM_CRASHED", "its domain had vanished");
-	restarted_after("VM_REBOOT_FAILED", "a reboot that failed");
-	restarted_after("VM_SHUTDOWN", "its host was lost");
+	AFTER("been fenced", "VM_FENCED");
+	AFTER("its domain had vanished", "VM_CRASHED");
+	AFTER("a reboot that failed", "VM_REBOOT_FAILED");
+	AFTER("found half made", "VM_HALF_MADE");
+	AFTER("its host was lost", "HOST_FENCED");
+	AFTER("its host was lost", "HOST_DECLARED_DEAD");
+	/* Nobody has told why. */
+	AFTER("gone down by itself", "VM_SHUTDOWN");
+	AFTER("gone down by itself", "HOST_NOT_FENCED");
+}
+
+/* Of several: its own, and the newest of those, however many hosts are lost then. */
+static void test_why_of_several(void **state)
+{
+	(void)state;
+	AFTER("a reboot that failed", "VM_REBOOT_FAILED", "HOST_FENCED");
+	AFTER("a reboot that failed", "HOST_FENCED", "VM_REBOOT_FAILED");
+	AFTER("a reboot that failed", "VM_CRASHED", "VM_REBOOT_FAILED");
+	AFTER("its domain had vanished", "VM_REBOOT_FAILED", "VM_CRASHED");
+	/* A guest that crashed was rebooted where it was, an hour ago. */
+	AFTER("its host was lost", "VM_CRASHED", "", "HOST_FENCED");
+	AFTER("its domain had vanished", "HOST_FENCED", "", "VM_CRASHED");
+	/* Told again as long as it is tried: that ends nothing. */
+	AFTER("its domain had vanished", "VM_CRASHED", "VM_RESTART_FAILED");
+}
+
+/* What was told before it was last started again. */
+static void test_why_of_before(void **state)
+{
+	(void)state;
+	AFTER("its host was lost", "VM_CRASHED", "VM_RESTARTED", "HOST_FENCED");
+	AFTER("its domain had vanished", "HOST_FENCED", "VM_RESTARTED", "VM_CRASHED");
+	AFTER("gone down by itself", "HOST_FENCED", "VM_RESTARTED");
+	AFTER("gone down by itself", "VM_CRASHED", "VM_RESTARTED");
 }
 
 /* A lease of the pool's former life is none in the next. */
@@ -463,6 +520,8 @@ int main(void)
 		cmocka_unit_test(test_start_under_way),
 		cmocka_unit_test(test_resume_under_way),
 		cmocka_unit_test(test_why_restarted),
+		cmocka_unit_test(test_why_of_several),
+		cmocka_unit_test(test_why_of_before),
 		cmocka_unit_test(test_another_life),
 		cmocka_unit_test(test_renews_meanwhile),
 		cmocka_unit_test(test_another_epoch),
