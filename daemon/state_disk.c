@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "pool/db/message.h"
+#include "vm/vm_protect.h"
 
 #define STATE_DISK_LITTLE (UINT64_C(1) << 30)
 
@@ -35,6 +36,16 @@ bool state_disk_is_low(bool was_low, uint64_t free_bytes, uint64_t size_bytes)
 	return free_bytes < (was_low ? little + little / 4 : little);
 }
 
+bool state_disk_endangers_vms(const struct db *db, struct uuid host)
+{
+	const struct row *vm = NULL;
+
+	do
+		vm = db_next_ref(db, VM_RESIDENT_ON, host, vm);
+	while (vm && !vm_is_protected(vm));
+	return vm && !vm_pool_is_alone(db);
+}
+
 /* --- telling --- */
 
 static void on_told(struct pool_commit *commit)
@@ -46,16 +57,19 @@ static void on_told(struct pool_commit *commit)
 static void body_of(const struct state_disk *s, const struct row *host, bool low,
 	char *body, size_t size)
 {
+	bool endangered =
+		state_disk_endangers_vms(pool_db(s->daemon->pool), row_uuid(host));
 	uint64_t mib = s->free_bytes >> 20;
 
 	if (low)
 		snprintf(body, size,
-			"Host %.128s has %" PRIu64
-			" MiB left on the disk of %.200s. When "
-			"it is full the host takes no change any more, and its protected "
-			"VMs are ended there and started elsewhere: free some space, or "
-			"give it more",
-			row_name(host), mib, s->path);
+			"Host %.128s has %" PRIu64 " MiB left on the disk of %.200s. "
+			"When it is full the host takes no change any more%s: "
+			"free some space, or give it more",
+			row_name(host), mib, s->path,
+			endangered ? ", and its protected VMs are ended there and "
+				     "started elsewhere"
+				   : "");
 	else
 		snprintf(body, size,
 			"Host %.128s has room again on the disk of %.200s: %" PRIu64

@@ -1,10 +1,14 @@
-/* When the disk of the state directory counts as nearly full. */
+/* When the disk of the state directory counts as nearly full, and for which VMs that is a
+ * danger. */
+#include "daemon/state_disk.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <cmocka.h>
 
-#include "daemon/state_disk.h"
+#include "applied.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
@@ -45,6 +49,55 @@ static void test_unknown(void **state)
 	assert_false(state_disk_is_low(false, 0, 0));
 }
 
+/* --- what is in danger --- */
+
+static struct uuid make_host(struct txn *t, uint8_t n, enum host_kind kind)
+{
+	struct uuid host = {.b = {n}};
+
+	txn_create(t, CLASS_HOST, host);
+	txn_set_enum(t, host, HOST_KIND, (int)kind);
+	return host;
+}
+
+static void make_vm(
+	struct txn *t, uint8_t n, struct uuid host, enum vm_restart_priority priority)
+{
+	struct uuid vm = {.b = {n}};
+
+	txn_create(t, CLASS_VM, vm);
+	txn_set_ref(t, vm, VM_RESIDENT_ON, host);
+	txn_set_enum(t, vm, VM_HA_RESTART_PRIORITY, (int)priority);
+}
+
+/* Only protected VMs that are there, and only where another host can start them: a
+ * witness can't. */
+static void test_endangers(void **state)
+{
+	struct uuid a, b, witness;
+	struct db *db = db_new(1);
+	struct txn t;
+
+	(void)state;
+	assert_non_null(db);
+	txn_init(&t, db, 0);
+	a = make_host(&t, 1, HOST_KIND_HOST);
+	witness = make_host(&t, 2, HOST_KIND_WITNESS);
+	make_vm(&t, 10, a, VM_RESTART_PRIORITY_NONE);
+	make_vm(&t, 11, a, VM_RESTART_PRIORITY_RESTART);
+	must_apply(db, &t);
+	assert_false(state_disk_endangers_vms(db, a));
+	assert_false(state_disk_endangers_vms(db, witness));
+	txn_init(&t, db, 0);
+	b = make_host(&t, 3, HOST_KIND_HOST);
+	make_vm(&t, 12, b, VM_RESTART_PRIORITY_NONE);
+	must_apply(db, &t);
+	assert_true(state_disk_endangers_vms(db, a));
+	assert_false(state_disk_endangers_vms(db, b));
+	assert_false(state_disk_endangers_vms(db, witness));
+	db_free(db);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -52,6 +105,7 @@ int main(void)
 		cmocka_unit_test(test_large),
 		cmocka_unit_test(test_stays),
 		cmocka_unit_test(test_unknown),
+		cmocka_unit_test(test_endangers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
