@@ -175,6 +175,13 @@ int vm_refuse(const struct vm_condition *c, enum vm_operation op, int rc,
 			task ? ", task " : "", task ? task : "");
 	if (c->has_domain && (r->states & (1u << c->power_state)))
 		return refuse_ghost(c, r, rc, name, e);
+	if (c->restart_due && c->power_state == VM_POWER_STATE_HALTED &&
+		(op == VM_OP_HARD_SHUTDOWN || op == VM_OP_CLEAN_SHUTDOWN))
+		return rv_error_set(e, rc,
+			"VM %s is Halted, but protected, and the pool is about to start "
+			"it again. To keep it down: vm-param-set vm=%s "
+			"ha-restart-priority=",
+			name, name);
 	return rv_error_set(e, rc, "VM %s is %s: %s is not possible. %s", name,
 		state_text(c->power_state), r->verb, r->otherwise);
 }

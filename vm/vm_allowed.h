@@ -51,7 +51,8 @@ struct vm_condition {
 	/* The operation at work, or VM_OP_COUNT; whether it can still be cancelled. */
 	enum vm_operation current;
 	bool current_cancellable;
-	bool busy; /* an operation of another module is at work (migration) */
+	bool busy;	  /* an operation of another module is at work (migration) */
+	bool restart_due; /* it is protected, and the pool is about to start it */
 };
 
 /* 0, or why not: RV_ESTATE (power state), RV_ENOTALLOWED (template, snapshot), RV_EBUSY

@@ -75,6 +75,7 @@ static void see(struct vm_host *h, const struct row *vm, const struct hyper_doma
 		.same_boot = uuid_eq(&id.boot_id, &h->boot_id),
 		.start_paused = paused != NULL,
 		.preserved = db_string(vm, VM_PAUSED_BY)[0] != '\0',
+		.ending = db_bool(vm, VM_ENDING),
 		.attached = attached(pool_db(h->mgr->pool), row_uuid(vm)),
 		.leftovers = left && left->count > 0,
 		.found = found(d),

@@ -155,6 +155,7 @@ bool vm_lost_txn(const struct db *db, const struct row *vm, const char *why,
 	txn_set_ref(t, uuid, VM_DOMAIN_HANDLE, UUID_NONE);
 	txn_set_ref(t, uuid, VM_HOST_BOOT_ID, UUID_NONE);
 	txn_set_string(t, uuid, VM_PAUSED_BY, "");
+	txn_set_bool(t, uuid, VM_ENDING, false);
 	/* A domain of the next generation may have been half made there, and may have
 	 * claimed disks. */
 	txn_set_int(t, uuid, VM_OWNER_GENERATION, generation + 2);

@@ -90,12 +90,14 @@ void vm_condition(
 	struct uuid uuid = row_uuid(vm);
 	const struct vm_op *o = vm_op_of(m, &uuid);
 	const struct value *current = row_value(vm, VM_CURRENT_OPERATIONS);
+	struct uuid restart = db_ref(vm, VM_HA_RESTART_TASK);
 
 	*c = (struct vm_condition){
 		.power_state = (enum vm_power_state)db_enum(vm, VM_POWER_STATE),
 		.is_a_template = db_bool(vm, VM_IS_A_TEMPLATE),
 		.is_a_snapshot = db_bool(vm, VM_IS_A_SNAPSHOT),
 		.current = VM_OP_COUNT,
+		.restart_due = !uuid_is_none(&restart),
 	};
 	look_for_ghost(m, vm, c);
 	if (o) {

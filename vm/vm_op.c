@@ -265,9 +265,17 @@ static void txn_left(const struct db *db, struct txn *t, struct uuid vm, struct 
 		txn_set_ref(t, vm, VM_DEVICES_LEFT_ON, host);
 }
 
+/* Whoever wanted it down has it so, or it begins anew. */
+static void txn_not_ending(const struct row *vm, struct txn *t)
+{
+	if (vm && db_bool(vm, VM_ENDING))
+		txn_set_bool(t, row_uuid(vm), VM_ENDING, false);
+}
+
 void vm_txn_no_domain(const struct db *db, struct txn *t, struct uuid vm,
 	struct uuid host, enum vm_power_state state, const struct vm_devices *d)
 {
+	txn_not_ending(db_row(db, CLASS_VM, vm), t);
 	txn_set_enum(t, vm, VM_POWER_STATE, state);
 	txn_set_ref(t, vm, VM_RESIDENT_ON, UUID_NONE);
 	txn_set_int(t, vm, VM_DOMID, -1);
@@ -291,6 +299,7 @@ void vm_txn_domain(const struct db *db, struct txn *t, struct uuid vm,
 {
 	const struct row *row = db_row(db, CLASS_VM, vm);
 
+	txn_not_ending(row, t);
 	if (row && db_follow(db, row, VM_DEVICES_LEFT_ON))
 		txn_set_ref(t, vm, VM_DEVICES_LEFT_ON, UUID_NONE);
 	txn_set_ref(t, vm, VM_RESIDENT_ON, host);

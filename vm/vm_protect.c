@@ -81,7 +81,9 @@ bool vm_restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t)
 
 	txn_expect_enum(t, row_uuid(vm), VM_HA_RESTART_PRIORITY,
 		db_enum(vm, VM_HA_RESTART_PRIORITY));
-	if (!vm_is_protected(vm))
+	txn_expect_enum(t, row_uuid(vm), VM_INTENT, db_enum(vm, VM_INTENT));
+	if (!vm_is_protected(vm) || db_enum(vm, VM_INTENT) == VM_INTENT_SHUTDOWN ||
+		db_bool(vm, VM_ENDING))
 		return false;
 	for (size_t i = 0; i < sizeof task.b; i++)
 		task.b[i] ^= entry.b[i];

@@ -61,8 +61,9 @@ void vm_release_txn(const struct db *db, const struct row *host, struct uuid ent
 	int64_t wall_ms, struct vm_release *out, struct txn *t);
 
 /* To an entry by which a VM goes down though nobody ended it: adds that the master is to
- * start it again, if it is protected, which is expected to stay as it is until then.
- * Returns whether it is. `entry`: a UUID drawn for the entry. */
+ * start it again, if it is protected and nobody is shutting it down, which is expected to
+ * stay as it is until then. Returns whether it is due. `entry`: a UUID drawn for the
+ * entry. */
 bool vm_restart_due_txn(const struct row *vm, struct uuid entry, struct txn *t);
 
 enum vm_restart_what {

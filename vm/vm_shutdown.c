@@ -62,6 +62,16 @@ static void finish_halted(struct vm_op *o, const struct db *db, struct txn *t)
 	vm_txn_image_done(db, t, image, s->discarded);
 }
 
+/* Its domain could not be removed. When that is gone at last nobody starts it again. */
+static void finish_left(struct vm_op *o, const struct db *db, struct txn *t)
+{
+	const struct row *vm = db_row(db, CLASS_VM, o->vm);
+
+	txn_set_bool(t, o->vm, VM_ENDING, true);
+	if (vm)
+		vm_restart_drop_txn(vm, t);
+}
+
 static void shutdown_answered(void *arg, uint64_t token, int rc)
 {
 	struct shutdown *s = arg;
@@ -131,6 +141,7 @@ static void in_teardown(struct shutdown *s)
 		return;
 	if (s->teardown.domain_left) {
 		op_fail_with(&o->op, &s->teardown.op.error);
+		o->finish = finish_left;
 		vm_op_end(o, END);
 		return;
 	}

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "vm/vm_build.h"
 #include "vm/vm_domain.h"
+#include "vm/vm_protect.h"
 
 enum { BUILD, MOVE, END, ENDED };
 
@@ -56,10 +57,13 @@ static void finish_started(struct vm_op *o, const struct db *db, struct txn *t)
 static void finish_undone(struct vm_op *o, const struct db *db, struct txn *t)
 {
 	struct start *s = start_of(&o->op);
+	const struct row *vm = db_row(db, CLASS_VM, o->vm);
 
 	vm_txn_no_domain(
 		db, t, o->vm, o->host->uuid, VM_POWER_STATE_HALTED, &s->build.devices);
 	txn_set_int(t, o->vm, VM_OWNER_GENERATION, (int64_t)s->build.generation);
+	if (vm && s->build.may_have_run)
+		vm_restart_due_txn(vm, vm_uuid(o->mgr), t);
 }
 
 /* Its domain could not be removed: say what is there, so that nothing else is started and

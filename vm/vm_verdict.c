@@ -68,8 +68,7 @@ static struct vm_verdict vanished(const struct vm_seen *s, int rc)
 		: s->same_boot ? "its domain vanished: another tool destroyed it"
 			       : "its host was restarted: its domain is gone");
 
-	/* A host that was restarted starts what auto_poweron names; a guest that vanished
-	 * from a running host is treated as crashed. */
+	/* A guest that vanished from a running host is treated as crashed. */
 	v.restart = rc == 0 && s->same_boot && s->power_state == VM_POWER_STATE_RUNNING &&
 		    s->after_crash == VM_AFTER_RESTART;
 	return with_note(v, fenced ? "VM_FENCED" : "VM_CRASHED");
@@ -90,6 +89,11 @@ static struct vm_verdict decide_idle(const struct vm_seen *s)
 	}
 	switch (s->found) {
 	case VM_FOUND_NONE:
+		if (s->ending)
+			return with_note(goes(VM_POWER_STATE_HALTED, 0,
+						 "it had been shut down, and its domain "
+						 "is gone at last"),
+				"VM_SHUTDOWN");
 		return vanished(s, 0);
 	case VM_FOUND_BUILDING:
 		return with_note(
@@ -126,6 +130,8 @@ static struct vm_verdict decide_start(const struct vm_seen *s)
 		return stays(VM_POWER_STATE_RUNNING, 0, NULL);
 	if (s->recorded && s->found == VM_FOUND_PAUSED && s->start_paused)
 		return stays(VM_POWER_STATE_PAUSED, 0, NULL);
+	if (s->recorded && s->found == VM_FOUND_NONE)
+		return down(RV_EAGAIN, "its domain is gone and may have run");
 	return goes(VM_POWER_STATE_HALTED, RV_EAGAIN, INTERRUPTED);
 }
 

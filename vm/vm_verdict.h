@@ -28,6 +28,7 @@ struct vm_seen {
 	bool advanced;		/* the owner generation has moved since the intent */
 	bool start_paused;
 	bool preserved; /* ended before, and was left so on purpose */
+	bool ending;	/* it was shut down, and its domain was left */
 	bool attached;	/* devices are still attached in the database */
 	bool leftovers; /* half-made domains of this VM are there */
 	enum vm_found found;

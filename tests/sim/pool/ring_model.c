@@ -214,8 +214,8 @@ static bool is_shut_down(struct ring *r, const struct ring_vm *v, const struct d
 	return false;
 }
 
-/* A protected VM that was up stays up, or is to be started again, unless somebody ended
- * it. */
+/* A protected VM that was up, or suspended, stays so, or is to be started again, unless
+ * somebody ended it. */
 static void learn_end(
 	struct ring *r, struct ring_vm *v, const struct row *vm, const struct db *db)
 {
@@ -223,7 +223,8 @@ static void learn_end(
 		    handle = db_ref(vm, VM_DOMAIN_HANDLE);
 	int state = db_enum(vm, VM_POWER_STATE);
 
-	if (is_up(v->state) && state == VM_POWER_STATE_HALTED &&
+	if ((is_up(v->state) || v->state == VM_POWER_STATE_SUSPENDED) &&
+		state == VM_POWER_STATE_HALTED &&
 		db_enum(vm, VM_HA_RESTART_PRIORITY) == VM_RESTART_PRIORITY_RESTART &&
 		uuid_is_none(&restart) && !v->guest_ended && !is_shut_down(r, v, db))
 		ring_fail(r, "VM %s was protected, nobody ended it, and it is down",

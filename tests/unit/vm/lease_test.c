@@ -349,6 +349,38 @@ static void test_changed_at_end(void **state)
 	changed_at_end(17, VM_RESTART_PRIORITY_RESTART, VM_RESTART_PRIORITY_NONE);
 }
 
+/* Its domain could not be removed: whatever is gone at last was to be. */
+static void shut_down_at_last(uint64_t seed, enum vm_restart_priority priority)
+{
+	struct gate g = {.shut = false};
+	struct world *w = gated(seed, &g);
+	size_t vm = world_add_vm(w, 1, 0);
+
+	world_set_enum(w, vm, VM_HA_RESTART_PRIORITY, priority);
+	world_must(w, VM_OP_START, vm);
+	hyper_sim_inject(w->hyper, HYPER_CALL_DESTROY, HYPER_SIM_FAULT_ERROR, 20, 0);
+	assert_int_equal(world_do(w, VM_OP_HARD_SHUTDOWN, vm), TASK_STATUS_FAILURE);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_RUNNING);
+	assert_true(db_bool(world_row(w, vm), VM_ENDING));
+	assert_int_equal(hyper_sim_destroy_behind(
+				 w->hyper, (uint32_t)db_int(world_row(w, vm), VM_DOMID)),
+		0);
+	world_run_ms(w, 120000);
+	assert_int_equal(world_state(w, vm), VM_POWER_STATE_HALTED);
+	assert_false(is_due(w));
+	assert_int_equal(world_messages(w, "VM_CRASHED"), 0);
+	assert_false(db_bool(world_row(w, vm), VM_ENDING));
+	world_must(w, VM_OP_START, vm);
+	world_free(w);
+}
+
+static void test_shut_down_at_last(void **state)
+{
+	(void)state;
+	shut_down_at_last(18, VM_RESTART_PRIORITY_RESTART);
+	shut_down_at_last(19, VM_RESTART_PRIORITY_NONE);
+}
+
 /* A resume that the pool was about to repeat is not due once its memory is gone. */
 static void test_thrown_away(void **state)
 {
@@ -483,6 +515,7 @@ int main(void)
 		cmocka_unit_test(test_protected_and_gone),
 		cmocka_unit_test(test_reboot_fails),
 		cmocka_unit_test(test_changed_at_end),
+		cmocka_unit_test(test_shut_down_at_last),
 		cmocka_unit_test(test_thrown_away),
 		cmocka_unit_test(test_ended_while_due),
 		cmocka_unit_test(test_protected_while_recorded),

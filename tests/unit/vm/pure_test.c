@@ -13,8 +13,10 @@
 #include "vm/vm_disks.h"
 #include "vm/vm_image.h"
 #include "vm/vm_invariants.h"
+#include "vm/vm_protect.h"
 #include "vm/vm_told.h"
 #include "vm/vm_verdict.h"
+#include "tests/unit/daemon/applied.h"
 
 /* --- verdicts --- */
 
@@ -45,7 +47,14 @@ static void check_verdict(const struct vm_seen *s)
 	 * protected one is started again. */
 	if (v.power_state == VM_POWER_STATE_HALTED && s->power_state != v.power_state &&
 		s->intent != VM_INTENT_START)
+		assert_true(v.lost || s->ending);
+	/* Nor is one that was started, and may have run until somebody was told so. */
+	if (s->intent == VM_INTENT_START && s->recorded && s->found == VM_FOUND_NONE)
 		assert_true(v.lost);
+	/* What was shut down is not started again, however late its domain is gone. */
+	if (s->ending && s->intent == VM_INTENT_NONE && s->kind == VM_OP_COUNT &&
+		s->found == VM_FOUND_NONE)
+		assert_false(v.lost || v.restart);
 	/* One that is started again is down. */
 	if (v.lost || v.restart)
 		assert_true(v.destroy && v.power_state == VM_POWER_STATE_HALTED);
@@ -62,7 +71,7 @@ static void test_every_sight(void **state)
 		for (int p = 0; p < VM_POWER_STATE_COUNT; p++)
 			for (int k = 0; k <= VM_OP_COUNT; k++)
 				for (int f = 0; f <= VM_FOUND_SUSPENDED; f++)
-					for (int bits = 0; bits < 256; bits++) {
+					for (int bits = 0; bits < 512; bits++) {
 						s = (struct vm_seen){
 							.power_state =
 								(enum vm_power_state)p,
@@ -76,6 +85,7 @@ static void test_every_sight(void **state)
 							.preserved = bits & 16,
 							.attached = bits & 32,
 							.leftovers = bits & 64,
+							.ending = bits & 256,
 							.after_crash =
 								bits & 128
 									? VM_AFTER_RESTART
@@ -83,6 +93,43 @@ static void test_every_sight(void **state)
 						};
 						check_verdict(&s);
 					}
+}
+
+/* Its host is lost while it is being shut down, or something else is done with it. */
+static void test_lost_in_the_middle(void **state)
+{
+	static const struct {
+		enum vm_intent intent;
+		bool ending, due;
+	} cases[] = {
+		{VM_INTENT_SHUTDOWN, false, false},
+		{VM_INTENT_NONE, true, false},
+		{VM_INTENT_REBOOT, false, true},
+		{VM_INTENT_SUSPEND, false, true},
+		{VM_INTENT_NONE, false, true},
+	};
+	struct uuid vm = {{1}}, entry = {{2}}, task;
+	struct db *db;
+	struct txn t;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		db = db_new(1);
+		assert_non_null(db);
+		txn_init(&t, db, 0);
+		txn_create(&t, CLASS_VM, vm);
+		txn_set_enum(&t, vm, VM_HA_RESTART_PRIORITY, VM_RESTART_PRIORITY_RESTART);
+		txn_set_enum(&t, vm, VM_INTENT, cases[i].intent);
+		txn_set_bool(&t, vm, VM_ENDING, cases[i].ending);
+		must_apply(db, &t);
+		txn_init(&t, db, 0);
+		assert_true(vm_restart_due_txn(db_row(db, CLASS_VM, vm), entry, &t) ==
+			    cases[i].due);
+		must_apply(db, &t);
+		task = db_ref(db_row(db, CLASS_VM, vm), VM_HA_RESTART_TASK);
+		assert_true(uuid_is_none(&task) != cases[i].due);
+		db_free(db);
+	}
 }
 
 /* --- disks --- */
@@ -280,6 +327,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_sight),
+		cmocka_unit_test(test_lost_in_the_middle),
 		cmocka_unit_test(test_disks),
 		cmocka_unit_test(test_wrong_disks),
 		cmocka_unit_test(test_header),
