@@ -345,6 +345,8 @@ def left_running(t, client, other, hosts, guests):
     there = t.members[2].client()
     domid = {g["marked"]: g["domid"] for g in there.call("host.ghost_list", self=hosts["host3"])}
     there.change("host.ghost_destroy", self=hosts["host3"], domid=domid["guest1"])
+    # Another host may be behind the one that has answered.
+    until("host1 knows", lambda: not records(client, "VM")[guests[1]]["ghosts"])
     patiently(client, "VM.start", self=guests[1], on=hosts["host1"])
     for other_vm in {"new_name": "guest2b"}, {"vm": guests[0]}:
         words = refused("VM_BAD_POWER_STATE", there, "VM.adopt", host=hosts["host3"], domid=domid["guest2"], **other_vm)
