@@ -146,11 +146,19 @@ def migrate(lab, hosts, table, name="spread1", there_only=False):
         until("its last steps", lambda: not hosts[0].vm(name)["current_operations"])
 
 
-def refuse_pv(hosts, table, name="spread2"):
-    """Debian's hypervisor can't log a PV guest's writes: said before anything is begun."""
+def try_pv(hosts, table, name="spread2"):
+    """Without shadow paging, as Debian's hypervisor mostly is, a PV guest's writes can't be
+    logged: said before anything is begun. One that has it moves the guest."""
     here = next(h for h in hosts if h.machine.name == resident(hosts[0], name))
     away = next(h for h in hosts if h is not here)
     count = Guest(name).last(here.machine)["n"]
+    if "shadow" in here.machine.sh("xl info virt_caps").split():
+        for target in (away, here):
+            hosts[0].run("vm-migrate", f"vm={name}", f"host={target.machine.name}", "live=true",
+                         "accept=true")
+            Guest(name).wait_count(target.machine, count)
+        table.add("live migration of a PV guest", "there and back: this hypervisor has shadow paging")
+        return
     words = hosts[0].refused("vm-migrate", f"vm={name}", f"host={away.machine.name}", "live=true")
     if "shadow paging" not in words or "live=false" not in words:
         raise Failed(f"the refusal does not say why, and what to do: {words}")
@@ -211,7 +219,7 @@ def run(arguments):
                   + " ".join(sorted({h["hypervisor"] for h in seen})))
         place(lab, hosts, table)
         migrate(lab, hosts, table)
-        refuse_pv(hosts, table)
+        try_pv(hosts, table)
         squeeze(lab, hosts, table)
         pack(lab, hosts, table)
         table.add("all of it took", f"{time.monotonic() - begun:.0f} s")

@@ -5,7 +5,7 @@ import time
 from bad_jobs import CASES, run_cases
 from lab import Failed, Lab
 from life_job import clear, free_kib
-from pool_job import Table, end_all, migrate, refuse_pv, start
+from pool_job import Table, end_all, migrate, try_pv, start
 from reeve import RPC_PORT, Guest, Reeve, form_pool, guest_words, programs, until
 
 # Most telling first: a slow machine does not come to the last ones. The hosts take theirs at the
@@ -87,7 +87,7 @@ def run(arguments):
         hosts[0].run("vm-start", "vm=staying", "on=host1")
         start(lab, hosts, "moving", on="host2")
         Guest("staying").wait_count(machines[0])
-        refuse_pv(hosts, table, "staying")
+        try_pv(hosts, table, "staying")
         hosts[0].run("vm-shutdown", "vm=staying")
         migrate(lab, hosts, table, "moving", there_only=True)
         end_all(lab, hosts, table)
