@@ -27,27 +27,31 @@ static void print_line(FILE *out, const char *code, const char *text)
 	fprintf(out, "%s\n", line);
 }
 
-int cli_usage(struct cli *cli, const char *fmt, ...)
+static void note(struct cli *cli, const char *fmt, va_list ap)
 {
 	char text[RV_ERROR_DETAIL_MAX];
+
+	vsnprintf(text, sizeof text, fmt, ap);
+	print_line(cli->err, "reeve", text);
+}
+
+int cli_usage(struct cli *cli, const char *fmt, ...)
+{
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
+	note(cli, fmt, ap);
 	va_end(ap);
-	print_line(cli->err, "reeve", text);
 	return CLI_USAGE;
 }
 
 void cli_note(struct cli *cli, const char *fmt, ...)
 {
-	char text[RV_ERROR_DETAIL_MAX];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
+	note(cli, fmt, ap);
 	va_end(ap);
-	print_line(cli->err, "reeve", text);
 }
 
 static void print_error(struct cli *cli, const struct rv_error *e)
